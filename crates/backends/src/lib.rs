@@ -1,0 +1,1 @@
+//! What stands behind a device on the host: character backends.

@@ -1,0 +1,1 @@
+//! Device models: a pure chip and a thin bus adapter each.

@@ -1,0 +1,1 @@
+//! Boards, firmware tables, direct kernel boot, virtual processor threads and run state.

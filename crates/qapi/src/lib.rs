@@ -1,0 +1,1 @@
+//! The QAPI schema language: parser, checker, introspection, code generator and schema differ.

@@ -1,0 +1,1 @@
+//! The QMP protocol: framing, sessions, negotiation, errors, events and descriptor passing, for servers and clients.

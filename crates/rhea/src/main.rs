@@ -1,0 +1,3 @@
+//! Rhea, a machine emulator managed over QMP.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Small bare guests of our own, assembled from Rust.
