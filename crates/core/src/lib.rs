@@ -1,1 +1,19 @@
-//! What every part of a machine stands on: time, guest memory, address spaces, ports and interrupt lines.
+//! What every part of a machine stands on: time, guest memory, address spaces, ports, interrupt lines and saved state.
+
+pub mod bus;
+pub mod interrupt;
+pub mod memory;
+pub mod state;
+pub mod time;
+
+pub use bus::{PortIo, PortSpace, Width};
+pub use interrupt::{InterruptLine, InterruptSink};
+pub use memory::{AddressSpace, Mmio, Ram};
+pub use state::{LoadError, SaveState};
+pub use time::{Clock, Instant, Timer, TimerQueue};
+
+/// A part of the machine that a system reset returns to its power-on state.
+pub trait Device: Send + Sync {
+    /// Back to the state after power-on. A device that was reset equals a new one.
+    fn reset(&self);
+}
