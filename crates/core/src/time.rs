@@ -111,16 +111,17 @@ impl Clock {
     }
 }
 
-type Callback = Arc<dyn Fn(Instant) + Send + Sync>;
+type Callback = dyn Fn(Instant) + Send + Sync;
+type Expiry = Weak<Callback>;
 
 #[derive(Default)]
 struct Queue {
     order: BTreeSet<(Instant, u64)>,
-    armed: BTreeMap<u64, (Instant, Weak<dyn Fn(Instant) + Send + Sync>)>,
+    armed: BTreeMap<u64, (Instant, Expiry)>,
 }
 
 impl Queue {
-    fn disarm(&mut self, id: u64) -> Option<Weak<dyn Fn(Instant) + Send + Sync>> {
+    fn disarm(&mut self, id: u64) -> Option<Expiry> {
         let (at, callback) = self.armed.remove(&id)?;
         self.order.remove(&(at, id));
         Some(callback)
@@ -176,7 +177,7 @@ impl TimerQueue {
         }
     }
 
-    fn pop_expired(&self, now: Instant) -> Option<Weak<dyn Fn(Instant) + Send + Sync>> {
+    fn pop_expired(&self, now: Instant) -> Option<Expiry> {
         let mut queue = self.queue.lock();
         let &(at, id) = queue.order.first()?;
         if at > now { None } else { queue.disarm(id) }
@@ -187,7 +188,7 @@ impl TimerQueue {
 pub struct Timer {
     queue: Arc<TimerQueue>,
     id: u64,
-    callback: Callback,
+    callback: Arc<Callback>,
 }
 
 impl Timer {

@@ -94,26 +94,26 @@ impl FlatView {
         let mut ranges: Vec<FlatRange> = Vec::new();
         for region in ordered {
             // What is left of the region after everything above it took its part.
-            let mut at = region.base;
-            let above: Vec<(u64, u64)> = ranges.iter().map(|range| (range.base, range.last)).collect();
-            for (base, last) in above.into_iter().chain([(u64::MAX, u64::MAX)]) {
-                if last < at {
+            let mut left = Some(region.base);
+            let mut gaps = Vec::new();
+            for above in &ranges {
+                let Some(at) = left else { break };
+                if above.last < at {
                     continue;
                 }
-                if base > at {
-                    let end = if base > region.last { region.last } else { base - 1 };
-                    let window = at - region.base;
-                    let offset = match region.target {
-                        Target::Ram { offset, .. } => offset + window,
-                        Target::Mmio(_) => window,
-                    };
-                    ranges.push(FlatRange { base: at, last: end, offset, target: region.target.clone() });
+                if above.base > region.last {
+                    break;
                 }
-                match last.checked_add(1) {
-                    Some(next) if next <= region.last => at = next,
-                    _ => break,
+                if above.base > at {
+                    gaps.push((at, above.base - 1));
                 }
+                left = above.last.checked_add(1).filter(|&next| next <= region.last);
             }
+            gaps.extend(left.map(|at| (at, region.last)));
+            ranges.extend(gaps.into_iter().map(|(base, last)| {
+                let start = if let Target::Ram { offset, .. } = region.target { offset } else { 0 };
+                FlatRange { base, last, offset: start + (base - region.base), target: region.target.clone() }
+            }));
             ranges.sort_by_key(|range| range.base);
         }
         Self { ranges }
