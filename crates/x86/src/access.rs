@@ -1,0 +1,477 @@
+//! Guest memory as instructions use it: by linear address, fallible, never partly committed.
+//!
+//! This is one of the modules that may be unsafe: it reads and writes guest RAM through host pointers that the TLB
+//! holds.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use rhea_core::{Width, memory::Target};
+
+use crate::{state::CpuState, tlb::TlbSet, trap::Trap};
+
+/// Kinds of access, as permissions know them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A data read.
+    Read,
+    /// A data write, or a read that a write will follow.
+    Write,
+    /// An instruction fetch.
+    Execute,
+}
+
+/// Who makes the access: paging's user and supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// CPL 0 to 2, or implicit accesses to descriptor tables and the like.
+    Supervisor = 0,
+    /// CPL 3.
+    User = 1,
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// An integer that memory accesses move: `u8` to `u128`, little-endian.
+pub trait Value: Copy + Eq + sealed::Sealed + std::fmt::Debug {
+    /// Size in bytes.
+    const SIZE: usize;
+    /// From 16 little-endian bytes, of which the first [`SIZE`](Self::SIZE) count.
+    fn from_bytes(bytes: [u8; 16]) -> Self;
+    /// To 16 little-endian bytes, of which the first [`SIZE`](Self::SIZE) count.
+    fn to_bytes(self) -> [u8; 16];
+    /// # Safety
+    /// `host` points to `SIZE` bytes of guest RAM.
+    #[doc(hidden)]
+    unsafe fn load(host: usize) -> Self;
+    /// # Safety
+    /// `host` points to `SIZE` bytes of guest RAM.
+    #[doc(hidden)]
+    unsafe fn store(host: usize, value: Self);
+    /// Atomically replaces `old` by `new`; the value found if it was another.
+    ///
+    /// # Safety
+    /// `host` points to `SIZE` bytes of guest RAM.
+    #[doc(hidden)]
+    unsafe fn compare_exchange(host: usize, old: Self, new: Self) -> Result<(), Self>;
+}
+
+/// Serialises locked accesses that the host cannot do in one: those that are not aligned, and 16-byte ones.
+static SPLIT_LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+macro_rules! value {
+    ($type:ty, $atomic:ty) => {
+        impl sealed::Sealed for $type {}
+        impl Value for $type {
+            const SIZE: usize = size_of::<$type>();
+
+            #[inline(always)]
+            fn from_bytes(bytes: [u8; 16]) -> Self {
+                u128::from_le_bytes(bytes) as $type
+            }
+
+            #[inline(always)]
+            fn to_bytes(self) -> [u8; 16] {
+                (self as u128).to_le_bytes()
+            }
+
+            #[inline(always)]
+            unsafe fn load(host: usize) -> Self {
+                let pointer = host as *mut $type;
+                if pointer.is_aligned() {
+                    // SAFETY: valid by the caller's promise, aligned; RAM is shared, so the access is atomic. Acquire
+                    // and release give the order that x86 promises its programs, at no cost on such a host.
+                    <$type>::from_le(unsafe { <$atomic>::from_ptr(pointer) }.load(Ordering::Acquire))
+                } else {
+                    // SAFETY: valid by the caller's promise. Unaligned accesses are not atomic on the guest's
+                    // processor either.
+                    <$type>::from_le(unsafe { pointer.read_unaligned() })
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn store(host: usize, value: Self) {
+                let pointer = host as *mut $type;
+                if pointer.is_aligned() {
+                    // SAFETY: as in `load`.
+                    unsafe { <$atomic>::from_ptr(pointer) }.store(value.to_le(), Ordering::Release);
+                } else {
+                    // SAFETY: as in `load`.
+                    unsafe { pointer.write_unaligned(value.to_le()) };
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn compare_exchange(host: usize, old: Self, new: Self) -> Result<(), Self> {
+                let pointer = host as *mut $type;
+                if pointer.is_aligned() {
+                    // SAFETY: as in `load`.
+                    unsafe { <$atomic>::from_ptr(pointer) }
+                        .compare_exchange(old.to_le(), new.to_le(), Ordering::SeqCst, Ordering::SeqCst)
+                        .map(drop)
+                        .map_err(<$type>::from_le)
+                } else {
+                    // SAFETY: the caller's promise is ours.
+                    unsafe { split_compare_exchange(host, old, new) }
+                }
+            }
+        }
+    };
+}
+
+value!(u8, AtomicU8);
+value!(u16, AtomicU16);
+value!(u32, AtomicU32);
+value!(u64, AtomicU64);
+
+impl sealed::Sealed for u128 {}
+impl Value for u128 {
+    const SIZE: usize = 16;
+
+    #[inline(always)]
+    fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self::from_le_bytes(bytes)
+    }
+
+    #[inline(always)]
+    fn to_bytes(self) -> [u8; 16] {
+        self.to_le_bytes()
+    }
+
+    #[inline(always)]
+    unsafe fn load(host: usize) -> Self {
+        // SAFETY: both halves are inside what the caller vouches for.
+        unsafe { u128::from(u64::load(host)) | u128::from(u64::load(host + 8)) << 64 }
+    }
+
+    #[inline(always)]
+    unsafe fn store(host: usize, value: Self) {
+        // SAFETY: as in `load`.
+        unsafe {
+            u64::store(host, value as u64);
+            u64::store(host + 8, (value >> 64) as u64);
+        }
+    }
+
+    unsafe fn compare_exchange(host: usize, old: Self, new: Self) -> Result<(), Self> {
+        // SAFETY: the caller's promise is ours.
+        unsafe { split_compare_exchange(host, old, new) }
+    }
+}
+
+/// A compare and exchange of what the host has no single instruction for, atomic towards others of its kind.
+///
+/// # Safety
+/// `host` points to `T::SIZE` bytes of guest RAM.
+unsafe fn split_compare_exchange<T: Value>(host: usize, old: T, new: T) -> Result<(), T> {
+    let _lock = SPLIT_LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // SAFETY: by the caller's promise.
+    let found = unsafe { T::load(host) };
+    if found != old {
+        return Err(found);
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { T::store(host, new) };
+    Ok(())
+}
+
+impl CpuState {
+    #[inline(always)]
+    fn tlb_set(&self) -> &TlbSet {
+        &self.tlb[usize::from(self.cpl == 3)]
+    }
+
+    /// The privilege of the running code's accesses.
+    #[inline(always)]
+    pub fn privilege(&self) -> Privilege {
+        if self.cpl == 3 { Privilege::User } else { Privilege::Supervisor }
+    }
+
+    /// Reads a value at a linear address with the rights of the running code.
+    ///
+    /// # Errors
+    /// A page fault.
+    #[inline(always)]
+    pub fn read<T: Value>(&mut self, linear: u64) -> Result<T, Trap> {
+        match self.tlb_set().read.find(linear, T::SIZE) {
+            // SAFETY: an entry points to a page of RAM that `view` keeps alive, and `find` saw that all bytes are in it.
+            Some(host) => Ok(unsafe { T::load(host) }),
+            None => self.read_slow(linear, self.privilege()),
+        }
+    }
+
+    /// Writes a value at a linear address with the rights of the running code.
+    ///
+    /// # Errors
+    /// A page fault; then nothing was written, also where the value crosses pages.
+    #[inline(always)]
+    pub fn write<T: Value>(&mut self, linear: u64, value: T) -> Result<(), Trap> {
+        match self.tlb_set().write.find(linear, T::SIZE) {
+            // SAFETY: as in `read`.
+            Some(host) => {
+                unsafe { T::store(host, value) };
+                Ok(())
+            }
+            None => self.write_slow(linear, value, self.privilege()),
+        }
+    }
+
+    /// Replaces a value by what `change` makes of it; gives the old one. The write is probed first.
+    ///
+    /// # Errors
+    /// A page fault, before anything was read.
+    #[inline(always)]
+    pub fn modify<T: Value>(&mut self, linear: u64, change: impl FnOnce(T) -> T) -> Result<T, Trap> {
+        if let Some(host) = self.tlb_set().write.find(linear, T::SIZE) {
+            // SAFETY: as in `read`.
+            let old = unsafe { T::load(host) };
+            // SAFETY: as in `read`.
+            unsafe { T::store(host, change(old)) };
+            return Ok(old);
+        }
+        self.probe_write(linear, T::SIZE as u64)?;
+        let old = self.read_slow(linear, self.privilege())?;
+        self.write_slow(linear, change(old), self.privilege())?;
+        Ok(old)
+    }
+
+    /// Like [`modify`](Self::modify), atomically towards the other processors: a locked instruction. `change` may be
+    /// called more than once.
+    ///
+    /// # Errors
+    /// A page fault, before anything was read.
+    #[inline(always)]
+    pub fn modify_locked<T: Value>(&mut self, linear: u64, change: impl Fn(T) -> T) -> Result<T, Trap> {
+        if let Some(host) = self.tlb_set().write.find(linear, T::SIZE) {
+            // SAFETY: as in `read`.
+            let mut old = unsafe { T::load(host) };
+            loop {
+                // SAFETY: as in `read`.
+                match unsafe { T::compare_exchange(host, old, change(old)) } {
+                    Ok(()) => return Ok(old),
+                    Err(found) => old = found,
+                }
+            }
+        }
+        self.modify_locked_slow(linear, &change)
+    }
+
+    #[cold]
+    fn modify_locked_slow<T: Value>(&mut self, linear: u64, change: &dyn Fn(T) -> T) -> Result<T, Trap> {
+        self.probe_write(linear, T::SIZE as u64)?;
+        // The probe filled the entry unless the page holds code or is a device, or the value crosses pages.
+        if linear & 0xfff <= 4096 - T::SIZE as u64
+            && let address = self.translate(linear, Access::Write, self.privilege())?
+            && let Some((host, page)) = self.ram_page(address)
+        {
+            let host = host + (address & 0xfff) as usize;
+            // SAFETY: `ram_page` gave a page of RAM that `view` keeps alive, and the value lies inside it.
+            let mut old = unsafe { T::load(host) };
+            loop {
+                // SAFETY: as above.
+                match unsafe { T::compare_exchange(host, old, change(old)) } {
+                    Ok(()) => break,
+                    Err(found) => old = found,
+                }
+            }
+            page.ram.note_write(page.offset + (address & 0xfff), T::SIZE as u64);
+            return Ok(old);
+        }
+        let _lock = SPLIT_LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let old = self.read_slow(linear, self.privilege())?;
+        self.write_slow(linear, change(old), self.privilege())?;
+        Ok(old)
+    }
+
+    /// Reads with supervisor rights, as the processor itself does in descriptor tables and task state segments.
+    ///
+    /// # Errors
+    /// A page fault.
+    pub fn read_system<T: Value>(&mut self, linear: u64) -> Result<T, Trap> {
+        match self.tlb[0].read.find(linear, T::SIZE) {
+            // SAFETY: as in `read`.
+            Some(host) => Ok(unsafe { T::load(host) }),
+            None => self.read_slow(linear, Privilege::Supervisor),
+        }
+    }
+
+    /// Writes with supervisor rights.
+    ///
+    /// # Errors
+    /// A page fault; then nothing was written.
+    pub fn write_system<T: Value>(&mut self, linear: u64, value: T) -> Result<(), Trap> {
+        match self.tlb[0].write.find(linear, T::SIZE) {
+            // SAFETY: as in `read`.
+            Some(host) => {
+                unsafe { T::store(host, value) };
+                Ok(())
+            }
+            None => self.write_slow(linear, value, Privilege::Supervisor),
+        }
+    }
+
+    /// Faults now if a write of `length` bytes (at most a page) at `linear` would.
+    ///
+    /// # Errors
+    /// A page fault.
+    pub fn probe_write(&mut self, linear: u64, length: u64) -> Result<(), Trap> {
+        let privilege = self.privilege();
+        self.translate_fill(linear, Access::Write, privilege)?;
+        let last = linear.wrapping_add(length.saturating_sub(1));
+        if (linear ^ last) >> 12 != 0 {
+            self.translate_fill(last, Access::Write, privilege)?;
+        }
+        Ok(())
+    }
+
+    /// Faults now if a read of `length` bytes (at most a page) at `linear` would.
+    ///
+    /// # Errors
+    /// A page fault.
+    pub fn probe_read(&mut self, linear: u64, length: u64) -> Result<(), Trap> {
+        let privilege = self.privilege();
+        self.translate_fill(linear, Access::Read, privilege)?;
+        let last = linear.wrapping_add(length.saturating_sub(1));
+        if (linear ^ last) >> 12 != 0 {
+            self.translate_fill(last, Access::Read, privilege)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a value at a guest physical address: page tables, saved state, a debugger's look.
+    pub fn read_physical<T: Value>(&mut self, address: u64) -> T {
+        let mut bytes = [0; 16];
+        let view = &self.view;
+        if address & 0xfff <= 4096 - T::SIZE as u64
+            && let Some(range) = view.find(address)
+            && let Target::Ram { ram, .. } = &range.target
+            && ram.read(address - range.base + range.offset, &mut bytes[..T::SIZE])
+        {
+            return T::from_bytes(bytes);
+        }
+        for (i, byte) in bytes[..T::SIZE].iter_mut().enumerate() {
+            *byte = self.bus.memory_read(address.wrapping_add(i as u64), Width::Byte) as u8;
+        }
+        T::from_bytes(bytes)
+    }
+
+    /// The host address of the page of RAM at a guest physical address, and what it is a page of.
+    pub(crate) fn ram_page(&self, address: u64) -> Option<(usize, RamPage)> {
+        let base = address & !0xfff;
+        let range = self.view.find(base)?;
+        let Target::Ram { ram, writable, .. } = &range.target else { return None };
+        if range.last - base < 0xfff {
+            return None;
+        }
+        let offset = base - range.base + range.offset;
+        if offset & 0xfff != 0 {
+            return None;
+        }
+        let host = ram.host(offset)?.as_ptr() as usize;
+        ram.page(offset)?;
+        Some((host, RamPage { ram: std::sync::Arc::clone(ram), offset, writable: *writable }))
+    }
+
+    /// Translates and remembers the translation where that is allowed; gives the physical address.
+    fn translate_fill(&mut self, linear: u64, access: Access, privilege: Privilege) -> Result<u64, Trap> {
+        let address = self.translate(linear, access, privilege)?;
+        if let Some((host, page)) = self.ram_page(address) {
+            let set = &mut self.tlb[privilege as usize];
+            match access {
+                Access::Read => set.read.insert(linear, host),
+                Access::Write if page.writable && !page.holds_code() => set.write.insert(linear, host),
+                Access::Write | Access::Execute => {}
+            }
+        }
+        Ok(address)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_slow<T: Value>(&mut self, linear: u64, privilege: Privilege) -> Result<T, Trap> {
+        let first = self.translate_fill(linear, Access::Read, privilege)?;
+        let in_page = 4096 - (linear & 0xfff) as usize;
+        if T::SIZE <= in_page {
+            return Ok(self.read_at(first));
+        }
+        let next = linear.wrapping_add(in_page as u64);
+        let second = self.translate_fill(next, Access::Read, privilege)?;
+        let mut bytes = [0; 16];
+        for (i, byte) in bytes[..T::SIZE].iter_mut().enumerate() {
+            let address = if i < in_page { first + i as u64 } else { second + (i - in_page) as u64 };
+            *byte = self.read_at(address);
+        }
+        Ok(T::from_bytes(bytes))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_slow<T: Value>(&mut self, linear: u64, value: T, privilege: Privilege) -> Result<(), Trap> {
+        let first = self.translate_fill(linear, Access::Write, privilege)?;
+        let in_page = 4096 - (linear & 0xfff) as usize;
+        if T::SIZE <= in_page {
+            self.write_at(first, value);
+            return Ok(());
+        }
+        let next = linear.wrapping_add(in_page as u64);
+        let second = self.translate_fill(next, Access::Write, privilege)?;
+        let bytes = value.to_bytes();
+        for (i, &byte) in bytes[..T::SIZE].iter().enumerate() {
+            let address = if i < in_page { first + i as u64 } else { second + (i - in_page) as u64 };
+            self.write_at(address, byte);
+        }
+        Ok(())
+    }
+
+    /// Reads at a physical address inside one page, RAM or device.
+    fn read_at<T: Value>(&self, address: u64) -> T {
+        if let Some((host, _)) = self.ram_page(address) {
+            // SAFETY: `ram_page` gave a page of RAM that `view` keeps alive, and the value lies inside it.
+            return unsafe { T::load(host + (address & 0xfff) as usize) };
+        }
+        let mut bytes = [0; 16];
+        for (i, part) in bytes[..T::SIZE].chunks_mut(8).enumerate() {
+            let Some(width) = Width::of(part.len()) else { continue };
+            let value = self.bus.memory_read(address + 8 * i as u64, width).to_le_bytes();
+            part.copy_from_slice(&value[..part.len()]);
+        }
+        T::from_bytes(bytes)
+    }
+
+    /// Writes at a physical address inside one page, RAM or device.
+    fn write_at<T: Value>(&self, address: u64, value: T) {
+        if let Some((host, page)) = self.ram_page(address) {
+            if page.writable {
+                // SAFETY: as in `read_at`.
+                unsafe { T::store(host + (address & 0xfff) as usize, value) };
+                page.ram.note_write(page.offset + (address & 0xfff), T::SIZE as u64);
+            }
+            return;
+        }
+        for (i, part) in value.to_bytes()[..T::SIZE].chunks(8).enumerate() {
+            let Some(width) = Width::of(part.len()) else { continue };
+            let mut bytes = [0; 8];
+            bytes[..part.len()].copy_from_slice(part);
+            self.bus.memory_write(address + 8 * i as u64, width, u64::from_le_bytes(bytes));
+        }
+    }
+}
+
+/// A page of RAM as the memory map has it.
+pub(crate) struct RamPage {
+    /// The RAM it is in.
+    pub(crate) ram: std::sync::Arc<rhea_core::Ram>,
+    /// Where in that RAM it starts.
+    pub(crate) offset: u64,
+    /// Whether the guest may write it.
+    pub(crate) writable: bool,
+}
+
+impl RamPage {
+    /// Whether a processor has decoded code from it.
+    pub(crate) fn holds_code(&self) -> bool {
+        self.ram.page(self.offset).is_some_and(|page| page.code.load(Ordering::SeqCst) != 0)
+    }
+}

@@ -1,0 +1,37 @@
+//! What a processor sees of the machine besides memory: ports, its interrupt controller and time.
+
+use rhea_core::Width;
+
+/// The machine as one processor sees it; each processor has its own.
+pub trait SystemBus: Send + Sync {
+    /// IN: reads `width` (at most a dword) from `port`.
+    fn port_read(&self, port: u16, width: Width) -> u32;
+
+    /// OUT: writes `width` (at most a dword) to `port`.
+    fn port_write(&self, port: u16, width: Width, value: u32);
+
+    /// Reads device memory, or a hole, at a guest physical address; RAM is not read through this.
+    fn memory_read(&self, address: u64, width: Width) -> u64;
+
+    /// Writes device memory, or a hole, at a guest physical address; RAM is not written through this.
+    fn memory_write(&self, address: u64, width: Width, value: u64);
+
+    /// The vector of the interrupt that the controller presents, which is thereby accepted; `None` if it withdrew it.
+    fn acknowledge_interrupt(&self) -> Option<u8>;
+
+    /// The time stamp counter before the guest's own offset.
+    fn tsc(&self) -> u64;
+
+    /// The task priority (CR8), 0 to 15.
+    fn task_priority(&self) -> u8;
+
+    /// Sets the task priority (CR8), 0 to 15.
+    fn set_task_priority(&self, priority: u8);
+
+    /// Reads a register of the local APIC's: IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC range 0x800 to 0x8ff.
+    /// `None` is a general protection fault.
+    fn apic_msr_read(&self, msr: u32) -> Option<u64>;
+
+    /// Writes such a register. `None` is a general protection fault.
+    fn apic_msr_write(&self, msr: u32, value: u64) -> Option<()>;
+}

@@ -1,0 +1,1 @@
+//! Integer instructions: moves, arithmetic, shifts, bits, strings, stack and near control flow.

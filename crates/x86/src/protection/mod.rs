@@ -1,0 +1,1 @@
+//! Segments, privilege, interrupts and far transfers.
