@@ -1,1 +1,11 @@
 //! Device models: a pure chip and a thin bus adapter each.
+//!
+//! Locks are taken downstream only: a device, then whatever its interrupt line leads to (router, interrupt
+//! controller, local APIC, processor pin). Whoever answers upstream (an EOI, an acknowledge) lets its own lock go first.
+
+#[macro_use]
+mod saved;
+
+pub mod chipset;
+
+pub use saved::Saveable;
