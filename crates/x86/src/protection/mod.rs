@@ -1,1 +1,4 @@
 //! Segments, privilege, interrupts and far transfers.
+
+pub mod address;
+pub mod stack;
