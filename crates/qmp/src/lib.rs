@@ -3,5 +3,14 @@
 
 pub mod arguments;
 pub mod error;
+pub mod events;
+pub mod json;
+pub mod message;
+mod outbox;
+pub mod server;
+pub mod session;
 
 pub use error::{Error, ErrorClass};
+pub use events::EventSender;
+pub use message::Event;
+pub use server::{Dispatcher, Execution, Server, SessionHandle};
