@@ -3,8 +3,10 @@
 use iced_x86::{Instruction, OpKind, Register};
 
 use crate::{
-    op::{HIGH_BYTE, Op, Prefix, ZERO},
-    state::seg,
+    engine::Mode,
+    op::{HIGH_BYTE, Handler, Op, Prefix, ZERO},
+    state::{CpuState, seg},
+    trap::{Exception, Trap},
 };
 
 /// Kinds of operand, as handlers are chosen by them.
@@ -36,6 +38,8 @@ pub struct Form {
     pub flags_live: bool,
     /// Code size of the mode: 16, 32 or 64.
     pub bits: u8,
+    /// The whole mode: a handler is decoded for one mode only.
+    pub mode: Mode,
 }
 
 /// Number of a register inside its kind; high byte registers are [`HIGH_BYTE`] on.
@@ -65,7 +69,7 @@ pub fn segment_number(register: Register) -> u8 {
 
 /// Fills what every family reads in the same way: operand kinds and sizes, register numbers, the memory operand,
 /// the immediate and prefixes. The handler is `handler` until a family chooses its own.
-pub fn lower(instruction: &Instruction, bits: u8, handler: crate::op::Handler) -> (Op, Form) {
+pub fn lower(instruction: &Instruction, bits: u8, handler: Handler) -> (Op, Form) {
     let mut form = Form { bits, flags_live: true, ..Form::default() };
     let mut op = Op {
         handler,
@@ -140,6 +144,7 @@ pub fn lower(instruction: &Instruction, bits: u8, handler: crate::op::Handler) -
             }
             _ => {
                 form.sizes[slot] = instruction.memory_size().size() as u8;
+                lower_implicit(instruction, kind, &mut op);
                 Kind::Memory
             }
         };
@@ -149,6 +154,99 @@ pub fn lower(instruction: &Instruction, bits: u8, handler: crate::op::Handler) -
     }
     op.size = form.sizes[0];
     (op, form)
+}
+
+/// Segment and address size of an operand that the registers SI, DI or BX point to. Where an instruction has two such
+/// operands, the segment is that of the one which can be overridden.
+fn lower_implicit(instruction: &Instruction, kind: OpKind, op: &mut Op) {
+    let (size, overridable) = match kind {
+        OpKind::MemorySegSI | OpKind::MemorySegDI => (2, true),
+        OpKind::MemorySegESI | OpKind::MemorySegEDI => (4, true),
+        OpKind::MemorySegRSI | OpKind::MemorySegRDI => (8, true),
+        OpKind::MemoryESDI => (2, false),
+        OpKind::MemoryESEDI => (4, false),
+        OpKind::MemoryESRDI => (8, false),
+        _ => return,
+    };
+    op.address_size = size;
+    if overridable {
+        op.segment = segment_number(instruction.memory_segment());
+    } else if op.segment == seg::FLAT {
+        op.segment = seg::ES;
+    }
+}
+
+/// Replaces a segment that is flat in `mode` by the one that costs nothing.
+fn flatten(op: &mut Op, mode: Mode) {
+    let flat = match op.segment {
+        seg::ES => mode.contains(Mode::FLAT_ES),
+        seg::SS => mode.contains(Mode::FLAT_SS),
+        seg::DS => mode.contains(Mode::FLAT_DS),
+        // A write through CS must fault outside 64-bit mode, so it is never flat there.
+        seg::CS => mode.contains(Mode::CODE_64),
+        _ => false,
+    };
+    if flat {
+        op.segment = seg::FLAT;
+    }
+}
+
+/// What no family knows.
+extern "C" fn undefined(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
+    Err(cpu.raise(Exception::INVALID_OPCODE))
+}
+
+type Select = fn(&Instruction, &Form, &mut Op) -> Option<Handler>;
+
+/// Families of instructions, in the order in which they are asked.
+#[allow(clippy::wildcard_imports, reason = "a family that has no instructions yet falls back")]
+mod families {
+    mod fallback {
+        pub(super) fn select(
+            _: &super::super::Instruction,
+            _: &super::super::Form,
+            _: &mut super::super::Op,
+        ) -> Option<super::super::Handler> {
+            None
+        }
+    }
+    macro_rules! family {
+        ($name:ident) => {
+            pub(super) fn $name() -> super::Select {
+                #[allow(unused_imports)]
+                use fallback::*;
+                {
+                    #[allow(unused_imports)]
+                    use crate::$name::*;
+                    select
+                }
+            }
+        };
+    }
+    family!(integer);
+    family!(system);
+    family!(protection);
+    family!(simd);
+    family!(x87);
+}
+
+/// The operation of an instruction in `mode`. `flags_live` says whether anything reads the flags that it writes.
+pub fn decode(instruction: &Instruction, mode: Mode, flags_live: bool) -> Op {
+    let (mut op, mut form) = lower(instruction, mode.code_bits(), undefined);
+    form.flags_live = flags_live;
+    form.mode = mode;
+    flatten(&mut op, mode);
+    if instruction.is_invalid() {
+        return op;
+    }
+    for family in [families::integer(), families::system(), families::protection(), families::simd(), families::x87()] {
+        if let Some(handler) = family(instruction, &form, &mut op) {
+            op.handler = handler;
+            flatten(&mut op, mode);
+            break;
+        }
+    }
+    op
 }
 
 fn lower_memory(instruction: &Instruction, op: &mut Op, bits: u8) {

@@ -62,6 +62,38 @@ impl TlbTable {
     }
 }
 
+impl TlbTable {
+    /// A table with no entries.
+    pub const fn new() -> Self {
+        let mut entries = [Self::empty(0); ENTRIES];
+        let mut index = 1;
+        while index < ENTRIES {
+            entries[index] = Self::empty(index);
+            index += 1;
+        }
+        Self { entries }
+    }
+}
+
+impl Default for TlbTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TlbSet {
+    /// Tables with no entries.
+    pub const fn new() -> Self {
+        Self { read: TlbTable::new(), write: TlbTable::new() }
+    }
+}
+
+impl Default for TlbSet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Read and write tables of one privilege.
 #[derive(Clone, Debug, zerocopy::FromZeros)]
 #[repr(C)]
