@@ -7,6 +7,7 @@ pub mod events;
 pub mod json;
 pub mod message;
 mod outbox;
+pub mod reply;
 pub mod server;
 pub mod session;
 
