@@ -1,0 +1,184 @@
+//! The program as a child process: found, started with its monitor and console connected to us, and ended.
+//!
+//! We listen and the program connects, as a client of ours would have it with `server=off`. So there is no moment at which the
+//! sockets are not there yet, nothing to poll for, and nothing of the first console output is lost.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tempfile::TempDir;
+
+use crate::transcript::Guest;
+
+/// How long the program may take to connect to us.
+const CONNECT: Duration = Duration::from_secs(30);
+
+/// A running program with its monitor and console not yet spoken to.
+#[derive(Debug)]
+pub struct Machine {
+    child: Child,
+    directory: TempDir,
+}
+
+/// The connections that the program has opened to us.
+#[derive(Debug)]
+pub struct Connections {
+    /// The QMP monitor.
+    pub monitor: UnixStream,
+    /// The first serial port, unless there is no guest to use it.
+    pub console: Option<UnixStream>,
+}
+
+/// Why there is no machine.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The program has not been built.
+    #[error("{0} is not there: build it with `cargo build -p rhea`, or set RHEA_BIN to the program")]
+    NoProgram(PathBuf),
+    /// The guest has not been fetched.
+    #[error("{0} is not there: fetch it with `cargo xtask fetch`, or set {1}")]
+    NoGuest(PathBuf, &'static str),
+    /// The program ended before it was wanted.
+    #[error("the program ended with {status} before it connected:\n{said}")]
+    Ended {
+        /// How it ended.
+        status: ExitStatus,
+        /// What it printed.
+        said: String,
+    },
+    /// The program did something too late.
+    #[error("the program did not {0} within {1:?}")]
+    Late(&'static str, Duration),
+    /// The host failed us.
+    #[error("the host: {0}")]
+    Host(#[from] io::Error),
+}
+
+impl Machine {
+    /// Starts the program with `arguments` (`@DIR@` replaced) and a monitor, and with a console if there is a guest.
+    pub fn start(arguments: &[String], guest: Guest) -> Result<(Self, Connections), ProcessError> {
+        let program = program()?;
+        // Socket paths are limited to 107 bytes, so the directory must not lie deep.
+        let directory = tempfile::Builder::new().prefix("rhea-").tempdir_in("/tmp")?;
+        let monitor_path = directory.path().join("monitor");
+        let monitor = UnixListener::bind(&monitor_path)?;
+        let mut command = Command::new(&program);
+        command.arg("-nodefaults").args(["-display", "none"]);
+        command.arg("-qmp").arg(format!("unix:{}", monitor_path.display()));
+        let console = match guest {
+            Guest::None => None,
+            Guest::Linux | Guest::Embedded => {
+                let path = directory.path().join("console");
+                command.arg("-serial").arg(format!("unix:{}", path.display()));
+                Some(UnixListener::bind(path)?)
+            }
+        };
+        if guest == Guest::Linux {
+            let (kernel, initrd) = linux()?;
+            command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
+            command.args(["-append", "console=ttyS0 quiet loglevel=1"]);
+        }
+        let replacement = directory.path().to_string_lossy();
+        command.args(arguments.iter().map(|argument| argument.replace("@DIR@", &replacement)));
+        let said = File::create(directory.path().join("said"))?;
+        command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
+        let mut machine = Self { child: command.spawn()?, directory };
+        let deadline = Instant::now() + CONNECT;
+        let monitor = machine.accept(&monitor, deadline)?;
+        let console = console.map(|console| machine.accept(&console, deadline)).transpose()?;
+        Ok((machine, Connections { monitor, console }))
+    }
+
+    /// The directory of this run, which `@DIR@` means.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What the program printed on its standard output and error.
+    pub fn said(&self) -> String {
+        let bytes = fs::read(self.directory.path().join("said")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits for the program to end.
+    pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus, ProcessError> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(status);
+        }
+        let ended = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).map_err(io::Error::from)?;
+        let deadline = Instant::now() + patience;
+        if !poll_until(&mut [PollFd::new(&ended, PollFlags::IN)], deadline)? {
+            return Err(ProcessError::Late("end", patience));
+        }
+        Ok(self.child.wait()?)
+    }
+
+    fn accept(&mut self, listener: &UnixListener, deadline: Instant) -> Result<UnixStream, ProcessError> {
+        let ended = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).map_err(io::Error::from)?;
+        let mut watched = [PollFd::new(listener, PollFlags::IN), PollFd::new(&ended, PollFlags::IN)];
+        if !poll_until(&mut watched, deadline)? {
+            return Err(ProcessError::Late("connect", CONNECT));
+        }
+        if watched[0].revents().contains(PollFlags::IN) {
+            return Ok(listener.accept()?.0);
+        }
+        let status = self.child.wait()?;
+        Err(ProcessError::Ended { status, said: self.said() })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // A failed test must not leave its machine behind. Both fail only for a process that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until one of the descriptors is ready; false at the deadline.
+fn poll_until(watched: &mut [PollFd<'_>], deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(watched, Some(&timeout)) {
+            Ok(count) => return Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The program: what RHEA_BIN names, or else the one built into the same target directory as this test.
+pub fn program() -> Result<PathBuf, ProcessError> {
+    let program = match std::env::var_os("RHEA_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => target_directory()?.join("rhea"),
+    };
+    if program.is_file() { Ok(program) } else { Err(ProcessError::NoProgram(program)) }
+}
+
+/// Kernel and initial file system of the Linux guest: RHEA_TEST_KERNEL and RHEA_TEST_INITRD, or else what was fetched.
+pub fn linux() -> Result<(PathBuf, PathBuf), ProcessError> {
+    let fetched = |name: &str| Ok::<_, ProcessError>(target_directory()?.join("../guests").join(name));
+    let find = |variable: &'static str, name: &str| {
+        let path = match std::env::var_os(variable) {
+            Some(path) => PathBuf::from(path),
+            None => fetched(name)?,
+        };
+        if path.is_file() { Ok(path) } else { Err(ProcessError::NoGuest(path, variable)) }
+    };
+    Ok((find("RHEA_TEST_KERNEL", "vmlinuz")?, find("RHEA_TEST_INITRD", "initrd")?))
+}
+
+/// `target/debug` for a test in `target/debug/deps`.
+fn target_directory() -> io::Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let profile = test.parent().and_then(Path::parent);
+    profile.map(Path::to_owned).ok_or_else(|| io::Error::other("this test lies in no target directory"))
+}
