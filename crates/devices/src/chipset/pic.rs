@@ -26,7 +26,7 @@ struct Icw1 {
     /// Level triggered mode: the ELCR stands in for it on a PIIX.
     level: bool,
     #[bits(4)]
-    rest: u8,
+    __: u8,
 }
 
 /// Initialization command word 4.
@@ -38,7 +38,7 @@ struct Icw4 {
     buffered: u8,
     special_fully_nested: bool,
     #[bits(3)]
-    rest: u8,
+    __: u8,
 }
 
 /// Operation command word 2 (§ "Operation Command Words").
@@ -64,7 +64,7 @@ struct Ocw3 {
     special_mask: bool,
     enable_special_mask: bool,
     #[bits(1)]
-    rest: u8,
+    __: u8,
 }
 
 /// Which command word a write to the data port is.
@@ -474,6 +474,11 @@ impl Pic {
     /// The processor takes the interrupt: its vector.
     pub fn acknowledge(&self) -> u8 {
         self.with(Pair::acknowledge)
+    }
+
+    /// As [`acknowledge`](Self::acknowledge), if INTR is asserted.
+    pub fn acknowledge_pending(&self) -> Option<u8> {
+        self.with(|chip| chip.pending().then(|| chip.acknowledge()))
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Pair) -> T) -> T {
