@@ -1,6 +1,8 @@
 //! What the chipset holds: interrupt controllers, timers, the PCI host and the bridge to the ISA ports.
 
+pub mod ioapic;
 pub mod lapic;
 pub mod pic;
 pub mod pit;
 mod pit_counter;
+pub mod wires;

@@ -1,0 +1,111 @@
+//! The ISA interrupt wires: each may have several drivers, and each goes to the 8259A pair and to the I/O APIC.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rhea_core::{InterruptLine, InterruptSink};
+
+/// Drivers that one wire can have.
+const DRIVERS: u32 = 64;
+
+/// A wire with several drivers: asserted while any of them asserts it.
+pub struct SharedWire {
+    state: Mutex<Drivers>,
+    ends: Vec<InterruptLine>,
+}
+
+#[derive(Default)]
+struct Drivers {
+    levels: u64,
+    count: u32,
+}
+
+impl SharedWire {
+    /// A wire that drives all of `ends`.
+    pub fn new(ends: Vec<InterruptLine>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), ends })
+    }
+
+    /// One more driver. Beyond 64 the last two share their level.
+    pub fn driver(self: &Arc<Self>) -> InterruptLine {
+        let mut state = self.state.lock();
+        let pin = state.count.min(DRIVERS - 1);
+        state.count = pin + 1;
+        InterruptLine::new(Arc::clone(self) as Arc<dyn InterruptSink>, pin)
+    }
+}
+
+impl InterruptSink for SharedWire {
+    fn set_level(&self, pin: u32, level: bool) {
+        let mut state = self.state.lock();
+        let bit = 1 << (pin % DRIVERS);
+        state.levels = if level { state.levels | bit } else { state.levels & !bit };
+        for end in &self.ends {
+            end.set(state.levels != 0);
+        }
+    }
+}
+
+/// The sixteen ISA interrupts of a PC. At the I/O APIC, interrupt 0 is input 2, as the MADT says.
+pub struct IsaInterrupts {
+    wires: [Arc<SharedWire>; 16],
+}
+
+impl IsaInterrupts {
+    /// Wires to the inputs of `pic` and `io_apic`.
+    pub fn new(pic: &Arc<dyn InterruptSink>, io_apic: &Arc<dyn InterruptSink>) -> Self {
+        let wires = std::array::from_fn(|irq| {
+            let input = if irq == 0 { 2 } else { irq };
+            let mut ends = vec![InterruptLine::new(Arc::clone(pic), irq as u32)];
+            // Input 2 of the pair is its cascade; there is no such wire.
+            if irq != 2 {
+                ends.push(InterruptLine::new(Arc::clone(io_apic), input as u32));
+            }
+            SharedWire::new(ends)
+        });
+        Self { wires }
+    }
+
+    /// A line for one device to drive interrupt `irq`; unconnected above 15.
+    pub fn line(&self, irq: usize) -> InterruptLine {
+        self.wires.get(irq).map_or(InterruptLine::unconnected(), SharedWire::driver)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Levels(Mutex<u32>);
+
+    impl InterruptSink for Levels {
+        fn set_level(&self, pin: u32, level: bool) {
+            let mut levels = self.0.lock();
+            *levels = *levels & !(1 << pin) | u32::from(level) << pin;
+        }
+    }
+
+    #[test]
+    fn a_wire_stays_asserted_until_its_last_driver_lets_go() {
+        let (pic, io_apic) = (Arc::new(Levels::default()), Arc::new(Levels::default()));
+        let isa = IsaInterrupts::new(&(Arc::clone(&pic) as _), &(Arc::clone(&io_apic) as _));
+        let (a, b) = (isa.line(9), isa.line(9));
+        a.raise();
+        b.raise();
+        b.raise();
+        a.lower();
+        assert_eq!((*pic.0.lock(), *io_apic.0.lock()), (1 << 9, 1 << 9));
+        b.lower();
+        assert_eq!((*pic.0.lock(), *io_apic.0.lock()), (0, 0));
+    }
+
+    #[test]
+    fn interrupt_0_is_input_2_of_the_io_apic() {
+        let (pic, io_apic) = (Arc::new(Levels::default()), Arc::new(Levels::default()));
+        let isa = IsaInterrupts::new(&(Arc::clone(&pic) as _), &(Arc::clone(&io_apic) as _));
+        isa.line(0).raise();
+        isa.line(16).raise();
+        assert_eq!((*pic.0.lock(), *io_apic.0.lock()), (1, 4));
+    }
+}
