@@ -1,1 +1,34 @@
-//! SSE to SSE3.
+//! MMX, SSE, SSE2 and SSE3. Each family has its file, with the choice of its handlers at its end.
+
+mod integer;
+mod lanes;
+mod moves;
+mod operands;
+mod save;
+mod shuffle;
+
+use iced_x86::Instruction;
+
+use crate::{
+    decode::Form,
+    op::{Handler, Op},
+};
+
+/// The kind of register that an instruction writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Destination {
+    Xmm,
+    Mmx,
+    /// A general register, or memory.
+    Other,
+}
+
+/// The handler of an MMX or SSE instruction.
+pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Handler> {
+    let destination = moves::destination(instruction);
+    let mnemonic = instruction.mnemonic();
+    moves::select(instruction, form, destination, op)
+        .or_else(|| integer::select(mnemonic, form, destination))
+        .or_else(|| shuffle::select(instruction, form, destination))
+        .or_else(|| save::select(mnemonic, form))
+}
