@@ -13,7 +13,7 @@ use crate::{decode::Form, op::Handler};
 
 /// Defines an operation each, named as its mnemonic, and the choice of its handler.
 macro_rules! operations {
-    ($($name:ident: |$a:ident, $b:ident| $wide:expr $(; $narrow:expr)?;)*) => {
+    ($($name:ident: |$a:ident, $b:ident| $wide:expr $(, $narrow:expr)?;)*) => {
         $(
             struct $name;
             impl Binary for $name {
@@ -104,17 +104,17 @@ operations! {
     Pslldq: |a, b| match count(b, 16) { Some(n) => a << (8 * n), None => 0 };
     Psrldq: |a, b| match count(b, 16) { Some(n) => a >> (8 * n), None => 0 };
 
-    Packsswb: |a, b| pack_words(a, b, |a| a.clamp(-128, 127) as u8); pack_words(a | b << 64, 0, |a| a.clamp(-128, 127) as u8);
-    Packuswb: |a, b| pack_words(a, b, |a| a.clamp(0, 255) as u8); pack_words(a | b << 64, 0, |a| a.clamp(0, 255) as u8);
-    Packssdw: |a, b| pack_dwords(a, b); pack_dwords(a | b << 64, 0);
+    Packsswb: |a, b| pack_words(a, b, |a| a.clamp(-128, 127) as u8), pack_words(a | b << 64, 0, |a| a.clamp(-128, 127) as u8);
+    Packuswb: |a, b| pack_words(a, b, |a| a.clamp(0, 255) as u8), pack_words(a | b << 64, 0, |a| a.clamp(0, 255) as u8);
+    Packssdw: |a, b| pack_dwords(a, b), pack_dwords(a | b << 64, 0);
 
     Punpcklbw: |a, b| interleave_bytes(qword(a, 0), qword(b, 0));
     Punpcklwd: |a, b| interleave_words(qword(a, 0), qword(b, 0));
     Punpckldq: |a, b| interleave_dwords(qword(a, 0), qword(b, 0));
     Punpcklqdq: |a, b| from_qwords(qword(a, 0), qword(b, 0));
-    Punpckhbw: |a, b| interleave_bytes(qword(a, 1), qword(b, 1)); interleave_bytes(a as u64, b as u64) >> 64;
-    Punpckhwd: |a, b| interleave_words(qword(a, 1), qword(b, 1)); interleave_words(a as u64, b as u64) >> 64;
-    Punpckhdq: |a, b| interleave_dwords(qword(a, 1), qword(b, 1)); interleave_dwords(a as u64, b as u64) >> 64;
+    Punpckhbw: |a, b| interleave_bytes(qword(a, 1), qword(b, 1)), interleave_bytes(a as u64, b as u64) >> 64;
+    Punpckhwd: |a, b| interleave_words(qword(a, 1), qword(b, 1)), interleave_words(a as u64, b as u64) >> 64;
+    Punpckhdq: |a, b| interleave_dwords(qword(a, 1), qword(b, 1)), interleave_dwords(a as u64, b as u64) >> 64;
     Punpckhqdq: |a, b| from_qwords(qword(a, 1), qword(b, 1));
     Unpcklps: |a, b| interleave_dwords(qword(a, 0), qword(b, 0));
     Unpckhps: |a, b| interleave_dwords(qword(a, 1), qword(b, 1));

@@ -32,3 +32,6 @@ pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Han
         .or_else(|| shuffle::select(instruction, form, destination))
         .or_else(|| save::select(mnemonic, form))
 }
+
+#[cfg(test)]
+mod tests;

@@ -293,18 +293,11 @@ fn lower_implied_memory(instruction: &Instruction, form: &Form, op: &mut Op) {
 }
 
 /// The handler of a move.
-pub(super) fn select(
-    instruction: &Instruction,
-    form: &Form,
-    destination: Destination,
-    op: &mut Op,
-) -> Option<Handler> {
-    let from_mmx = instruction.op_count() > 1
-        && instruction.op_kind(1) == OpKind::Register
-        && instruction.op_register(1).is_mm();
-    let from_xmm = instruction.op_count() > 1
-        && instruction.op_kind(1) == OpKind::Register
-        && instruction.op_register(1).is_xmm();
+pub(super) fn select(instruction: &Instruction, form: &Form, destination: Destination, op: &mut Op) -> Option<Handler> {
+    let from_mmx =
+        instruction.op_count() > 1 && instruction.op_kind(1) == OpKind::Register && instruction.op_register(1).is_mm();
+    let from_xmm =
+        instruction.op_count() > 1 && instruction.op_kind(1) == OpKind::Register && instruction.op_register(1).is_xmm();
     Some(match (instruction.mnemonic(), form.kinds[0], form.kinds[1]) {
         (
             Mnemonic::Movaps
@@ -319,11 +312,9 @@ pub(super) fn select(
         (Mnemonic::Movaps | Mnemonic::Movapd | Mnemonic::Movdqa, Kind::Register, Kind::Memory) => load_aligned_16,
         (Mnemonic::Movaps | Mnemonic::Movapd | Mnemonic::Movdqa, Kind::Memory, _)
         | (Mnemonic::Movntps | Mnemonic::Movntpd | Mnemonic::Movntdq, ..) => store_aligned_16,
-        (
-            Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Movdqu | Mnemonic::Lddqu,
-            Kind::Register,
-            Kind::Memory,
-        ) => load_16,
+        (Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Movdqu | Mnemonic::Lddqu, Kind::Register, Kind::Memory) => {
+            load_16
+        }
         (Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Movdqu, Kind::Memory, _) => store_16,
         (Mnemonic::Movss, Kind::Register, Kind::Register) => merge::<LowDword, false>,
         (Mnemonic::Movss, Kind::Register, _) => load_low::<u32>,
@@ -391,8 +382,11 @@ pub(super) fn select(
 
 /// The kind of register that operand 0 is.
 pub(super) fn destination(instruction: &Instruction) -> Destination {
-    let register =
-        if instruction.op_count() > 0 && instruction.op_kind(0) == OpKind::Register { instruction.op_register(0) } else { Register::None };
+    let register = if instruction.op_count() > 0 && instruction.op_kind(0) == OpKind::Register {
+        instruction.op_register(0)
+    } else {
+        Register::None
+    };
     if register.is_xmm() {
         Destination::Xmm
     } else if register.is_mm() {

@@ -7,7 +7,7 @@ use crate::{
     access::{Access, Value},
     decode::{Form, Kind},
     op::{Handler, Op},
-    state::{Cr0, Cr4, CpuState},
+    state::{CpuState, Cr0, Cr4},
     trap::{Exception, Trap},
 };
 

@@ -9,7 +9,7 @@ use crate::{
     access::Access,
     decode::Form,
     op::{Handler, Op},
-    state::{Cr0, CpuState},
+    state::{CpuState, Cr0},
     trap::{Exception, Trap},
 };
 

@@ -7,7 +7,7 @@ use iced_x86::{Code, Instruction, Mnemonic};
 use super::{
     Destination,
     lanes::{dword, from_dwords, from_qwords, qword, word},
-    operands::{enter_mmx, enter_sse, claim_mmx, load, mmx, set_mmx, set_xmm, source, xmm},
+    operands::{claim_mmx, enter_mmx, enter_sse, load, mmx, set_mmx, set_xmm, source, xmm},
 };
 use crate::{
     decode::{Form, Kind},

@@ -8,7 +8,7 @@ use crate::{
     access::{Access, Value},
     decode::{Form, Kind},
     op::{Handler, Op},
-    state::{Cr0, CpuState, X87},
+    state::{CpuState, Cr0, X87},
     trap::{Exception, Trap},
 };
 
@@ -20,14 +20,8 @@ pub(super) const STACK_FAULT: u16 = 1 << 6;
 pub(super) const ERROR_SUMMARY: u16 = 1 << 7;
 /// Status word: busy; mirrors the error summary since the 80387.
 const BUSY: u16 = 1 << 15;
-/// Status word: condition code bits.
-pub(super) const C0: u16 = 1 << 8;
 /// Condition code bit 1: which way a result was rounded, or which way the stack ran over.
 pub(super) const C1: u16 = 1 << 9;
-/// Condition code bit 2.
-pub(super) const C2: u16 = 1 << 10;
-/// Condition code bit 3.
-pub(super) const C3: u16 = 1 << 14;
 /// Status word: where TOP is.
 const TOP_SHIFT: u32 = 11;
 const TOP_MASK: u16 = 7 << TOP_SHIFT;

@@ -9,7 +9,7 @@ use crate::{
     access::Access,
     decode::Form,
     op::{Handler, Op},
-    state::{Cr0, CpuState, Rflags},
+    state::{CpuState, Cr0, Rflags},
     trap::Trap,
 };
 
@@ -29,7 +29,8 @@ fn fields(cpu: &CpuState, long: bool) -> [u32; 7] {
     let x87 = &cpu.x87;
     let (instruction, data) = (x87.last_instruction as u32, x87.last_data as u32);
     let opcode = u32::from(x87.last_opcode & 0x7ff);
-    let [control, status, tags] = [x87.control, x87.status_word(), x87.tag_word()].map(|word| 0xffff_0000 | u32::from(word));
+    let [control, status, tags] =
+        [x87.control, x87.status_word(), x87.tag_word()].map(|word| 0xffff_0000 | u32::from(word));
     if protected(cpu) {
         let code = u32::from(x87.last_cs) | opcode << 16;
         return [control, status, tags, instruction, code, data, 0xffff_0000 | u32::from(x87.last_ds)];

@@ -17,3 +17,6 @@ pub fn select(instruction: &Instruction, form: &Form, _: &mut Op) -> Option<Hand
     let mnemonic = instruction.mnemonic();
     control::select(mnemonic, form).or_else(|| environment::select(mnemonic, form))
 }
+
+#[cfg(test)]
+mod tests;

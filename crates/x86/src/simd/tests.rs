@@ -1,0 +1,145 @@
+//! SSE and MMX instructions run whole: faults, memory operands, and the state they share with the x87.
+
+use crate::{
+    engine::testing::{DATA, Machine, Stop, run, run_to_exception},
+    state::{Cr0, Cr4},
+    trap::Exception,
+};
+
+#[test]
+fn aligned_moves_fault_on_other_addresses_and_unaligned_ones_do_not() {
+    // movaps xmm0, [rsi]
+    let movaps = [0x0f, 0x28, 0x06];
+    let (_, exception) = run_to_exception(&movaps, 64, |cpu| cpu.gpr[6] = DATA + 8);
+    assert_eq!(exception, Exception::general_protection(0));
+    // movups [rsi], xmm0; movups xmm1, [rsi]
+    let cpu = run(&[0x0f, 0x11, 0x06, 0x0f, 0x10, 0x0e], 64, |cpu| {
+        cpu.gpr[6] = DATA + 1;
+        cpu.xmm[0] = 0x0123_4567_89ab_cdef_0011_2233_4455_6677;
+    });
+    assert_eq!(cpu.xmm[1], 0x0123_4567_89ab_cdef_0011_2233_4455_6677);
+    // paddb xmm0, [rsi]
+    let (_, exception) = run_to_exception(&[0x66, 0x0f, 0xfc, 0x06], 64, |cpu| cpu.gpr[6] = DATA + 15);
+    assert_eq!(exception, Exception::general_protection(0));
+}
+
+#[test]
+fn control_bits_decide_whether_sse_runs() {
+    // xorps xmm0, xmm0
+    let xorps = [0x0f, 0x57, 0xc0];
+    let (_, exception) = run_to_exception(&xorps, 32, |cpu| cpu.cr4 &= !Cr4::OSFXSR.bits());
+    assert_eq!(exception, Exception::INVALID_OPCODE);
+    let (_, exception) = run_to_exception(&xorps, 32, |cpu| cpu.cr0 |= (Cr0::EM | Cr0::TS).bits());
+    assert_eq!(exception, Exception::INVALID_OPCODE);
+    let (_, exception) = run_to_exception(&xorps, 32, |cpu| cpu.cr0 |= Cr0::TS.bits());
+    assert_eq!(exception, Exception::DEVICE_NOT_AVAILABLE);
+    // pxor mm0, mm0: asks not for OSFXSR, but for pending x87 exceptions
+    let pxor = [0x0f, 0xef, 0xc0];
+    run(&pxor, 32, |cpu| cpu.cr4 &= !Cr4::OSFXSR.bits());
+    let (_, exception) = run_to_exception(&pxor, 32, |cpu| {
+        cpu.x87.load_control(0x340);
+        cpu.x87.load_status(1);
+    });
+    assert_eq!(exception, Exception::X87_ERROR);
+}
+
+#[test]
+fn mmx_registers_are_the_physical_x87_registers() {
+    // movq mm3, [rsi]
+    let mut machine = Machine::new(&[0x0f, 0x6f, 0x1e], 64);
+    assert!(machine.ram.write(DATA, &[1, 2, 3, 4, 5, 6, 7, 0x88]));
+    machine.cpu().x87.top = 5;
+    machine.cpu().x87.valid = 0;
+    assert_eq!(machine.run(), Stop::Halted);
+    let x87 = machine.cpu().x87;
+    assert_eq!((x87.top, x87.valid), (0, 0xff));
+    assert_eq!(x87.registers[3], 0xffff_8807_0605_0403_0201);
+    // emms
+    assert_eq!(run(&[0x0f, 0x77], 64, |cpu| cpu.x87.valid = 0xff).x87.valid, 0);
+}
+
+#[test]
+fn moves_between_general_and_vector_registers_cut_and_extend() {
+    // movd xmm0, eax; movq xmm1, rax; movd ecx, xmm1; movq rdx, xmm1
+    let code =
+        [0x66, 0x0f, 0x6e, 0xc0, 0x66, 0x48, 0x0f, 0x6e, 0xc8, 0x66, 0x0f, 0x7e, 0xc9, 0x66, 0x48, 0x0f, 0x7e, 0xca];
+    let cpu = run(&code, 64, |cpu| {
+        cpu.gpr[0] = 0x1122_3344_5566_7788;
+        cpu.gpr[1] = u64::MAX;
+        cpu.xmm[0] = u128::MAX;
+    });
+    assert_eq!(cpu.xmm[0], 0x5566_7788);
+    assert_eq!(cpu.xmm[1], 0x1122_3344_5566_7788);
+    assert_eq!((cpu.gpr[1], cpu.gpr[2]), (0x5566_7788, 0x1122_3344_5566_7788));
+}
+
+#[test]
+fn masked_stores_write_only_the_chosen_bytes() {
+    // maskmovdqu xmm1, xmm2
+    let mut machine = Machine::new(&[0x66, 0x0f, 0xf7, 0xca], 64);
+    assert!(machine.ram.write(DATA, &[0xee; 16]));
+    machine.cpu().xmm[1] = u128::from_le_bytes(std::array::from_fn(|i| i as u8));
+    machine.cpu().xmm[2] = 0x80 << 120 | 0x80 << 8 | 0x7f;
+    assert_eq!(machine.run(), Stop::Halted);
+    let mut expected = [0xee; 16];
+    expected[1] = 1;
+    expected[15] = 15;
+    assert_eq!(machine.read::<16>(DATA), expected);
+    // An empty mask touches no memory: here that would be a page fault.
+    run(&[0x66, 0x0f, 0xf7, 0xca], 64, |cpu| cpu.gpr[7] = 1 << 40);
+}
+
+#[test]
+fn fxsave_and_fxrstor_carry_everything_over() {
+    // fxsave64 [rsi]; fninit; xorps xmm9, xmm9; fxrstor64 [rsi]
+    let code = [0x48, 0x0f, 0xae, 0x06, 0xdb, 0xe3, 0x45, 0x0f, 0x57, 0xc9, 0x48, 0x0f, 0xae, 0x0e];
+    let mut machine = Machine::new(&code, 64);
+    assert!(machine.ram.write(DATA, &[0xcc; 512]));
+    let cpu = machine.cpu();
+    cpu.x87.load_control(0x27f);
+    cpu.x87.load_status(0x6a01);
+    cpu.x87.valid = 0b1010_0101;
+    cpu.x87.last_opcode = 0x5d8;
+    cpu.x87.last_instruction = 0x1122_3344_5566_7788;
+    cpu.x87.last_data = 0x99aa_bbcc_ddee_ff00;
+    cpu.x87.registers = std::array::from_fn(|i| (i as u128) << 72 | 0x1234);
+    cpu.xmm = std::array::from_fn(|i| (i as u128) << 100 | 0x5678);
+    cpu.mxcsr = 0x9fc0;
+    let (x87, xmm) = (cpu.x87, cpu.xmm);
+    assert_eq!(machine.run(), Stop::Halted);
+    assert_eq!(machine.read::<6>(DATA), [0x7f, 0x02, 0x01, 0x6a, 0b1010_0101, 0]);
+    assert_eq!(machine.read::<8>(DATA + 24), [0xc0, 0x9f, 0, 0, 0xff, 0xff, 0, 0]);
+    // ST(0) is R5, and the software's part is left alone.
+    assert_eq!(machine.read::<16>(DATA + 32), (5u128 << 72 | 0x1234).to_le_bytes());
+    assert_eq!(machine.read::<48>(DATA + 464), [0xcc; 48]);
+    let cpu = machine.cpu();
+    assert_eq!((cpu.x87, cpu.xmm, cpu.mxcsr), (x87, xmm, 0x9fc0));
+}
+
+#[test]
+fn fxrstor_refuses_bad_addresses_and_bad_control_bits() {
+    // fxrstor [rsi]
+    let fxrstor = [0x0f, 0xae, 0x0e];
+    let (_, exception) = run_to_exception(&fxrstor, 64, |cpu| cpu.gpr[6] = DATA + 8);
+    assert_eq!(exception, Exception::general_protection(0));
+    let mut machine = Machine::new(&fxrstor, 64);
+    assert!(machine.ram.write(DATA + 24, &[0, 0, 1, 0]));
+    let before = machine.cpu().x87;
+    assert_eq!(machine.run(), Stop::Exception(Exception::general_protection(0)));
+    assert_eq!(machine.cpu().x87, before);
+    // ldmxcsr [rsi]
+    let mut machine = Machine::new(&[0x0f, 0xae, 0x16], 64);
+    assert!(machine.ram.write(DATA, &[0x80, 0x1f, 1, 0]));
+    assert_eq!(machine.run(), Stop::Exception(Exception::general_protection(0)));
+}
+
+#[test]
+fn the_short_form_saves_eight_registers_outside_64_bit_code() {
+    // fxsave [esi]
+    let mut machine = Machine::new(&[0x0f, 0xae, 0x06], 32);
+    assert!(machine.ram.write(DATA, &[0xcc; 512]));
+    machine.cpu().xmm = [u128::MAX; 16];
+    assert_eq!(machine.run(), Stop::Halted);
+    assert_eq!(machine.read::<16>(DATA + 160 + 7 * 16), [0xff; 16]);
+    assert_eq!(machine.read::<16>(DATA + 160 + 8 * 16), [0xcc; 16]);
+}
