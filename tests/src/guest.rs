@@ -16,7 +16,8 @@ const PROMPT: &str = "# ";
 const ASK_TERMINAL: &str = "\u{1b}[6n";
 
 /// Takes the terminal out of the way: no echo, no line editing, no prompt.
-const SETTLE: &str = "stty -echo; echo \"rhea-ready-$((6*7))\"; while IFS= read -r rhea; do eval \"$rhea\"; done\n";
+const SETTLE: &str =
+    "stty -echo; echo \"rhea-ready-$((6*7))\"; while IFS= read -r rhea; do eval \"$rhea\"; rhea_status=$?; done\n";
 const SETTLED: &str = "rhea-ready-42";
 
 /// The two ends of the serial console that matter: what is typed and what was printed.
@@ -113,7 +114,7 @@ impl Console {
 
     /// Runs a command in the guest's shell, which must have been taken over.
     pub fn run(&mut self, command: &str, patience: Duration) -> Result<Output, ConsoleError> {
-        self.type_line(&format!("{command}\necho \"rhea-done-$?-\""))?;
+        self.type_line(&format!("{command}\necho \"rhea-done-$rhea_status-\""))?;
         let printed = self.wait_for("rhea-done-", patience)?;
         let status = self.wait_for("-", patience)?;
         self.wait_for("\n", patience)?;
@@ -173,6 +174,8 @@ fn collect(mut source: UnixStream, sink: &Printed) {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader};
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -202,6 +205,25 @@ mod tests {
         let expected = Output { status: 3, lines: vec!["one".to_owned(), "two".to_owned()] };
         assert_eq!(console.run("any", SOON).unwrap(), expected);
         assert_eq!(console.run("again", SOON).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_real_shell_is_taken_over_and_keeps_its_variables() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut shell = Command::new("sh")
+            .args(["-c", "printf '~ # '; exec sh"])
+            .stdin(Stdio::from(OwnedFd::from(theirs.try_clone().unwrap())))
+            .stdout(Stdio::from(OwnedFd::from(theirs)))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut console = Console::new(ours).unwrap();
+        console.wait_for_shell(SOON).unwrap();
+        assert_eq!(console.run("kept='a  b'; false", SOON).unwrap(), Output { status: 1, lines: vec![] });
+        let lines = vec!["a  b".to_owned(), "no newline".to_owned()];
+        assert_eq!(console.run("echo \"$kept\"; printf 'no newline'", SOON).unwrap(), Output { status: 0, lines });
+        console.type_line("exit").unwrap();
+        assert!(shell.wait().unwrap().success());
     }
 
     #[test]

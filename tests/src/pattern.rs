@@ -101,6 +101,34 @@ impl Pattern {
         Self::from_value(value)
     }
 
+    /// What a message is like that differs from `example` only as one run differs from another: other numbers, texts, and further
+    /// members and elements. Names of listed things stay, as do the parts in `fixed`.
+    pub fn shaped_like(example: &Value, fixed: &[&str]) -> Self {
+        match example {
+            Value::Null => Pattern::Any,
+            Value::Bool(_) => Pattern::Kind(Kind::Boolean),
+            Value::Number(number) if number.is_f64() => Pattern::Kind(Kind::Number),
+            Value::Number(_) => Pattern::Kind(Kind::Integer),
+            Value::String(_) => Pattern::Kind(Kind::String),
+            Value::Array(elements) => {
+                let listed = [fixed, &["name"]].concat();
+                let elements = elements.iter().map(|element| Self::shaped_like(element, &listed)).collect();
+                Pattern::Array { elements, open: true }
+            }
+            Value::Object(members) => {
+                let member = |(name, value): (&String, &Value)| {
+                    let pattern = if fixed.contains(&name.as_str()) {
+                        Pattern::Exact(value.clone())
+                    } else {
+                        Self::shaped_like(value, fixed)
+                    };
+                    (name.clone(), pattern)
+                };
+                Pattern::Object { members: members.iter().map(member).collect(), open: true }
+            }
+        }
+    }
+
     fn from_value(value: Value) -> Result<Self, PatternError> {
         Ok(match value {
             Value::String(text) => Self::from_string(text)?,
@@ -386,6 +414,18 @@ mod tests {
         assert!(!matches_stars("a*a", "a"));
         assert!(!matches_stars("*b*c", "cb"));
         assert_eq!(check(r#""*like Could not open '*': **""#, &json!("Could not open '/x': denied*")), Ok(()));
+    }
+
+    #[test]
+    fn an_example_gives_the_shape_and_the_names_of_listed_things() {
+        let example = json!({"return": [{"name": "quit", "count": 1}], "class": "GenericError"});
+        let shape = Pattern::shaped_like(&example, &["class"]);
+        let like =
+            json!({"return": [{"name": "stop"}, {"name": "quit", "count": 7}], "class": "GenericError", "id": 1});
+        assert_eq!(shape.check(&like), Ok(()));
+        assert!(shape.check(&json!({"return": [{"name": "stop", "count": 7}], "class": "GenericError"})).is_err());
+        assert!(shape.check(&json!({"return": [{"name": "quit", "count": 7}], "class": "DeviceNotFound"})).is_err());
+        assert!(shape.check(&json!({"return": [{"name": "quit", "count": ""}], "class": "GenericError"})).is_err());
     }
 
     #[test]

@@ -17,23 +17,28 @@ const BOOT: Duration = Duration::from_secs(240);
 
 /// Runs the transcript in a file. The error is the text for whoever reads the test's outcome.
 pub fn run(path: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let transcript = Transcript::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let place = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{place}: {error}"))?;
+    let transcript = Transcript::parse(&text).map_err(|error| format!("{place}: {error}"))?;
+    hold(&transcript, &place)
+}
+
+/// Holds the conversation of a transcript that was read from the file `place`.
+pub fn hold(transcript: &Transcript, place: &str) -> Result<(), String> {
     let (machine, connections) =
         Machine::start(&transcript.header.machine, transcript.header.guest).map_err(|error| error.to_string())?;
     let console = connections.console.map(Console::new).transpose().map_err(|error| error.to_string())?;
-    let monitor = Monitor::new(connections.monitor);
     let names = vec![("DIR".to_owned(), machine.directory().to_string_lossy().into_owned())];
     let mut conversation = Conversation {
         header: &transcript.header,
         machine,
-        monitor,
+        monitor: Monitor::new(connections.monitor),
         console,
         names,
         has_shell: false,
         has_ended: false,
     };
-    conversation.hold(&transcript, path).map_err(|fault| conversation.report(&fault))
+    conversation.hold(transcript, place).map_err(|fault| conversation.report(&fault))
 }
 
 struct Conversation<'a> {
@@ -49,15 +54,15 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    fn hold(&mut self, transcript: &Transcript, path: &Path) -> Result<(), String> {
+    fn hold(&mut self, transcript: &Transcript, place: &str) -> Result<(), String> {
         if self.header.negotiate {
-            self.negotiate().map_err(|fault| format!("{}: negotiation: {fault}", path.display()))?;
+            self.negotiate().map_err(|fault| format!("{place}: negotiation: {fault}"))?;
         }
         for step in &transcript.steps {
-            self.act(&step.action).map_err(|fault| format!("{}:{}: {fault}", path.display(), step.line))?;
+            self.act(&step.action).map_err(|fault| format!("{place}:{}: {fault}", step.line))?;
         }
         if !self.has_ended {
-            self.close().map_err(|fault| format!("{}: at the end: {fault}", path.display()))?;
+            self.close().map_err(|fault| format!("{place}: at the end: {fault}"))?;
         }
         Ok(())
     }
