@@ -2,6 +2,7 @@
 //! It knows no command.
 
 pub mod arguments;
+pub mod client;
 pub mod error;
 pub mod events;
 pub mod json;
