@@ -70,12 +70,14 @@ impl Machine {
         let monitor = UnixListener::bind(&monitor_path)?;
         let mut command = Command::new(&program);
         command.arg("-nodefaults").args(["-display", "none"]);
-        command.arg("-qmp").arg(format!("unix:{}", monitor_path.display()));
+        command.arg("-chardev").arg(format!("socket,id=rhea-monitor,path={}", monitor_path.display()));
+        command.args(["-mon", "chardev=rhea-monitor,mode=control"]);
         let console = match guest {
             Guest::None => None,
             Guest::Linux | Guest::Embedded => {
                 let path = directory.path().join("console");
-                command.arg("-serial").arg(format!("unix:{}", path.display()));
+                command.arg("-chardev").arg(format!("socket,id=rhea-console,path={}", path.display()));
+                command.args(["-serial", "chardev:rhea-console"]);
                 Some(UnixListener::bind(path)?)
             }
         };
