@@ -1,0 +1,1 @@
+//! Debug consoles: a port whose every written byte is text for the host.

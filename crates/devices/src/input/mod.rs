@@ -1,0 +1,1 @@
+//! Input devices: keyboard and mouse behind the 8042 controller.
