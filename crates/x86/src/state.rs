@@ -232,6 +232,8 @@ pub struct CpuState {
     pub cpl: u8,
     /// Set by STI, MOV SS and POP SS: interrupts are held off until the next instruction has ended.
     pub interrupt_shadow: bool,
+    /// A non-maskable interrupt was delivered and no IRET has ended it yet.
+    pub nmi_blocked: bool,
     /// What the decoder must know of the processor's mode; kept by [`update_mode`](crate::engine::mode).
     pub mode: u32,
     /// ES, CS, SS, DS, FS, GS, the flat pseudo segment, and one unused.

@@ -61,6 +61,7 @@ impl Vcpu {
             rflags: 2,
             cpl: 0,
             interrupt_shadow: false,
+            nmi_blocked: false,
             mode: 0,
             segments: [Segment::default(); 8],
             cr0: 0,
