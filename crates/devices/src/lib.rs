@@ -8,6 +8,5 @@ mod saved;
 
 pub mod char;
 pub mod chipset;
-pub mod misc;
 
 pub use saved::Saveable;

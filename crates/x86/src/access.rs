@@ -4,11 +4,17 @@
 //! holds.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::{
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
+    },
+};
 
-use rhea_core::{Width, memory::Target};
+use rhea_core::{Ram, Width, memory::PageState};
 
-use crate::{state::CpuState, tlb::TlbSet, trap::Trap};
+use crate::{engine::RamRange, state::CpuState, tlb::TlbSet, trap::Trap};
 
 /// Kinds of access, as permissions know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,10 +270,11 @@ impl CpuState {
         // The probe filled the entry unless the page holds code or is a device, or the value crosses pages.
         if linear & 0xfff <= 4096 - T::SIZE as u64
             && let address = self.translate(linear, Access::Write, self.privilege())?
-            && let Some((host, page)) = self.ram_page(address)
+            && let Some(range) = self.engine.ram.find(address)
+            && range.writable
         {
-            let host = host + (address & 0xfff) as usize;
-            // SAFETY: `ram_page` gave a page of RAM that `view` keeps alive, and the value lies inside it.
+            let host = range.host_of(address);
+            // SAFETY: the range is RAM that it keeps alive, and the value lies inside one of its pages.
             let mut old = unsafe { T::load(host) };
             loop {
                 // SAFETY: as above.
@@ -276,7 +283,7 @@ impl CpuState {
                     Err(found) => old = found,
                 }
             }
-            page.ram.note_write(page.offset + (address & 0xfff), T::SIZE as u64);
+            self.note_write(address, T::SIZE as u64);
             return Ok(old);
         }
         let _lock = SPLIT_LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -341,51 +348,80 @@ impl CpuState {
     }
 
     /// Reads a value at a guest physical address: page tables, saved state, a debugger's look.
-    pub fn read_physical<T: Value>(&mut self, address: u64) -> T {
-        let mut bytes = [0; 16];
-        let view = &self.view;
+    #[inline]
+    pub fn read_physical<T: Value>(&self, address: u64) -> T {
         if address & 0xfff <= 4096 - T::SIZE as u64
-            && let Some(range) = view.find(address)
-            && let Target::Ram { ram, .. } = &range.target
-            && ram.read(address - range.base + range.offset, &mut bytes[..T::SIZE])
+            && let Some(range) = self.engine.ram.find(address)
         {
-            return T::from_bytes(bytes);
+            // SAFETY: the range is RAM that it keeps alive, and the value lies inside one of its pages.
+            return unsafe { T::load(range.host_of(address)) };
         }
+        let mut bytes = [0; 16];
         for (i, byte) in bytes[..T::SIZE].iter_mut().enumerate() {
-            *byte = self.bus.memory_read(address.wrapping_add(i as u64), Width::Byte) as u8;
+            *byte = self.read_at(address.wrapping_add(i as u64));
         }
         T::from_bytes(bytes)
     }
 
-    /// The host address of the page of RAM at a guest physical address, and what it is a page of.
-    pub(crate) fn ram_page(&self, address: u64) -> Option<(usize, RamPage)> {
-        let base = address & !0xfff;
-        let range = self.view.find(base)?;
-        let Target::Ram { ram, writable, .. } = &range.target else { return None };
-        if range.last - base < 0xfff {
-            return None;
+    /// Replaces `old` by `new` at a guest physical address, atomically; `false` if it was not `old`. What is no writable
+    /// RAM keeps its value, as if the exchange had been lost on the way.
+    pub(crate) fn exchange_physical<T: Value>(&mut self, address: u64, old: T, new: T) -> bool {
+        let Some(range) = self.engine.ram.find(address).filter(|range| range.writable) else { return true };
+        if address & 0xfff > 4096 - T::SIZE as u64 {
+            return true;
         }
-        let offset = base - range.base + range.offset;
-        if offset & 0xfff != 0 {
-            return None;
+        // SAFETY: the range is RAM that it keeps alive, and the value lies inside one of its pages.
+        let done = unsafe { T::compare_exchange(range.host_of(address), old, new) }.is_ok();
+        if done {
+            self.note_write(address, T::SIZE as u64);
         }
-        let host = ram.host(offset)?.as_ptr() as usize;
-        ram.page(offset)?;
-        Some((host, RamPage { ram: std::sync::Arc::clone(ram), offset, writable: *writable }))
+        done
+    }
+
+    /// After a write to RAM inside one page: what was decoded there is stale.
+    fn note_write(&mut self, address: u64, length: u64) {
+        let Some(range) = self.engine.ram.find(address) else { return };
+        let offset = range.offset_of(address);
+        if range.ram.page(offset).is_some_and(|page| page.code.load(Ordering::SeqCst) != 0) {
+            // The running block may be what was written to: it ends after this instruction.
+            self.engine.stop = true;
+        }
+        range.ram.note_write(offset, length);
     }
 
     /// Translates and remembers the translation where that is allowed; gives the physical address.
     fn translate_fill(&mut self, linear: u64, access: Access, privilege: Privilege) -> Result<u64, Trap> {
-        let address = self.translate(linear, access, privilege)?;
-        if let Some((host, page)) = self.ram_page(address) {
+        let translation = self.translate_page(linear, access, privilege)?;
+        let address = translation.address;
+        if let Some(range) = self.engine.ram.find(address) {
+            let host = range.host_of(address & !0xfff);
             let set = &mut self.tlb[privilege as usize];
             match access {
-                Access::Read => set.read.insert(linear, host),
-                Access::Write if page.writable && !page.holds_code() => set.write.insert(linear, host),
+                Access::Read => set.read.insert(linear, host, translation.global),
+                Access::Write if range.writable && !holds_code(range, address) => {
+                    set.write.insert(linear, host, translation.global);
+                }
                 Access::Write | Access::Execute => {}
+            }
+            if translation.size > 12 {
+                self.engine.large_pages.note(linear, translation.size);
             }
         }
         Ok(address)
+    }
+
+    /// Drops every translation that may be written through.
+    pub(crate) fn drop_write_translations(&mut self) {
+        for set in &mut self.tlb {
+            set.write.clear(false);
+        }
+    }
+
+    /// Drops the translations that write to the page that the host has at `host`.
+    pub(crate) fn drop_write_translations_of(&mut self, host: usize) {
+        for set in &mut self.tlb {
+            set.write.remove_where(|entry| entry.host == host);
+        }
     }
 
     #[cold]
@@ -426,27 +462,27 @@ impl CpuState {
     }
 
     /// Reads at a physical address inside one page, RAM or device.
-    fn read_at<T: Value>(&self, address: u64) -> T {
-        if let Some((host, _)) = self.ram_page(address) {
-            // SAFETY: `ram_page` gave a page of RAM that `view` keeps alive, and the value lies inside it.
-            return unsafe { T::load(host + (address & 0xfff) as usize) };
+    pub(crate) fn read_at<T: Value>(&self, address: u64) -> T {
+        if let Some(range) = self.engine.ram.find(address) {
+            // SAFETY: the range is RAM that it keeps alive, and the value lies inside one of its pages.
+            return unsafe { T::load(range.host_of(address)) };
         }
         let mut bytes = [0; 16];
         for (i, part) in bytes[..T::SIZE].chunks_mut(8).enumerate() {
             let Some(width) = Width::of(part.len()) else { continue };
-            let value = self.bus.memory_read(address + 8 * i as u64, width).to_le_bytes();
+            let value = self.bus.memory_read(address.wrapping_add(8 * i as u64), width).to_le_bytes();
             part.copy_from_slice(&value[..part.len()]);
         }
         T::from_bytes(bytes)
     }
 
     /// Writes at a physical address inside one page, RAM or device.
-    fn write_at<T: Value>(&self, address: u64, value: T) {
-        if let Some((host, page)) = self.ram_page(address) {
-            if page.writable {
+    fn write_at<T: Value>(&mut self, address: u64, value: T) {
+        if let Some(range) = self.engine.ram.find(address) {
+            if range.writable {
                 // SAFETY: as in `read_at`.
-                unsafe { T::store(host + (address & 0xfff) as usize, value) };
-                page.ram.note_write(page.offset + (address & 0xfff), T::SIZE as u64);
+                unsafe { T::store(range.host_of(address), value) };
+                self.note_write(address, T::SIZE as u64);
             }
             return;
         }
@@ -454,24 +490,54 @@ impl CpuState {
             let Some(width) = Width::of(part.len()) else { continue };
             let mut bytes = [0; 8];
             bytes[..part.len()].copy_from_slice(part);
-            self.bus.memory_write(address + 8 * i as u64, width, u64::from_le_bytes(bytes));
+            self.bus.memory_write(address.wrapping_add(8 * i as u64), width, u64::from_le_bytes(bytes));
         }
     }
 }
 
-/// A page of RAM as the memory map has it.
-pub(crate) struct RamPage {
-    /// The RAM it is in.
-    pub(crate) ram: std::sync::Arc<rhea_core::Ram>,
-    /// Where in that RAM it starts.
-    pub(crate) offset: u64,
-    /// Whether the guest may write it.
-    pub(crate) writable: bool,
+/// Whether a processor has decoded code from the page of `address`, which lies in `range`.
+fn holds_code(range: &RamRange, address: u64) -> bool {
+    range.ram.page(range.offset_of(address)).is_some_and(|page| page.code.load(Ordering::SeqCst) != 0)
 }
 
-impl RamPage {
-    /// Whether a processor has decoded code from it.
-    pub(crate) fn holds_code(&self) -> bool {
-        self.ram.page(self.offset).is_some_and(|page| page.code.load(Ordering::SeqCst) != 0)
+/// A page of RAM that code was decoded from, watched for writes to that code.
+#[derive(Clone, Debug)]
+pub(crate) struct PageWatch {
+    state: NonNull<PageState>,
+    /// The page's generation when it was decoded.
+    generation: u32,
+    /// Keeps the state alive.
+    _ram: Arc<Ram>,
+}
+
+// SAFETY: the state is made of atomics and lives as long as the RAM that is kept with it.
+unsafe impl Send for PageWatch {}
+
+impl PageWatch {
+    /// Watches the page at `offset`, from now on.
+    pub(crate) fn new(ram: &Arc<Ram>, offset: u64) -> Option<Self> {
+        let state = ram.page(offset)?;
+        let generation = state.generation.load(Ordering::SeqCst);
+        Some(Self { state: NonNull::from(state), generation, _ram: Arc::clone(ram) })
+    }
+
+    fn state(&self) -> &PageState {
+        // SAFETY: the RAM that is kept here owns the state, and never moves it.
+        unsafe { self.state.as_ref() }
+    }
+
+    /// Whether what was decoded from the page was written to since.
+    #[inline(always)]
+    pub(crate) fn stale(&self) -> bool {
+        self.state().generation.load(Ordering::Acquire) != self.generation
+    }
+
+    /// Marks grains as holding code; whether the page held none before.
+    pub(crate) fn mark(&self, grains: u64) -> bool {
+        let code = &self.state().code;
+        if code.load(Ordering::SeqCst) & grains == grains {
+            return false;
+        }
+        code.fetch_or(grains, Ordering::SeqCst) == 0
     }
 }

@@ -232,7 +232,7 @@ pub struct CpuState {
     pub cpl: u8,
     /// Set by STI, MOV SS and POP SS: interrupts are held off until the next instruction has ended.
     pub interrupt_shadow: bool,
-    /// A non-maskable interrupt was delivered and no IRET has ended it yet.
+    /// A non-maskable interrupt was delivered, and no IRET came since: further ones wait.
     pub nmi_blocked: bool,
     /// What the decoder must know of the processor's mode; kept by [`update_mode`](crate::engine::mode).
     pub mode: u32,
@@ -314,6 +314,8 @@ pub struct Requests {
     pub interrupt: AtomicBool,
     /// The vector of the last start-up IPI.
     startup_vector: AtomicU32,
+    /// Address bit 20 is held at zero.
+    a20_masked: AtomicBool,
 }
 
 bitflags::bitflags! {
@@ -347,6 +349,17 @@ impl Requests {
     pub fn ask_startup(&self, vector: u8) {
         self.startup_vector.store(u32::from(vector), Ordering::SeqCst);
         self.ask(Request::STARTUP);
+    }
+
+    /// Lets address bit 20 through, or holds it at zero.
+    pub fn set_a20(&self, enabled: bool) {
+        self.a20_masked.store(!enabled, Ordering::SeqCst);
+        self.ask(Request::FLUSH);
+    }
+
+    /// Those bits of a physical address that leave the processor.
+    pub(crate) fn address_mask(&self) -> u64 {
+        if self.a20_masked.load(Ordering::SeqCst) { !(1 << 20) } else { u64::MAX }
     }
 
     /// Page number of the last start-up IPI.

@@ -8,7 +8,7 @@ use std::{
     ptr::{self, NonNull},
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering, fence},
     },
 };
 
@@ -133,6 +133,9 @@ impl Ram {
         if length == 0 {
             return;
         }
+        // The write comes before the look at the marks; whoever decodes marks first and reads then, so that one of the
+        // two sees the other.
+        fence(Ordering::SeqCst);
         let last = offset.saturating_add(length - 1).min(self.length - 1);
         let mut at = offset;
         while at <= last {
@@ -141,8 +144,9 @@ impl Ram {
             if let Some(page) = self.page(at) {
                 let code = page.code.load(Ordering::SeqCst);
                 if code & grains(at, end) != 0 {
-                    page.generation.fetch_add(1, Ordering::SeqCst);
+                    // In this order a mark made meanwhile is kept, or what was decoded under it is stale.
                     page.code.store(0, Ordering::SeqCst);
+                    page.generation.fetch_add(1, Ordering::SeqCst);
                 }
             }
             let Some(next) = page_last.checked_add(1) else { return };

@@ -125,5 +125,6 @@ impl CpuState {
         mode.set(Mode::SSE, self.cr4_has(Cr4::OSFXSR));
         mode.set(Mode::TRAP_FLAG, self.flags().contains(Rflags::TF));
         self.mode = mode.bits();
+        self.update_contexts(mode);
     }
 }

@@ -55,7 +55,7 @@ impl Vcpu {
     pub fn new(config: VcpuConfig) -> Box<Self> {
         let view = Arc::clone(&config.memory.view());
         let tlb = [crate::tlb::TlbSet::new(), crate::tlb::TlbSet::new()];
-        let state = CpuState {
+        let mut state = CpuState {
             gpr: [0; 32],
             rip: 0,
             rflags: 2,
@@ -98,6 +98,8 @@ impl Vcpu {
             bus: config.bus,
             requests: config.requests,
         };
+        state.configure_paging();
+        state.engine.ram = super::ram::RamMap::new(&state.view);
         Box::new(Self { state, stop_at_exceptions: false })
     }
 
