@@ -8,5 +8,6 @@ mod saved;
 
 pub mod char;
 pub mod chipset;
+pub mod misc;
 
 pub use saved::Saveable;

@@ -1,0 +1,4 @@
+//! What belongs to no family: the clock with its CMOS memory, and the configuration channel to firmware.
+
+mod calendar;
+pub mod rtc;

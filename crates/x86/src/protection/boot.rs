@@ -1,0 +1,58 @@
+//! The state in which boot protocols hand over to a kernel that is started without firmware: PVH's 32-bit entry, and
+//! 64-bit Linux. Sources: Linux, Documentation/arch/x86/boot.rst; Xen, docs/misc/pvh.
+
+use crate::{
+    protection::{address::attribute, reset::DATA},
+    state::{CpuState, Cr0, Cr4, Efer, Rflags, Segment, TableRegister, reg, seg},
+};
+
+impl CpuState {
+    /// Sets up protected mode with flat 32-bit segments and no paging, as the PVH protocol hands over: code at `entry`
+    /// with EBX = `start_info`. The caller's descriptor table at `gdt` (of `gdt_limit`) must fit: code at selector
+    /// `0x10`, data at `0x18`.
+    pub fn start_protected(&mut self, entry: u32, start_info: u32, gdt: u64, gdt_limit: u16) {
+        self.flatten_segments(attribute::BIG);
+        self.gdtr = TableRegister { base: gdt, limit: gdt_limit };
+        self.cr0 = (Cr0::PE | Cr0::ET | Cr0::NE).bits();
+        // The protocol wants a task register with a limit of 0x67 and no interrupts.
+        self.tr.limit = 0x67;
+        self.idtr.limit = 0;
+        self.rflags = Rflags::FIXED.bits();
+        self.gpr[usize::from(reg::RBX)] = u64::from(start_info);
+        self.rip = u64::from(entry);
+        self.drop_translations();
+        self.update_mode();
+    }
+
+    /// Sets up 64-bit mode with the page tables at `cr3`, as Linux's 64-bit boot protocol hands over: code at `entry`
+    /// with RSI = `boot_parameters`. The caller's descriptor table at `gdt` (of `gdt_limit`) must fit: 64-bit code at
+    /// selector `0x10`, data at `0x18`.
+    pub fn start_long(&mut self, entry: u64, boot_parameters: u64, cr3: u64, gdt: u64, gdt_limit: u16) {
+        self.flatten_segments(attribute::LONG);
+        self.gdtr = TableRegister { base: gdt, limit: gdt_limit };
+        self.cr0 = (Cr0::PE | Cr0::ET | Cr0::NE | Cr0::WP | Cr0::PG).bits();
+        self.cr3 = cr3;
+        self.cr4 = Cr4::PAE.bits();
+        self.efer = (Efer::LME | Efer::LMA).bits();
+        self.idtr.limit = 0;
+        self.rflags = Rflags::FIXED.bits();
+        self.gpr[usize::from(reg::RSI)] = boot_parameters;
+        self.rip = entry;
+        self.drop_translations();
+        self.update_mode();
+    }
+
+    /// Gives every segment register base 0 and no limit; code has `size` set in its attributes.
+    fn flatten_segments(&mut self, size: u16) {
+        let data = Segment {
+            base: 0,
+            limit: u32::MAX,
+            attributes: DATA | attribute::BIG | attribute::GRANULARITY,
+            selector: 0x18,
+        };
+        self.segments[..=usize::from(seg::GS)].fill(data);
+        let code = DATA | attribute::CODE | attribute::GRANULARITY | size;
+        self.segments[usize::from(seg::CS)] = Segment { attributes: code, selector: 0x10, ..data };
+        self.cpl = 0;
+    }
+}
