@@ -1,7 +1,6 @@
 //! The code made of a schema, used: reading arguments, dispatch, results, events, for each construct of the language.
 
-#![allow(clippy::result_large_err)]
-
+use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use rhea_qmp::Error;
 use rhea_qmp::reply::Later;
 use serde_json::{Map, Value, json};
@@ -235,4 +234,41 @@ fn words_are_found_by_name() {
     }
     assert_eq!(Weather::named("frogs"), None);
     assert_eq!(format!("{:>5}", Weather::Sun), "  sun");
+}
+
+/// JSON of any shape, with the names and words of the constructs among its strings.
+fn json_value() -> impl Strategy<Value = Value> {
+    let word = || {
+        prop::sample::select(vec![
+            "id", "size", "type", "list", "self", "members", "weather", "sun", "SNOW", "CPU", "hours", "data", "one",
+            "two", "bare", "simple", "either", "x",
+        ])
+    };
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        word().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 40, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((word(), inner), 0..6)
+                .prop_map(|members| members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_arguments_are_taken_or_refused_with_a_text(arguments in json_value()) {
+        let Value::Object(arguments) = arguments else { return Ok(()) };
+        for row in COMMANDS {
+            if let Err(refusal) = run(row.name, Value::Object(arguments.clone())) {
+                assert!(!refusal.is_empty());
+            }
+        }
+    }
 }

@@ -207,6 +207,7 @@ impl Checker<'_> {
         }
         if Builtin::named(name).is_some() || name == "QType" {
             self.fault(position, format!("'{name}' is a type of the language itself"));
+            return;
         }
         match keyword {
             "event" => {

@@ -124,6 +124,7 @@ impl Step {
 }
 
 /// What a line in a documentation block starts.
+#[derive(Clone, Copy)]
 enum Start<'a> {
     Member { name: &'a str, text: &'a str },
     Section { kind: SectionKind, text: &'a str },
@@ -195,7 +196,7 @@ impl Section {
                 .find_map(|(arrow, flow)| text.strip_prefix(arrow).map(|message| (flow, message)));
             match (message, example.steps.last_mut()) {
                 (Some((flow, message)), _) => {
-                    example.steps.push(Step { flow, text: message.trim().to_owned(), line: position.line() })
+                    example.steps.push(Step { flow, text: message.trim().to_owned(), line: position.line() });
                 }
                 (None, Some(step)) => {
                     step.text.push('\n');

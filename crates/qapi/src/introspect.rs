@@ -66,16 +66,16 @@ struct Introspection<'a> {
 
 impl<'a> Introspection<'a> {
     /// The name of a type, which gets its row.
-    fn name(&mut self, entry: Entry<'a>) -> String {
-        let known = self.numbers.get(&entry).copied();
+    fn name(&mut self, entry: &Entry<'a>) -> String {
+        let known = self.numbers.get(entry).copied();
         // Arrays take part in the queue but not in the numbering: they are named after their element.
         if known.is_none() {
             let number = self.numbers.keys().filter(|entry| is_numbered(entry)).count();
             self.numbers.insert(entry.clone(), number);
             self.queue.push(entry.clone());
         }
-        let number = known.or_else(|| self.numbers.get(&entry).copied()).unwrap_or_default();
-        match (&entry, self.naming) {
+        let number = known.or_else(|| self.numbers.get(entry).copied()).unwrap_or_default();
+        match (entry, self.naming) {
             (Entry::Type(TypeRef::Builtin(builtin)), _) => builtin.name().to_owned(),
             (Entry::Type(TypeRef::Array(element)), _) => format!("[{}]", self.type_name(element)),
             (_, Naming::Masked) => number.to_string(),
@@ -89,14 +89,14 @@ impl<'a> Introspection<'a> {
     }
 
     fn type_name(&mut self, kind: &TypeRef) -> String {
-        self.name(Entry::Type(plain_integers(kind)))
+        self.name(&Entry::Type(plain_integers(kind)))
     }
 
     fn argument_name(&mut self, owner: &'a str, arguments: &'a Arguments) -> String {
         match arguments {
-            Arguments::Inline(members) if !members.is_empty() => self.name(Entry::Inline { owner }),
+            Arguments::Inline(members) if !members.is_empty() => self.name(&Entry::Inline { owner }),
             Arguments::Named { name, .. } => self.type_name(&TypeRef::Named(name.clone())),
-            _ => self.name(Entry::Empty),
+            _ => self.name(&Entry::Empty),
         }
     }
 
@@ -106,7 +106,7 @@ impl<'a> Introspection<'a> {
         row.insert("arg-type".into(), arguments.into());
         let returns = match &command.returns {
             Some(returns) => self.type_name(returns),
-            None => self.name(Entry::Empty),
+            None => self.name(&Entry::Empty),
         };
         row.insert("ret-type".into(), returns.into());
         if command.allow_oob {
@@ -125,7 +125,7 @@ impl<'a> Introspection<'a> {
     }
 
     fn entry(&mut self, entry: &Entry<'a>) -> Value {
-        let name = self.name(entry.clone());
+        let name = self.name(entry);
         match entry {
             Entry::Empty => {
                 let mut row = row(&name, "object");
@@ -209,9 +209,9 @@ impl<'a> Introspection<'a> {
         for value in values {
             let branch = union.branches.iter().find(|branch| branch.name == value.name);
             let kind = match branch {
-                Some(branch) if union.simple => self.name(Entry::Wrapper(branch.kind.clone())),
+                Some(branch) if union.simple => self.name(&Entry::Wrapper(branch.kind.clone())),
                 Some(branch) => self.type_name(&branch.kind),
-                None => self.name(Entry::Empty),
+                None => self.name(&Entry::Empty),
             };
             variants.push(json!({ "case": value.name, "type": kind }));
         }

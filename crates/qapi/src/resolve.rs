@@ -52,7 +52,9 @@ impl Resolver<'_> {
             Some(_) => {}
             None => {
                 let fault = Fault::at(position, format!("there is no type '{name}'"));
-                let near = self.schema.definitions().find(|near| near.name.eq_ignore_ascii_case(name));
+                let near = self.schema.definitions().find(|near| {
+                    near.name.eq_ignore_ascii_case(name) && !matches!(near.kind, Kind::Command(_) | Kind::Event(_))
+                });
                 faults.push(match near {
                     Some(near) => fault.hint(format!("did you mean '{}'?", near.name)),
                     None => fault.hint("define it, or include the file that does"),
@@ -284,7 +286,7 @@ impl Resolver<'_> {
                 },
             };
             if branch.kind == TypeRef::Builtin(Builtin::Str) {
-                conflicts.extend(["number", "boolean", "null"]);
+                conflicts.extend(["number", "boolean"]);
             }
             conflicts.push(json);
             if let Some(first) = conflicts.iter().find_map(|json| taken.get(json)) {
