@@ -232,11 +232,7 @@ pub struct CpuState {
     pub cpl: u8,
     /// Set by STI, MOV SS and POP SS: interrupts are held off until the next instruction has ended.
     pub interrupt_shadow: bool,
-<<<<<<< 32cdba4
     /// A non-maskable interrupt was delivered and no IRET has ended it yet.
-=======
-    /// A non-maskable interrupt was delivered, and no IRET came since: further ones wait.
->>>>>>> 5304efb
     pub nmi_blocked: bool,
     /// What the decoder must know of the processor's mode; kept by [`update_mode`](crate::engine::mode).
     pub mode: u32,
