@@ -73,9 +73,6 @@ impl CpuState {
 
     /// Forgets every translation.
     pub(crate) fn drop_translations(&mut self) {
-        for set in &mut self.tlb {
-            set.read.clear();
-            set.write.clear();
-        }
+        self.flush_all();
     }
 }
