@@ -1,6 +1,6 @@
 //! Any bytes to a QMP session: the rules of `crates/qmp/tests/support/stream.rs` must hold.
 //!
-//! `RUSTC_BOOTSTRAP=1 cargo fuzz run qmp_session fuzz/corpus/qmp_session crates/qmp/tests/seeds`
+//! `mkdir -p fuzz/corpus/qmp_session && RUSTC_BOOTSTRAP=1 cargo fuzz run qmp_session fuzz/corpus/qmp_session crates/qmp/tests/seeds`
 
 #![no_main]
 
