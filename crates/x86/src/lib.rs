@@ -5,6 +5,7 @@
 #![allow(improper_ctypes_definitions, reason = "handlers are called by Rust, and later by code that passes pointers")]
 
 pub mod access;
+mod bulk;
 pub mod bus;
 pub mod decode;
 pub mod engine;

@@ -40,6 +40,16 @@ fn check_target<const LONG: bool>(cpu: &mut CpuState, target: u64) -> Result<(),
     if good { Ok(()) } else { Err(bad_target(cpu)) }
 }
 
+/// A jump to a target that the instruction itself names. In 64-bit code the fetch sees whether it is canonical.
+#[inline(always)]
+fn go_direct<const LONG: bool>(cpu: &mut CpuState, target: u64) -> Result<(), Trap> {
+    if !LONG {
+        check_target::<LONG>(cpu, target)?;
+    }
+    cpu.rip = target;
+    Ok(())
+}
+
 #[inline(always)]
 fn go<const LONG: bool>(cpu: &mut CpuState, target: u64) -> Result<(), Trap> {
     check_target::<LONG>(cpu, target)?;
@@ -48,7 +58,7 @@ fn go<const LONG: bool>(cpu: &mut CpuState, target: u64) -> Result<(), Trap> {
 }
 
 extern "C" fn jump<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    go::<LONG>(cpu, op.imm)
+    go_direct::<LONG>(cpu, op.imm)
 }
 
 extern "C" fn jump_if<const C: u8, const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
@@ -56,11 +66,11 @@ extern "C" fn jump_if<const C: u8, const LONG: bool>(cpu: &mut CpuState, op: &Op
     let taken = condition::<C>(cpu.rflags);
     if LONG {
         // The choice is data, not a branch: the host cannot predict what the guest's processor would.
-        let target = if taken { op.imm } else { next };
-        return go::<LONG>(cpu, target);
+        cpu.rip = if taken { op.imm } else { next };
+        return Ok(());
     }
     if taken {
-        return go::<LONG>(cpu, op.imm);
+        return go_direct::<LONG>(cpu, op.imm);
     }
     cpu.rip = next;
     Ok(())
@@ -78,8 +88,10 @@ extern "C" fn jump_memory<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op
 }
 
 #[inline(always)]
-fn call_to<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op, target: u64) -> Result<(), Trap> {
-    check_target::<LONG>(cpu, target)?;
+fn call_to<T: Word, const LONG: bool, const DIRECT: bool>(cpu: &mut CpuState, op: &Op, target: u64) -> Result<(), Trap> {
+    if !(LONG && DIRECT) {
+        check_target::<LONG>(cpu, target)?;
+    }
     let next = next_rip::<LONG>(cpu, op);
     cpu.push(T::cut(next))?;
     cpu.rip = target;
@@ -87,18 +99,18 @@ fn call_to<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op, target: u64) 
 }
 
 extern "C" fn call<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    call_to::<T, LONG>(cpu, op, op.imm)
+    call_to::<T, LONG, true>(cpu, op, op.imm)
 }
 
 extern "C" fn call_register<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let target = T::get(cpu, op.dst).wide();
-    call_to::<T, LONG>(cpu, op, target)
+    call_to::<T, LONG, false>(cpu, op, target)
 }
 
 extern "C" fn call_memory<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let linear = cpu.linear(op, T::SIZE as u64, Access::Read)?;
     let target = cpu.read::<T>(linear)?.wide();
-    call_to::<T, LONG>(cpu, op, target)
+    call_to::<T, LONG, false>(cpu, op, target)
 }
 
 /// RET, with `imm` more bytes to drop.
@@ -123,14 +135,14 @@ extern "C" fn count_down<const WHILE: u8, const LONG: bool>(cpu: &mut CpuState, 
         _ => true,
     };
     let target = if count != 0 && wanted { op.imm } else { next_rip::<LONG>(cpu, op) };
-    go::<LONG>(cpu, target)?;
+    go_direct::<LONG>(cpu, target)?;
     set_sized(cpu, reg::RCX, op.size, count);
     Ok(())
 }
 
 extern "C" fn jump_if_no_count<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let target = if get_sized(cpu, reg::RCX, op.size) == 0 { op.imm } else { next_rip::<LONG>(cpu, op) };
-    go::<LONG>(cpu, target)
+    go_direct::<LONG>(cpu, target)
 }
 
 /// Size of the count register of LOOP, JCXZ and their kind: the address size.

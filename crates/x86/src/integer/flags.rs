@@ -33,7 +33,7 @@ pub const ARITHMETIC: u64 = Rflags::ARITHMETIC.bits();
 pub fn of_result<T: Word>(result: T) -> u64 {
     let low = result.wide() as u32;
     // Bit n of the constant tells whether the nibble n has even parity.
-    let parity = 0x9669 >> ((low ^ low >> 4) & 15) & 1;
+    let parity = 0x9669_u32 >> ((low ^ low >> 4) & 15) & 1;
     u64::from(parity) << 2 | u64::from(result.wide() == 0) << 6 | u64::from(result.sign()) << 7
 }
 

@@ -11,6 +11,8 @@ mod multiply;
 mod shifts;
 mod stack;
 pub(crate) mod strings;
+#[cfg(test)]
+pub(crate) mod tests;
 pub(crate) mod word;
 
 use iced_x86::{Instruction, Mnemonic};
