@@ -50,6 +50,8 @@ pub fn register_number(register: Register) -> u8 {
         Register::DH => HIGH_BYTE + 2,
         Register::BH => HIGH_BYTE + 3,
         Register::None => ZERO,
+        // Numbers of byte registers count the high bytes too.
+        _ if register.is_gpr8() => register.full_register().number() as u8,
         _ => register.number() as u8,
     }
 }
