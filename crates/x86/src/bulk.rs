@@ -3,11 +3,7 @@
 //! This is one of the modules that may be unsafe: it works on the host addresses in the TLB.
 #![allow(unsafe_code)]
 
-use crate::{
-    access::Value,
-    state::CpuState,
-    tlb::TlbSet,
-};
+use crate::{access::Value, state::CpuState, tlb::TlbSet};
 
 /// Bytes from `linear` to the end of its page.
 #[inline(always)]

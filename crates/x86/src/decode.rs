@@ -1,6 +1,6 @@
 //! From bytes to operations: the form of an instruction's operands, and the choice of its handler.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, OpKind, Register};
 
 use crate::{
     engine::Mode,
@@ -196,14 +196,6 @@ fn flatten(op: &mut Op, mode: Mode) {
 /// What no family knows.
 extern "C" fn undefined(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     Err(cpu.raise(Exception::INVALID_OPCODE))
-}
-
-/// HLT: waiting is the engine's.
-extern "C" fn halt(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    if cpu.cpl != 0 {
-        return Err(cpu.raise(Exception::general_protection(0)));
-    }
-    Err(Trap::HALT)
 }
 
 type Select = fn(&Instruction, &Form, &mut Op) -> Option<Handler>;

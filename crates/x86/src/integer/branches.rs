@@ -32,11 +32,7 @@ fn bad_target(cpu: &mut CpuState) -> Trap {
 /// #GP(0) if code cannot be at `target`.
 #[inline(always)]
 fn check_target<const LONG: bool>(cpu: &mut CpuState, target: u64) -> Result<(), Trap> {
-    let good = if LONG {
-        is_canonical(target)
-    } else {
-        target <= u64::from(cpu.segments[usize::from(seg::CS)].limit)
-    };
+    let good = if LONG { is_canonical(target) } else { target <= u64::from(cpu.segments[usize::from(seg::CS)].limit) };
     if good { Ok(()) } else { Err(bad_target(cpu)) }
 }
 
@@ -88,7 +84,11 @@ extern "C" fn jump_memory<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op
 }
 
 #[inline(always)]
-fn call_to<T: Word, const LONG: bool, const DIRECT: bool>(cpu: &mut CpuState, op: &Op, target: u64) -> Result<(), Trap> {
+fn call_to<T: Word, const LONG: bool, const DIRECT: bool>(
+    cpu: &mut CpuState,
+    op: &Op,
+    target: u64,
+) -> Result<(), Trap> {
     if !(LONG && DIRECT) {
         check_target::<LONG>(cpu, target)?;
     }

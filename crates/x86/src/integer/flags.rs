@@ -216,9 +216,21 @@ pub(super) fn select(instruction: &Instruction, form: &Form) -> Option<Handler> 
             let number = condition_number(instruction)?;
             match (instruction.mnemonic(), form.kinds) {
                 (
-                    Mnemonic::Seto | Mnemonic::Setno | Mnemonic::Setb | Mnemonic::Setae | Mnemonic::Sete
-                    | Mnemonic::Setne | Mnemonic::Setbe | Mnemonic::Seta | Mnemonic::Sets | Mnemonic::Setns
-                    | Mnemonic::Setp | Mnemonic::Setnp | Mnemonic::Setl | Mnemonic::Setge | Mnemonic::Setle
+                    Mnemonic::Seto
+                    | Mnemonic::Setno
+                    | Mnemonic::Setb
+                    | Mnemonic::Setae
+                    | Mnemonic::Sete
+                    | Mnemonic::Setne
+                    | Mnemonic::Setbe
+                    | Mnemonic::Seta
+                    | Mnemonic::Sets
+                    | Mnemonic::Setns
+                    | Mnemonic::Setp
+                    | Mnemonic::Setnp
+                    | Mnemonic::Setl
+                    | Mnemonic::Setge
+                    | Mnemonic::Setle
                     | Mnemonic::Setg,
                     [kind, ..],
                 ) => match kind {
@@ -226,9 +238,21 @@ pub(super) fn select(instruction: &Instruction, form: &Form) -> Option<Handler> 
                     _ => by_condition!(number, set_memory, [], []),
                 },
                 (
-                    Mnemonic::Cmovo | Mnemonic::Cmovno | Mnemonic::Cmovb | Mnemonic::Cmovae | Mnemonic::Cmove
-                    | Mnemonic::Cmovne | Mnemonic::Cmovbe | Mnemonic::Cmova | Mnemonic::Cmovs | Mnemonic::Cmovns
-                    | Mnemonic::Cmovp | Mnemonic::Cmovnp | Mnemonic::Cmovl | Mnemonic::Cmovge | Mnemonic::Cmovle
+                    Mnemonic::Cmovo
+                    | Mnemonic::Cmovno
+                    | Mnemonic::Cmovb
+                    | Mnemonic::Cmovae
+                    | Mnemonic::Cmove
+                    | Mnemonic::Cmovne
+                    | Mnemonic::Cmovbe
+                    | Mnemonic::Cmova
+                    | Mnemonic::Cmovs
+                    | Mnemonic::Cmovns
+                    | Mnemonic::Cmovp
+                    | Mnemonic::Cmovnp
+                    | Mnemonic::Cmovl
+                    | Mnemonic::Cmovge
+                    | Mnemonic::Cmovle
                     | Mnemonic::Cmovg,
                     [_, kind, ..],
                 ) => match (kind, form.sizes[0]) {

@@ -159,10 +159,7 @@ fn shift_memory<S: Shift, T: Word>(cpu: &mut CpuState, op: &Op, count: u64) -> R
     Ok(())
 }
 
-extern "C" fn register_immediate<S: Shift, T: Word, const LIVE: bool>(
-    cpu: &mut CpuState,
-    op: &Op,
-) -> Result<(), Trap> {
+extern "C" fn register_immediate<S: Shift, T: Word, const LIVE: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     shift_register::<S, T, LIVE>(cpu, op, op.imm);
     Ok(())
 }

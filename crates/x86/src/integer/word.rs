@@ -1,10 +1,6 @@
 //! The four integer sizes of the processor: registers by number, and the arithmetic that handlers are generic over.
 
-use crate::{
-    access::Value,
-    op::HIGH_BYTE,
-    state::CpuState,
-};
+use crate::{access::Value, op::HIGH_BYTE, state::CpuState};
 
 /// An integer of 8, 16, 32 or 64 bits that a general register can hold.
 pub trait Word: Value {

@@ -1,6 +1,6 @@
 //! Results and flags of arithmetic, logic, shifts, products and quotients.
 
-use proptest::prelude::{ProptestConfig, any, prop, prop_assert_eq, proptest, Strategy};
+use proptest::prelude::{ProptestConfig, Strategy, any, prop, prop_assert_eq, proptest};
 use proptest::{prop_oneof, sample};
 
 use super::{exception, execute, merged, ones, peek, poke, signed, sized};
@@ -62,9 +62,8 @@ fn expected(row: u8, left: u64, right: u64, carry: bool, size: usize) -> (u64, u
         3 | 5 | 7 => {
             let full = i128::from(a) - i128::from(b) - i128::from(c);
             let result = full as u64 & ones(size);
-            let flags = flag(full < 0, CF)
-                | flag((a & 15) < (b & 15) + c, AF)
-                | flag(!fits(sa - sb - i128::from(c), size), OF);
+            let flags =
+                flag(full < 0, CF) | flag((a & 15) < (b & 15) + c, AF) | flag(!fits(sa - sb - i128::from(c), size), OF);
             (result, flags | result_flags(result, size))
         }
         _ => {
@@ -383,8 +382,7 @@ fn every_condition_holds_as_its_flags_say() {
         let table = [of, cf, zf, cf || zf, sf, pf, sf != of, zf || sf != of];
         for (i, &expected) in table.iter().enumerate() {
             for negated in [false, true] {
-                machine.cpu().rflags =
-                    2 | flag(cf, CF) | flag(zf, ZF) | flag(sf, SF) | flag(of, OF) | flag(pf, PF);
+                machine.cpu().rflags = 2 | flag(cf, CF) | flag(zf, ZF) | flag(sf, SF) | flag(of, OF) | flag(pf, PF);
                 // SETcc AL
                 execute(&mut machine, &[0x0f, 0x90 | (i as u8) << 1 | u8::from(negated), 0xc0]).expect("no trap");
                 assert_eq!(machine.cpu().gpr[RAX] as u8, u8::from(expected != negated), "condition {i}, {bits:b}");

@@ -4,9 +4,13 @@ use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use super::{exception, execute, peek, poke};
 use crate::{
-    engine::testing::{DATA, Machine, RAM, run},
+    engine::{
+        Vcpu, VcpuConfig,
+        testing::{DATA, Machine, RAM, run},
+    },
     integer::flags::{CF, DF, ZF},
     state::{Request, reg, seg},
+    system::cpuid::CpuidTable,
     trap::{Exception, Trap},
 };
 
@@ -34,17 +38,17 @@ fn moves_extend_as_named() {
     let mut machine = Machine::new(&[], 64);
     poke(&machine, 0x8182_8384_8586_8788);
     for (code, expected) in [
-        (&[0x0f, 0xb6, 0x06][..], 0x88_u64),                      // MOVZX EAX, BYTE [RSI]
-        (&[0x0f, 0xbe, 0x06], 0xffff_ff88),                       // MOVSX EAX, BYTE [RSI]
-        (&[0x48, 0x0f, 0xbe, 0x06], 0xffff_ffff_ffff_ff88),       // MOVSX RAX, BYTE [RSI]
-        (&[0x48, 0x0f, 0xb7, 0x06], 0x8788),                      // MOVZX RAX, WORD [RSI]
-        (&[0x48, 0x0f, 0xbf, 0x06], 0xffff_ffff_ffff_8788),       // MOVSX RAX, WORD [RSI]
-        (&[0x48, 0x63, 0x06], 0xffff_ffff_8586_8788),             // MOVSXD RAX, [RSI]
-        (&[0x63, 0x06], 0x8586_8788),                             // MOVSXD EAX, [RSI]
-        (&[0x66, 0x8b, 0x06], 0xffff_ffff_ffff_8788),             // MOV AX, [RSI]
+        (&[0x0f, 0xb6, 0x06][..], 0x88_u64),                         // MOVZX EAX, BYTE [RSI]
+        (&[0x0f, 0xbe, 0x06], 0xffff_ff88),                          // MOVSX EAX, BYTE [RSI]
+        (&[0x48, 0x0f, 0xbe, 0x06], 0xffff_ffff_ffff_ff88),          // MOVSX RAX, BYTE [RSI]
+        (&[0x48, 0x0f, 0xb7, 0x06], 0x8788),                         // MOVZX RAX, WORD [RSI]
+        (&[0x48, 0x0f, 0xbf, 0x06], 0xffff_ffff_ffff_8788),          // MOVSX RAX, WORD [RSI]
+        (&[0x48, 0x63, 0x06], 0xffff_ffff_8586_8788),                // MOVSXD RAX, [RSI]
+        (&[0x63, 0x06], 0x8586_8788),                                // MOVSXD EAX, [RSI]
+        (&[0x66, 0x8b, 0x06], 0xffff_ffff_ffff_8788),                // MOV AX, [RSI]
         (&[0x48, 0xc7, 0xc0, 0xfe, 0xff, 0xff, 0xff], u64::MAX - 1), // MOV RAX, -2
-        (&[0x48, 0x8d, 0x44, 0x4e, 0x10], DATA + 0x10 + 2 * 5),   // LEA RAX, [RSI + 2 * RCX + 16]
-        (&[0x66, 0x8d, 0x06], 0xffff_ffff_ffff_4000),             // LEA AX, [RSI]
+        (&[0x48, 0x8d, 0x44, 0x4e, 0x10], DATA + 0x10 + 2 * 5),      // LEA RAX, [RSI + 2 * RCX + 16]
+        (&[0x66, 0x8d, 0x06], 0xffff_ffff_ffff_4000),                // LEA AX, [RSI]
     ] {
         machine.cpu().gpr[RAX] = u64::MAX;
         machine.cpu().gpr[RCX] = 5;
@@ -57,11 +61,9 @@ fn moves_extend_as_named() {
 fn accumulator_widens() {
     let mut machine = Machine::new(&[], 64);
     machine.cpu().gpr[RAX] = 0x1111_2222_8000_7f80;
-    for (code, rax) in [
-        (&[0x66, 0x98][..], 0x1111_2222_8000_ff80_u64),
-        (&[0x98], 0xffff_ff80),
-        (&[0x48, 0x98], 0xffff_ffff_ffff_ff80),
-    ] {
+    for (code, rax) in
+        [(&[0x66, 0x98][..], 0x1111_2222_8000_ff80_u64), (&[0x98], 0xffff_ff80), (&[0x48, 0x98], 0xffff_ffff_ffff_ff80)]
+    {
         execute(&mut machine, code).expect("no trap");
         assert_eq!(machine.cpu().gpr[RAX], rax);
     }
@@ -164,19 +166,25 @@ fn locked_sums_of_two_threads_do_not_get_lost() {
     // LOCK INC QWORD [RSI]; LOOP
     let code = [0xf0, 0x48, 0xff, 0x06, 0xe2, 0xfa];
     let mut first = Machine::new(&code, 64);
-    let mut second = Machine::new(&code, 64);
-    let cell = std::sync::Arc::clone(&first.ram);
-    second.memory.map(
-        0x40_0000,
-        4096,
-        1,
-        rhea_core::memory::Target::Ram { ram: cell, offset: DATA, writable: true },
-    );
-    second.cpu().gpr[RSI] = 0x40_0000;
+    let mut vcpu = Vcpu::new(VcpuConfig {
+        index: 1,
+        bus: std::sync::Arc::<crate::engine::testing::TestBus>::default(),
+        memory: std::sync::Arc::clone(&first.memory),
+        cpuid: CpuidTable::default(),
+        requests: std::sync::Arc::default(),
+        bootstrap: false,
+    });
+    let (from, to) = (first.cpu(), vcpu.state_mut());
+    (to.gpr, to.rip, to.rflags, to.segments) = (from.gpr, from.rip, from.rflags, from.segments);
+    (to.cr0, to.cr3, to.cr4, to.efer) = (from.cr0, from.cr3, from.cr4, from.efer);
+    let mut second = Machine {
+        vcpu,
+        ram: std::sync::Arc::clone(&first.ram),
+        bus: std::sync::Arc::clone(&first.bus),
+        memory: std::sync::Arc::clone(&first.memory),
+    };
     first.cpu().gpr[RCX] = 20_000;
     second.cpu().gpr[RCX] = 20_000;
-    let view = std::sync::Arc::clone(&second.memory.view());
-    second.cpu().view = view;
     std::thread::scope(|scope| {
         scope.spawn(|| second.run());
         first.run();
