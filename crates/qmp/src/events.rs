@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::message::{Event, append_event};
@@ -70,7 +70,12 @@ impl RateLimiter {
                 return None;
             }
             window.ends = now + RATE_LIMIT;
-        } else if self.windows.len() < MOST_HELD {
+            return Some(event);
+        }
+        if self.windows.len() == MOST_HELD {
+            self.windows.retain(|_, window| window.held.is_some() || now < window.ends);
+        }
+        if self.windows.len() < MOST_HELD {
             self.windows.insert(kind, Window { ends: now + RATE_LIMIT, held: None });
         }
         Some(event)
@@ -142,7 +147,7 @@ impl EventSender {
     }
 
     /// Sends the event `name` to all negotiated sessions, now or when its rate limit allows.
-    pub fn emit(&self, name: &str, data: Option<Map<String, Value>>) {
+    pub fn emit(&self, name: &str, data: Option<Value>) {
         let (seconds, microseconds) = timestamp(SystemTime::now());
         let event = Event { name: name.to_owned(), data, seconds, microseconds };
         let mut state = self.hub.state.lock();
@@ -221,5 +226,104 @@ fn timestamp(now: SystemTime) -> (i64, i64) {
     match now.duration_since(UNIX_EPOCH) {
         Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(-1), i64::from(since.subsec_micros())),
         Err(_) => (-1, -1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(name: &str, data: Value, second: i64) -> Event {
+        Event { name: name.to_owned(), data: Some(data), seconds: second, microseconds: 0 }
+    }
+
+    fn balloon(actual: i64) -> Event {
+        event("BALLOON_CHANGE", json!({"actual": actual}), actual)
+    }
+
+    const HALF: Duration = Duration::from_millis(500);
+
+    #[test]
+    fn the_first_goes_at_once_and_the_last_of_the_rest_after_a_second() {
+        let mut limiter = RateLimiter::default();
+        let start = Instant::now();
+        assert_eq!(limiter.admit(balloon(1), start), Some(balloon(1)));
+        assert_eq!(limiter.next_due(), None);
+        assert_eq!(limiter.admit(balloon(2), start), None);
+        assert_eq!(limiter.admit(balloon(3), start + HALF), None);
+        assert_eq!(limiter.next_due(), Some(start + RATE_LIMIT));
+        assert_eq!(limiter.due(start + RATE_LIMIT - Duration::from_nanos(1)), []);
+        assert_eq!(limiter.due(start + RATE_LIMIT), [balloon(3)]);
+        // That one opens a second of its own.
+        assert_eq!(limiter.admit(balloon(4), start + RATE_LIMIT + HALF), None);
+        assert_eq!(limiter.due(start + 2 * RATE_LIMIT), [balloon(4)]);
+        assert_eq!(limiter.admit(balloon(5), start + 3 * RATE_LIMIT), Some(balloon(5)));
+    }
+
+    #[test]
+    fn a_timer_that_comes_late_neither_loses_nor_reorders() {
+        let mut limiter = RateLimiter::default();
+        let start = Instant::now();
+        assert!(limiter.admit(balloon(1), start).is_some());
+        assert_eq!(limiter.admit(balloon(2), start), None);
+        assert_eq!(limiter.admit(balloon(3), start + 5 * RATE_LIMIT), None);
+        assert_eq!(limiter.due(start + 5 * RATE_LIMIT), [balloon(3)]);
+    }
+
+    #[test]
+    fn other_events_are_not_limited() {
+        let mut limiter = RateLimiter::default();
+        let now = Instant::now();
+        for second in 0..10 {
+            assert!(limiter.admit(event("STOP", Value::Null, second), now).is_some());
+        }
+    }
+
+    #[test]
+    fn ports_and_devices_are_limited_each_for_itself() {
+        let mut limiter = RateLimiter::default();
+        let now = Instant::now();
+        let port = |id: &str, open: bool| event("VSERPORT_CHANGE", json!({"id": id, "open": open}), 0);
+        assert!(limiter.admit(port("a", true), now).is_some());
+        assert!(limiter.admit(port("b", true), now).is_some());
+        assert!(limiter.admit(port("a", false), now).is_none());
+        assert!(limiter.admit(port("b", false), now).is_none());
+        assert_eq!(limiter.drain().len(), 2);
+    }
+
+    #[test]
+    fn what_is_held_back_comes_out_at_the_end_in_order() {
+        let mut limiter = RateLimiter::default();
+        let now = Instant::now();
+        let clock = |second| event("RTC_CHANGE", json!({"offset": second}), second);
+        for second in [1, 2] {
+            limiter.admit(balloon(second), now);
+            limiter.admit(clock(second + 10), now);
+        }
+        assert_eq!(limiter.drain(), [balloon(2), clock(12)]);
+        assert_eq!(limiter.drain(), []);
+    }
+
+    #[test]
+    fn many_kinds_take_bounded_memory_and_lose_nothing() {
+        let mut limiter = RateLimiter::default();
+        let now = Instant::now();
+        let port = |id: usize| event("VSERPORT_CHANGE", json!({"id": id}), 0);
+        for id in 0..2 * MOST_HELD {
+            assert!(limiter.admit(port(id), now).is_some());
+        }
+        assert_eq!(limiter.windows.len(), MOST_HELD);
+        // Windows that are over make room.
+        assert!(limiter.admit(port(0), now + RATE_LIMIT).is_some());
+        assert!(limiter.admit(port(3 * MOST_HELD), now + RATE_LIMIT).is_some());
+        assert!(limiter.windows.len() <= 2, "{}", limiter.windows.len());
+    }
+
+    #[test]
+    fn a_clock_before_1970_is_minus_one() {
+        assert_eq!(timestamp(UNIX_EPOCH + Duration::from_micros(1_500_001)), (1, 500_001));
+        assert_eq!(timestamp(UNIX_EPOCH - Duration::from_secs(1)), (-1, -1));
     }
 }

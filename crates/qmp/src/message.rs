@@ -1,6 +1,6 @@
 //! The messages that a server sends, each one line: greeting, result, error, event.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::json;
@@ -65,7 +65,7 @@ pub struct Event {
     /// What happened, such as `STOP`.
     pub name: String,
     /// The particulars, for events that have any.
-    pub data: Option<Map<String, Value>>,
+    pub data: Option<Value>,
     /// When, in whole seconds since 1970; -1 if the clock cannot say.
     pub seconds: i64,
     /// The microseconds after that second; -1 if the clock cannot say.

@@ -77,7 +77,7 @@ fn events_from_many_threads_arrive_whole_and_in_each_threads_order() {
             std::thread::spawn(move || {
                 for number in 0..500 {
                     let data = json!({"thread": thread, "number": number});
-                    events.emit("TICK", data.as_object().cloned());
+                    events.emit("TICK", Some(data.clone()));
                 }
             })
         })
@@ -183,7 +183,7 @@ fn a_rate_limited_event_comes_at_once_and_then_its_last_value_a_second_later() {
     let mut client = monitor.client();
     let start = Instant::now();
     for actual in 1..=50 {
-        monitor.events.emit("BALLOON_CHANGE", json!({"actual": actual}).as_object().cloned());
+        monitor.events.emit("BALLOON_CHANGE", Some(json!({"actual": actual})));
     }
     monitor.events.emit("STOP", None);
     assert_eq!(client.message()["data"]["actual"], 1);
@@ -216,7 +216,7 @@ fn a_client_that_does_not_read_loses_only_its_own_connection() {
     let mut other = monitor.client();
     let data = json!({"text": "x".repeat(10_000)});
     for _ in 0..1000 {
-        monitor.events.emit("TICK", data.as_object().cloned());
+        monitor.events.emit("TICK", Some(data.clone()));
         assert_eq!(other.message()["event"], "TICK");
     }
     assert_eq!(other.ask("{'execute': 'ping'}"), json!({"return": {}}));
@@ -386,4 +386,76 @@ fn a_hundred_descriptors_sent_for_nothing_are_closed() {
     drop(writer);
     drop(client);
     eventually("the last copy's end", || matches!(std::io::Read::read(&mut end, &mut [0]), Ok(0)));
+}
+
+#[test]
+fn a_deaf_client_does_not_hold_up_the_end() {
+    let monitor = Monitor::start();
+    let mut deaf = monitor.client();
+    let mut client = monitor.client();
+    deaf.send("{'execute': 'big', 'arguments': {'size': 5000000}}");
+    assert_eq!(client.ask("{'execute': 'ping'}"), json!({"return": {}}));
+    let start = Instant::now();
+    client.send("{'execute': 'quit'}");
+    assert_eq!(client.message()["event"], "SHUTDOWN");
+    assert_eq!(client.message(), json!({"return": {}}));
+    assert!(client.at_end());
+    monitor.wait();
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn too_many_clients_are_turned_away_and_room_is_made_again() {
+    let monitor = Monitor::start();
+    let mut clients: Vec<_> = (0..rhea_qmp::server::MOST_SESSIONS).map(|_| monitor.client()).collect();
+    assert!(monitor.connect().at_end());
+    clients.pop();
+    eventually("a free place", || {
+        let mut client = monitor.connect();
+        // Turned away or greeted.
+        !client.at_end()
+    });
+    assert_eq!(clients[0].ask("{'execute': 'ping'}"), json!({"return": {}}));
+}
+
+#[test]
+fn a_tcp_monitor_does_the_same() {
+    struct Nothing;
+    impl rhea_qmp::Dispatcher for Nothing {
+        fn version(&self) -> serde_json::Value {
+            json!("none")
+        }
+        fn allows_oob(&self, _: &str) -> Option<bool> {
+            None
+        }
+        fn execute(
+            &self,
+            _: &rhea_qmp::SessionHandle,
+            command: &str,
+            _: serde_json::Map<String, serde_json::Value>,
+        ) -> rhea_qmp::Execution {
+            panic!("there is no {command}")
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let events = rhea_qmp::EventSender::new();
+        let server = rhea_qmp::Server::new(std::rc::Rc::new(Nothing), events.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        server.serve_tcp_listener(listener);
+        let client = tokio::task::spawn_blocking(move || {
+            let mut client = rhea_qmp::client::Client::connect_tcp(address).unwrap();
+            let error = client.execute("warp", json!({})).unwrap_err();
+            assert_eq!(error.to_string(), "The command warp has not been found");
+            assert_eq!(client.greeting()["version"], "none");
+            events.emit("STOP", None);
+            client.wait_event("STOP", Instant::now() + support::PATIENCE).unwrap();
+            events.close();
+            client.wait_closed(Instant::now() + support::PATIENCE).unwrap();
+        });
+        client.await.unwrap();
+        server.shutdown(Duration::from_secs(1)).await;
+        assert_eq!(server.sessions(), 0);
+    });
 }

@@ -49,10 +49,7 @@ impl TryFrom<Value> for Message {
         if let Some(Value::String(name)) = members.shift_remove("event") {
             let stamp = |part: &str| members.get("timestamp")?.get(part)?.as_i64();
             let (seconds, microseconds) = (stamp("seconds").unwrap_or(-1), stamp("microseconds").unwrap_or(-1));
-            let data = match members.shift_remove("data") {
-                Some(Value::Object(data)) => Some(data),
-                _ => None,
-            };
+            let data = members.shift_remove("data");
             return Ok(Self::Event(Event { name, data, seconds, microseconds }));
         }
         if let Some(Value::Object(greeting)) = members.shift_remove("QMP") {

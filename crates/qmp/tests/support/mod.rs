@@ -27,13 +27,6 @@ struct Commands {
     quit: Arc<tokio::sync::Notify>,
 }
 
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(members) => members,
-        other => panic!("{other} is no object"),
-    }
-}
-
 impl Dispatcher for Commands {
     fn version(&self) -> Value {
         json!({"qemu": {"major": 10, "minor": 0, "micro": 2}, "package": "test"})
@@ -58,7 +51,7 @@ impl Dispatcher for Commands {
             }
             "emit" => {
                 let name = arguments["name"].as_str().expect("a name").to_owned();
-                self.events.emit(&name, arguments.get("data").cloned().map(object));
+                self.events.emit(&name, arguments.get("data").cloned());
                 Ok(json!({}))
             }
             "fail" => Err(Error::device_not_found("nic9")),
@@ -75,7 +68,7 @@ impl Dispatcher for Commands {
             }
             "device_del" => {
                 let events = self.events.clone();
-                let after = move || events.emit("DEVICE_DELETED", Some(object(json!({"path": "/machine/x"}))));
+                let after = move || events.emit("DEVICE_DELETED", Some(json!({"path": "/machine/x"})));
                 return Execution::DoneThen(Ok(json!({})), Box::new(after));
             }
             "getfd" => match session.take_descriptor() {
@@ -100,7 +93,7 @@ impl Dispatcher for Commands {
                 Ok(json!({"count": count.get(), "session": session.number()}))
             }
             "quit" => {
-                self.events.emit("SHUTDOWN", Some(object(json!({"guest": false, "reason": "host-qmp-quit"}))));
+                self.events.emit("SHUTDOWN", Some(json!({"guest": false, "reason": "host-qmp-quit"})));
                 let (events, quit) = (self.events.clone(), self.quit.clone());
                 let after = move || {
                     events.close();
