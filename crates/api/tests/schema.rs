@@ -7,6 +7,13 @@ use rhea_api::{COMMANDS, EVENTS, INTROSPECTION, MISSING};
 use rhea_qapi::Schema;
 use serde_json::Value;
 
+/// The interface with nothing left out.
+#[allow(unused_qualifications, clippy::too_many_arguments, clippy::needless_pass_by_value, unreachable_pub, dead_code)]
+#[allow(clippy::doc_lazy_continuation, clippy::large_enum_variant)]
+mod whole {
+    include!(concat!(env!("OUT_DIR"), "/whole.rs"));
+}
+
 fn schema() -> Schema {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schema/qapi-schema.json");
     Schema::load(&root).expect("the schema is sound")
@@ -23,6 +30,20 @@ fn what_has_no_handler_is_listed_and_nothing_else_is_left_out() {
     let present: BTreeSet<&str> = COMMANDS.iter().map(|row| row.name).chain(EVENTS.iter().copied()).collect();
     assert_eq!(missing.intersection(&present).count(), 0);
     assert_eq!(missing.union(&present).copied().collect::<BTreeSet<_>>(), defined);
+}
+
+#[test]
+fn the_whole_interface_is_the_present_one_and_the_missing_one() {
+    let names = |commands: &[&'static str], events: &'static [&'static str]| -> BTreeSet<&'static str> {
+        commands.iter().chain(events).copied().collect()
+    };
+    let commands: Vec<&str> = whole::COMMANDS.iter().map(|row| row.name).collect();
+    let all = names(&commands, whole::EVENTS);
+    let commands: Vec<&str> = COMMANDS.iter().map(|row| row.name).collect();
+    let mut present = names(&commands, EVENTS);
+    present.extend(MISSING);
+    assert_eq!(all, present);
+    assert!(whole::MISSING.is_empty());
 }
 
 #[test]

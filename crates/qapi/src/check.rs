@@ -103,6 +103,16 @@ impl Checker<'_> {
             self.fault_hint(&definition.position, format!("'{}' is defined a second time", definition.name), hint);
             return;
         }
+        // Names that differ in '-' and '_' only would be one name in code.
+        let alike = |other: &&Definition| {
+            names::plain(&other.name) == names::plain(&definition.name)
+                && other.kind.keyword() == definition.kind.keyword()
+        };
+        if let Some(first) = schema.definitions().find(alike) {
+            let message = format!("the {} '{}' clashes with '{}'", first.kind.keyword(), definition.name, first.name);
+            self.fault(&definition.position, message);
+            return;
+        }
         schema.index.insert(definition.name.clone(), schema.definitions.len());
         schema.definitions.push(definition);
     }
@@ -132,6 +142,7 @@ impl Checker<'_> {
             features: Vec::new(),
             implicit: true,
             kind: Kind::Enum(Enum { members }),
+            places: Vec::new(),
         })
     }
 
@@ -190,7 +201,8 @@ impl Checker<'_> {
             self.flag(get("boxed"), "boxed", true);
         }
         let position = name_node.position.clone();
-        Some(Definition { name, position, module: 0, doc: None, condition, features, implicit: false, kind })
+        let places = entries.iter().map(|entry| (entry.key.clone(), entry.value.position.clone())).collect();
+        Some(Definition { name, position, module: 0, doc: None, condition, features, implicit: false, kind, places })
     }
 
     fn definition_name(&mut self, name: &str, keyword: &str, position: &Position) {

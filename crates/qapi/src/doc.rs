@@ -127,7 +127,7 @@ impl Step {
 #[derive(Clone, Copy)]
 enum Start<'a> {
     Member { name: &'a str, text: &'a str },
-    Section { kind: SectionKind, text: &'a str },
+    Section { kind: SectionKind, text: &'a str, directive: bool },
     Features { text: &'a str },
 }
 
@@ -203,7 +203,7 @@ impl Section {
                     step.text.push_str(line);
                 }
                 (None, None) => {
-                    example.title.push_str(text);
+                    example.title.push_str(text.strip_prefix(":title:").unwrap_or(text).trim_start());
                     example.title.push('\n');
                 }
             }
@@ -307,14 +307,17 @@ impl Builder<'_> {
                 self.target = Target::FeatureHead;
                 self.in_features = Some(position);
             }
-            Start::Section { kind, text } => {
+            Start::Section { kind, text, directive } => {
                 let single =
                     matches!(kind, SectionKind::Returns | SectionKind::Errors | SectionKind::Since | SectionKind::Todo);
                 if let Some(first) = self.doc.section(kind).filter(|_| single) {
                     return Err(Fault::at(&position, format!("the section '{}:' a second time", kind.tag()))
                         .hint(format!("the first one is in line {}", first.position.line())));
                 }
-                self.tagged.get_or_insert(kind.tag());
+                // Plain text and directives may stand anywhere; a tag ends the members.
+                if !directive {
+                    self.tagged.get_or_insert(kind.tag());
+                }
                 self.push_section(kind, text, position);
             }
         }
@@ -400,7 +403,7 @@ fn start_of(line: &str) -> Option<Start<'_>> {
         return Some(Start::Member { name, text: text.trim() });
     }
     if line.trim_end() == ".. qmp-example::" {
-        return Some(Start::Section { kind: SectionKind::Example, text: "" });
+        return Some(Start::Section { kind: SectionKind::Example, text: "", directive: true });
     }
     let (tag, text) = line.split_once(':')?;
     let text = text.strip_prefix(':').unwrap_or(text);
@@ -416,9 +419,10 @@ fn start_of(line: &str) -> Option<Start<'_>> {
         "Note" | "Notes" => SectionKind::Note,
         "Example" | "Examples" => SectionKind::Example,
         "TODO" => SectionKind::Todo,
+        "Details" => SectionKind::Plain,
         _ => return None,
     };
-    Some(Start::Section { kind, text })
+    Some(Start::Section { kind, text, directive: false })
 }
 
 /// Lines without the blank ones at both ends, and without the indentation that all but the first share.

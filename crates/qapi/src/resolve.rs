@@ -69,22 +69,21 @@ impl Resolver<'_> {
                 self.type_exists(&member.kind, &member.position, faults);
             }
         };
-        let position = &definition.position;
-        let named = |name: &str, faults: &mut Vec<Fault>| {
+        let base_exists = |name: &str, faults: &mut Vec<Fault>| {
             let kind = Builtin::named(name).map_or_else(|| TypeRef::Named(name.to_owned()), TypeRef::Builtin);
-            self.type_exists(&kind, position, faults);
+            self.type_exists(&kind, definition.place("base"), faults);
         };
         match &definition.kind {
             Kind::Enum(_) => {}
             Kind::Struct(structure) => {
                 if let Some(base) = &structure.base {
-                    named(base, faults);
+                    base_exists(base, faults);
                 }
                 members(&structure.members, faults);
             }
             Kind::Union(union) => {
                 match &union.base {
-                    UnionBase::Named(name) => named(name, faults),
+                    UnionBase::Named(name) => base_exists(name, faults),
                     UnionBase::Inline(inline) => members(inline, faults),
                 }
                 for branch in &union.branches {
@@ -97,12 +96,12 @@ impl Resolver<'_> {
                 }
             }
             Kind::Command(command) => {
-                self.arguments_exist(&command.arguments, position, faults);
+                self.arguments_exist(&command.arguments, definition.place("data"), faults);
                 if let Some(returns) = &command.returns {
-                    self.type_exists(returns, position, faults);
+                    self.type_exists(returns, definition.place("returns"), faults);
                 }
             }
-            Kind::Event(event) => self.arguments_exist(&event.arguments, position, faults),
+            Kind::Event(event) => self.arguments_exist(&event.arguments, definition.place("data"), faults),
         }
     }
 
@@ -132,7 +131,7 @@ impl Resolver<'_> {
         let mut current = definition;
         loop {
             if !seen.insert(current.name.as_str()) {
-                faults.push(Fault::at(&definition.position, format!("'{}' is its own base", current.name)));
+                faults.push(Fault::at(definition.place("base"), format!("'{}' is its own base", current.name)));
                 return true;
             }
             let base = match &current.kind {
@@ -148,14 +147,13 @@ impl Resolver<'_> {
     }
 
     fn definition(&self, definition: &Definition, faults: &mut Vec<Fault>) {
-        let position = &definition.position;
         match &definition.kind {
             Kind::Enum(_) => {}
             Kind::Struct(structure) => {
                 if let Some(base) = &structure.base
                     && !matches!(self.kind(base), Some(Kind::Struct(_)))
                 {
-                    faults.push(Fault::at(position, format!("the base '{base}' is no struct")));
+                    faults.push(Fault::at(definition.place("base"), format!("the base '{base}' is no struct")));
                     return;
                 }
                 let inherited = structure.base.as_deref().map(|base| self.schema.members_of(base)).unwrap_or_default();
@@ -171,14 +169,14 @@ impl Resolver<'_> {
     }
 
     fn union(&self, definition: &Definition, union: &Union, faults: &mut Vec<Fault>) {
-        let position = &definition.position;
+        let position = definition.place("discriminator");
         if union.simple {
             return;
         }
         if let UnionBase::Named(name) = &union.base
             && !matches!(self.kind(name), Some(Kind::Struct(_)))
         {
-            faults.push(Fault::at(position, format!("the base '{name}' is no struct")));
+            faults.push(Fault::at(definition.place("base"), format!("the base '{name}' is no struct")));
             return;
         }
         let base = self.schema.base_members(union);
@@ -313,7 +311,7 @@ impl Resolver<'_> {
         if !object {
             faults.push(
                 Fault::at(
-                    &definition.position,
+                    definition.place("returns"),
                     format!("the command '{}' returns '{returns}', which can't grow", definition.name),
                 )
                 .hint("return a struct or a list of them, or list it in the pragma command-returns-exceptions"),

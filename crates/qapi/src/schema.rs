@@ -57,6 +57,15 @@ pub struct Definition {
     pub implicit: bool,
     /// What it defines.
     pub kind: Kind,
+    /// Where the values of its keys stand.
+    pub(crate) places: Vec<(String, Position)>,
+}
+
+impl Definition {
+    /// Where the value of `key` stands, or the definition's name if there is none.
+    pub(crate) fn place(&self, key: &str) -> &Position {
+        self.places.iter().find(|(name, _)| name == key).map_or(&self.position, |(_, position)| position)
+    }
 }
 
 /// What a definition defines.

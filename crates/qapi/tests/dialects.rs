@@ -242,6 +242,7 @@ const TODAYS_FORM: &str = r"
 # Since: 9.0
 #
 # .. qmp-example::
+#    :title: Moving
 #
 #    -> { ''execute'': 1 }
 ##
@@ -285,6 +286,8 @@ fn todays_form_is_read_whole() {
     ));
     let errors = schema.get("old_move").and_then(|command| command.doc.as_ref()?.section(SectionKind::Errors).cloned());
     assert!(errors.expect("errors").text.starts_with("- DeviceNotFound, if"));
+    let doc = schema.get("old_move").and_then(|command| command.doc.as_ref()).expect("documentation");
+    assert_eq!(doc.examples()[0].title, "Moving");
 }
 
 #[test]

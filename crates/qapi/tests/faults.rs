@@ -111,6 +111,8 @@ fn names_follow_their_rules() {
 fn a_second_definition_is_a_fault() {
     let text = "{ 'command': 'a' }\n{ 'event': 'A' }\n{ 'command': 'a' }\n";
     one_fault(text, 3, 14, "schema.json:1");
+    let names = "{ 'pragma': { 'command-name-exceptions': [ 'a_b' ] } }\n{ 'command': 'a_b' }\n{ 'command': 'a-b' }";
+    one_fault(names, 3, 14, "clashes with 'a_b'");
 }
 
 #[test]
@@ -119,21 +121,21 @@ fn types_must_exist_and_fit() {
     one_fault(
         "{ 'command': 'abc', 'returns': ['ABC'] }\n{ 'struct': 'Abc', 'data': {} }",
         1,
-        14,
+        32,
         "did you mean 'Abc'?",
     );
     one_fault("{ 'command': 'a' }\n{ 'command': 'b', 'data': { 'x': 'a' } }", 2, 29, "'a' is no type");
-    one_fault("{ 'command': 'a', 'returns': 'int' }", 1, 14, "can't grow");
-    one_fault("{ 'command': 'a', 'returns': ['str'] }", 1, 14, "command-returns-exceptions");
-    one_fault("{ 'enum': 'Abc', 'data': [] }\n{ 'command': 'a', 'data': 'Abc' }", 2, 14, "no struct");
+    one_fault("{ 'command': 'a', 'returns': 'int' }", 1, 30, "can't grow");
+    one_fault("{ 'command': 'a', 'returns': ['str'] }", 1, 30, "command-returns-exceptions");
+    one_fault("{ 'enum': 'Abc', 'data': [] }\n{ 'command': 'a', 'data': 'Abc' }", 2, 27, "no struct");
     one_fault(
         "{ 'union': 'Abc', 'data': { 'a': 'str' } }\n{ 'command': 'a', 'data': 'Abc' }",
         2,
         14,
         "add 'boxed': true",
     );
-    one_fault("{ 'struct': 'Abc', 'base': 'Abc', 'data': {} }", 1, 13, "its own base");
-    one_fault("{ 'enum': 'Abc', 'data': [] }\n{ 'struct': 'Def', 'base': 'Abc', 'data': {} }", 2, 13, "no struct");
+    one_fault("{ 'struct': 'Abc', 'base': 'Abc', 'data': {} }", 1, 28, "its own base");
+    one_fault("{ 'enum': 'Abc', 'data': [] }\n{ 'struct': 'Def', 'base': 'Abc', 'data': {} }", 2, 28, "no struct");
     one_fault(
         "{ 'struct': 'Abc', 'data': { 'x': 'int' } }\n{ 'struct': 'Def', 'base': 'Abc', 'data': { '*x': 'int' } }",
         2,
@@ -149,14 +151,14 @@ fn unions_must_decide() {
     fault_under(&with("'base': { 'k': 'Kind2' }, 'data': { 'a': 'Abc' }"), "{ 'k'", "no discriminator");
     fault_under(&with("'discriminator': 'k', 'data': { 'a': 'Abc' }"), "'k'", "no base");
     let flat = |base: &str, branches: &str| with(&format!("'base': {base}, 'discriminator': 'k', 'data': {branches}"));
-    let choice = "'Choice'";
-    fault_under(&flat("{ 'j': 'Kind2' }", "{ 'a': 'Abc' }"), choice, "no member of the base");
-    fault_under(&flat("{ 'k': 'str' }", "{ 'a': 'Abc' }"), choice, "no enum");
-    fault_under(&flat("{ '*k': 'Kind2' }", "{ 'a': 'Abc' }"), choice, "is optional");
+    let deciding = "'k', 'data'";
+    fault_under(&flat("{ 'j': 'Kind2' }", "{ 'a': 'Abc' }"), deciding, "no member of the base");
+    fault_under(&flat("{ 'k': 'str' }", "{ 'a': 'Abc' }"), deciding, "no enum");
+    fault_under(&flat("{ '*k': 'Kind2' }", "{ 'a': 'Abc' }"), deciding, "is optional");
     fault_under(&flat("{ 'k': 'Kind2' }", "{ 'c': 'Abc' }"), "'c'", "no value of 'Kind2'");
     fault_under(&flat("{ 'k': 'Kind2' }", "{ 'a': 'str' }"), "'a'", "no struct");
     fault_under(&flat("{ 'k': 'Kind2', 'x': 'str' }", "{ 'a': 'Abc' }"), "'a'", "clashes with 'x'");
-    fault_under(&flat("'Kind2'", "{ 'a': 'Abc' }"), choice, "no struct");
+    fault_under(&flat("'Kind2'", "{ 'a': 'Abc' }"), "'Kind2'", "no struct");
 }
 
 #[test]

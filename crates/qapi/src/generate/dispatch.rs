@@ -231,8 +231,8 @@ impl Generator<'_> {
         let mut variants = TokenStream::new();
         let mut names = TokenStream::new();
         let mut data = TokenStream::new();
-        for (definition, event) in self.present_events() {
-            let variant = naming::identifier(&naming::camel(&definition.name));
+        let identifiers = naming::variants_of(self.present_events().map(|(definition, _)| definition.name.as_str()));
+        for ((definition, event), variant) in self.present_events().zip(identifiers) {
             let wire = definition.name.as_str();
             let otherwise = format!("The event `{wire}`.");
             let doc = naming::definition_docs(definition.doc.as_ref(), &otherwise);

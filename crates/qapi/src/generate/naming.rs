@@ -86,6 +86,11 @@ fn distinct<'n>(names: impl Iterator<Item = &'n str>, rust: fn(&str) -> String) 
     taken.iter().map(|name| identifier(name)).collect()
 }
 
+/// Variants for `names`, each unlike the others.
+pub(super) fn variants_of<'n>(names: impl Iterator<Item = &'n str>) -> Vec<Ident> {
+    distinct(names, camel)
+}
+
 /// The variants of an enumeration.
 pub(super) fn variants(enumeration: &Enum) -> Vec<Ident> {
     distinct(enumeration.members.iter().map(|member| member.name.as_str()), camel)

@@ -310,8 +310,8 @@ impl Generator<'_> {
         let mut variants = TokenStream::new();
         let mut writes = TokenStream::new();
         let mut reads = TokenStream::new();
-        for branch in &alternate.branches {
-            let variant = naming::identifier(&naming::camel(&branch.name));
+        let names = naming::variants_of(alternate.branches.iter().map(|branch| branch.name.as_str()));
+        for (branch, variant) in alternate.branches.iter().zip(names) {
             let held = self.held_type(&definition.name, &branch.kind, &quote!(super::));
             let doc = naming::docs(&self.member_doc(definition, &branch.name));
             variants.extend(quote!(#doc #variant(#held),));
