@@ -131,7 +131,7 @@ fn types_must_exist_and_fit() {
     one_fault(
         "{ 'union': 'Abc', 'data': { 'a': 'str' } }\n{ 'command': 'a', 'data': 'Abc' }",
         2,
-        14,
+        27,
         "add 'boxed': true",
     );
     one_fault("{ 'struct': 'Abc', 'base': 'Abc', 'data': {} }", 1, 28, "its own base");
