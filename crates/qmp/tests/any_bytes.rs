@@ -129,3 +129,29 @@ fn endless_garbage_takes_no_endless_memory_and_blocks_nobody() {
     let grown = peak_memory() - before;
     assert!(grown < 400 << 10, "{grown} KiB");
 }
+
+#[test]
+fn large_commands_behind_a_slow_one_take_bounded_memory() {
+    let monitor = Monitor::start();
+    let mut client = monitor.oob_client();
+    client.send("{'execute': 'slow'}");
+    let text = "x".repeat(1 << 20);
+    let before = peak_memory();
+    let mut writer = client.stream.try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        let command = format!("{{'execute': 'ping', 'id': ['{text}']}}");
+        for _ in 0..150 {
+            std::io::Write::write_all(&mut writer, command.as_bytes()).unwrap();
+        }
+    });
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let grown = peak_memory() - before;
+    assert!(grown < 32 << 10, "{grown} KiB");
+    monitor.release();
+    assert_eq!(client.message()["event"], "SLOW_DONE");
+    assert_eq!(client.message()["return"]["slow"], true);
+    for _ in 0..150 {
+        assert_eq!(client.message()["return"], serde_json::json!({}));
+    }
+    sender.join().unwrap();
+}

@@ -57,8 +57,12 @@ pub(super) struct Conversation<S> {
     /// What of `chunk` is read and not yet understood.
     unread: std::ops::Range<usize>,
     end_of_input: bool,
-    /// What waits for the command that takes long.
-    waiting: VecDeque<Step>,
+    /// What waits for the command that takes long, each with its length as the client sent it.
+    waiting: VecDeque<(Step, usize)>,
+    /// The sum of those lengths.
+    waiting_bytes: usize,
+    /// How much was read since the last whole message.
+    message_bytes: usize,
     /// A command of this session's row is running elsewhere.
     row_is_busy: bool,
     /// Out-of-band commands that are running elsewhere.
@@ -88,6 +92,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             unread: 0..0,
             end_of_input: false,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            message_bytes: 0,
             row_is_busy: false,
             busy_out_of_band: 0,
             writing: Vec::new(),
@@ -182,15 +188,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         if self.outbox.len() + self.writing.len() > ENOUGH_QUEUED {
             return false;
         }
-        !self.row_is_busy || (self.session.out_of_band() && self.waiting.len() < MOST_WAITING)
+        let room = self.waiting.len() < MOST_WAITING && self.waiting_bytes < ENOUGH_QUEUED;
+        !self.row_is_busy || (self.session.out_of_band() && room)
     }
 
     /// Runs what can be run. True if that was everything in the chunk, so that more is wanted.
     fn run_commands(&mut self, commands_left: &mut usize) -> bool {
         while *commands_left > 0 && self.may_go_on() {
             if !self.row_is_busy
-                && let Some(step) = self.waiting.pop_front()
+                && let Some((step, length)) = self.waiting.pop_front()
             {
+                self.waiting_bytes -= length;
                 *commands_left -= 1;
                 self.take(step);
                 if self.outbox.closing() {
@@ -200,10 +208,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             }
             let mut input = &self.chunk[self.unread.clone()];
             let step = self.session.next(&mut input);
-            self.unread.start = self.unread.end - input.len();
+            let start = self.unread.end - input.len();
+            self.message_bytes += start - self.unread.start;
+            self.unread.start = start;
             let Some(step) = step else { return true };
+            let length = std::mem::take(&mut self.message_bytes);
             if self.row_is_busy && !step.out_of_band() {
-                self.waiting.push_back(step);
+                self.waiting_bytes += length;
+                self.waiting.push_back((step, length));
                 continue;
             }
             *commands_left -= 1;
