@@ -3,7 +3,9 @@
 pub mod hpet;
 pub mod ioapic;
 pub mod lapic;
+pub mod pci;
 pub mod pic;
 pub mod pit;
 mod pit_counter;
+pub mod reset;
 pub mod wires;

@@ -1,1 +1,430 @@
-//! PCI: the bus as the host bridge shows it, configuration space, interrupt wires, and the bridges of the PC.
+//! The PCI bus: functions in slots, configuration mechanism 1, windows of functions, and the four interrupt wires.
+//!
+//! Source: PCI Local Bus Specification 3.0 (cited as §); Intel 290549, "82441FX (PMC)", §3.2 for the ports.
+
+mod config;
+mod host;
+mod isa_bridge;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bitfield_struct::bitfield;
+use parking_lot::{Mutex, RwLock};
+use rhea_core::{
+    AddressSpace, Device, InterruptLine, InterruptSink, PortIo, PortSpace, Width,
+    memory::{RegionId, Target},
+};
+
+pub use config::{BARS, Bar, BarKind, Command, ConfigSpace, Identity, SIZE};
+pub use host::{HostBridge, HostBridgeV1, Northbridge};
+pub use isa_bridge::{IsaBridge, IsaBridgeV1, Piix3};
+
+use super::wires::SharedWire;
+
+/// A function on the bus. It has its own lock; accesses come from any processor.
+pub trait PciFunction: Send + Sync {
+    /// A configuration read.
+    fn read_config(&self, offset: u8, width: Width) -> u32;
+
+    /// A configuration write.
+    fn write_config(&self, offset: u8, width: Width, value: u32);
+}
+
+/// Where a function is on its bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotFunction {
+    /// 0 to 31.
+    pub slot: u8,
+    /// 0 to 7.
+    pub function: u8,
+}
+
+/// Why a function was not put on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// Another function is there.
+    #[error("PCI function {0}.{1} is taken")]
+    Taken(u8, u8),
+    /// There are 32 slots of 8 functions.
+    #[error("there is no PCI function {0}.{1}")]
+    OutOfRange(u8, u8),
+}
+
+/// CONFIG_ADDRESS (§3.2.2.3.2).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct ConfigAddress {
+    register: u8,
+    #[bits(3)]
+    function: u8,
+    #[bits(5)]
+    slot: u8,
+    bus: u8,
+    #[bits(7)]
+    __: u8,
+    enabled: bool,
+}
+
+/// What the guest may write of it.
+const ADDRESS_WRITABLE: u32 = 0x80ff_fffc;
+
+/// Bus 0, with its configuration ports.
+pub struct PciBus {
+    functions: RwLock<BTreeMap<SlotFunction, Arc<dyn PciFunction>>>,
+    address: Mutex<u32>,
+    wires: [Arc<SharedWire>; 4],
+}
+
+impl PciBus {
+    /// An empty bus whose four interrupt wires drive pins 0 to 3 (PIRQA# to PIRQD#) of `router`.
+    pub fn new(router: &Arc<dyn InterruptSink>) -> Arc<Self> {
+        let wire = |pin| SharedWire::new(vec![InterruptLine::new(Arc::clone(router), pin)]);
+        let (functions, address) = (RwLock::default(), Mutex::default());
+        Arc::new(Self { functions, address, wires: [wire(0), wire(1), wire(2), wire(3)] })
+    }
+
+    /// Puts the ports 0xcf8 to 0xcff into `ports`.
+    pub fn map(self: &Arc<Self>, ports: &PortSpace) {
+        ports.map(0xcf8, 8, Arc::clone(self) as Arc<dyn PortIo>);
+    }
+
+    /// Puts a function on the bus.
+    ///
+    /// # Errors
+    /// A place that is taken or that there is not.
+    pub fn add(&self, at: SlotFunction, function: Arc<dyn PciFunction>) -> Result<(), AddError> {
+        if at.slot > 31 || at.function > 7 {
+            return Err(AddError::OutOfRange(at.slot, at.function));
+        }
+        let mut functions = self.functions.write();
+        if functions.contains_key(&at) {
+            return Err(AddError::Taken(at.slot, at.function));
+        }
+        functions.insert(at, function);
+        Ok(())
+    }
+
+    /// Takes a function away.
+    pub fn remove(&self, at: SlotFunction) -> Option<Arc<dyn PciFunction>> {
+        self.functions.write().remove(&at)
+    }
+
+    /// The function at a place.
+    pub fn function(&self, at: SlotFunction) -> Option<Arc<dyn PciFunction>> {
+        self.functions.read().get(&at).cloned()
+    }
+
+    /// All functions, by place.
+    pub fn functions(&self) -> Vec<(SlotFunction, Arc<dyn PciFunction>)> {
+        self.functions.read().iter().map(|(at, function)| (*at, Arc::clone(function))).collect()
+    }
+
+    /// A wire for pin `pin` (0 for INTA#) of `slot`. Slots take the four wires in turn; slot 1, that of the ISA bridge,
+    /// has INTA# on PIRQA#.
+    pub fn interrupt(&self, slot: u8, pin: u8) -> InterruptLine {
+        self.wires[usize::from(slot.wrapping_add(pin).wrapping_add(3) & 3)].driver()
+    }
+
+    fn selected(&self) -> Option<(Arc<dyn PciFunction>, u8)> {
+        let address = ConfigAddress::from(*self.address.lock());
+        if !address.enabled() || address.bus() != 0 {
+            return None;
+        }
+        let at = SlotFunction { slot: address.slot(), function: address.function() };
+        Some((self.function(at)?, address.register()))
+    }
+}
+
+/// Which of the two registers a port is in, and the byte within.
+enum Port {
+    Address(u16),
+    Data(u8),
+}
+
+impl Port {
+    const fn at(offset: u16) -> Self {
+        if offset & 4 == 0 { Self::Address(offset & 3) } else { Self::Data(offset as u8 & 3) }
+    }
+}
+
+impl PortIo for PciBus {
+    fn read(&self, offset: u16, width: Width) -> u32 {
+        match (Port::at(offset), width) {
+            (Port::Address(0), Width::Dword) => *self.address.lock(),
+            // §3.2.2.3.2: only dwords reach CONFIG_ADDRESS.
+            (Port::Address(_), _) => u32::MAX,
+            (Port::Data(byte), _) => match self.selected() {
+                Some((function, register)) if usize::from(byte) + width.bytes() <= 4 => {
+                    function.read_config(register | byte, width)
+                }
+                Some((function, register)) => {
+                    // What hangs over the end of CONFIG_DATA reads as ones.
+                    let bytes = 4 - u32::from(byte);
+                    let inside = function.read_config(register, Width::Dword) >> (8 * u32::from(byte));
+                    if bytes == 4 { inside } else { inside | u32::MAX << (8 * bytes) }
+                }
+                None => u32::MAX,
+            },
+        }
+    }
+
+    fn write(&self, offset: u16, width: Width, value: u32) {
+        match (Port::at(offset), width) {
+            (Port::Address(0), Width::Dword) => *self.address.lock() = value & ADDRESS_WRITABLE,
+            (Port::Address(_), _) => {}
+            (Port::Data(byte), _) => {
+                let Some((function, register)) = self.selected() else { return };
+                if usize::from(byte) + width.bytes() <= 4 {
+                    function.write_config(register | byte, width, value);
+                } else {
+                    for (at, value) in (byte..4).zip(value.to_le_bytes()) {
+                        function.write_config(register | at, Width::Byte, value.into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn widest(&self) -> Width {
+        Width::Dword
+    }
+}
+
+impl Device for PciBus {
+    fn reset(&self) {
+        *self.address.lock() = 0;
+    }
+}
+
+/// What answers in a function's window.
+#[derive(Clone)]
+pub enum WindowTarget {
+    /// In memory.
+    Memory(Target),
+    /// At ports.
+    Io(Arc<dyn PortIo>),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mapped {
+    Nowhere,
+    Ports(u16),
+    Memory(u64, RegionId),
+}
+
+/// The windows of a function: keeps the spaces as its base address registers and command register say.
+pub struct Windows {
+    memory: Arc<AddressSpace>,
+    ports: Arc<PortSpace>,
+    targets: [Option<WindowTarget>; BARS],
+    mapped: Mutex<[Mapped; BARS]>,
+}
+
+impl Windows {
+    /// Windows onto `targets`, by number of the register. Each port target must be one of its own.
+    pub fn new(memory: Arc<AddressSpace>, ports: Arc<PortSpace>, targets: [Option<WindowTarget>; BARS]) -> Self {
+        Self { memory, ports, targets, mapped: Mutex::new([Mapped::Nowhere; BARS]) }
+    }
+
+    /// Maps and unmaps what changed; to be called after each configuration write and after a reset.
+    pub fn update(&self, config: &ConfigSpace) {
+        let mut mapped = self.mapped.lock();
+        for (index, (mapped, target)) in mapped.iter_mut().zip(&self.targets).enumerate() {
+            let (Some(target), Some(bar)) = (target, config.bar(index)) else { continue };
+            let wanted = config.window(index);
+            match *mapped {
+                Mapped::Nowhere if wanted.is_none() => continue,
+                Mapped::Ports(base) if wanted == Some(base.into()) => continue,
+                Mapped::Memory(base, _) if wanted == Some(base) => continue,
+                Mapped::Nowhere => {}
+                Mapped::Ports(_) => {
+                    if let WindowTarget::Io(device) = target {
+                        self.ports.unmap(device);
+                    }
+                }
+                Mapped::Memory(_, region) => {
+                    self.memory.unmap(region);
+                }
+            }
+            *mapped = match (wanted, target) {
+                (None, _) => Mapped::Nowhere,
+                (Some(base), WindowTarget::Io(device)) => {
+                    self.ports.map(base as u16, bar.size as u32, Arc::clone(device));
+                    Mapped::Ports(base as u16)
+                }
+                // Above RAM, so that a device may be put over it, and below what the chipset maps for itself.
+                (Some(base), WindowTarget::Memory(target)) => {
+                    Mapped::Memory(base, self.memory.map(base, bar.size, 1, target.clone()))
+                }
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rhea_core::Mmio;
+
+    use super::*;
+
+    pub(super) struct Levels(pub(super) Mutex<u32>);
+
+    impl InterruptSink for Levels {
+        fn set_level(&self, pin: u32, level: bool) {
+            let mut levels = self.0.lock();
+            *levels = *levels & !(1 << pin) | u32::from(level) << pin;
+        }
+    }
+
+    struct Echo(u8);
+
+    impl Mmio for Echo {
+        fn read(&self, offset: u64, _: Width) -> u64 {
+            offset + u64::from(self.0)
+        }
+
+        fn write(&self, _: u64, _: Width, _: u64) {}
+    }
+
+    impl PortIo for Echo {
+        fn read(&self, offset: u16, _: Width) -> u32 {
+            u32::from(offset) + u32::from(self.0)
+        }
+
+        fn write(&self, _: u16, _: Width, _: u32) {}
+    }
+
+    struct Card {
+        config: Mutex<ConfigSpace>,
+        windows: Windows,
+    }
+
+    impl PciFunction for Card {
+        fn read_config(&self, offset: u8, width: Width) -> u32 {
+            self.config.lock().read(offset, width)
+        }
+
+        fn write_config(&self, offset: u8, width: Width, value: u32) {
+            let mut config = self.config.lock();
+            config.write(offset, width, value);
+            self.windows.update(&config);
+        }
+    }
+
+    struct Bench {
+        memory: Arc<AddressSpace>,
+        ports: Arc<PortSpace>,
+        bus: Arc<PciBus>,
+        levels: Arc<Levels>,
+    }
+
+    fn bench() -> Bench {
+        let levels = Arc::new(Levels(Mutex::new(0)));
+        let bus = PciBus::new(&(Arc::clone(&levels) as _));
+        let (memory, ports) = (Arc::new(AddressSpace::new()), Arc::new(PortSpace::new()));
+        let identity = Identity { vendor: 0x1234, device: 0x5678, class: 0xff_0000, revision: 0, subsystem: (0, 0) };
+        let mut config = ConfigSpace::new(identity);
+        config.add_bar(0, BarKind::Io, 0x10);
+        config.add_bar(1, BarKind::Memory, 0x1000);
+        let mut targets = [const { None }; BARS];
+        targets[0] = Some(WindowTarget::Io(Arc::new(Echo(0x40))));
+        targets[1] = Some(WindowTarget::Memory(Target::Mmio(Arc::new(Echo(0x80)))));
+        let windows = Windows::new(Arc::clone(&memory), Arc::clone(&ports), targets);
+        let card = Arc::new(Card { config: Mutex::new(config), windows });
+        bus.add(SlotFunction { slot: 3, function: 0 }, card).unwrap();
+        bus.map(&ports);
+        Bench { memory, ports, bus, levels }
+    }
+
+    fn select(ports: &PortSpace, slot: u32, register: u32) {
+        ports.write(0xcf8, Width::Dword, 0x8000_0000 | slot << 11 | register);
+    }
+
+    #[test]
+    fn mechanism_1_reaches_bytes_words_and_dwords_and_nothing_reads_as_ones() {
+        let Bench { ports, .. } = bench();
+        select(&ports, 3, 0);
+        assert_eq!(ports.read(0xcfc, Width::Dword), 0x5678_1234);
+        assert_eq!((ports.read(0xcfe, Width::Word), ports.read(0xcfd, Width::Byte)), (0x5678, 0x12));
+        assert_eq!(ports.read(0xcff, Width::Word), 0xff56);
+        assert_eq!(ports.read(0xcf8, Width::Dword), 0x8000_1800);
+        select(&ports, 4, 0);
+        assert_eq!(ports.read(0xcfc, Width::Dword), u32::MAX);
+        ports.write(0xcf8, Width::Dword, 3 << 11);
+        assert_eq!(ports.read(0xcfc, Width::Word), 0xffff);
+        // Another bus.
+        ports.write(0xcf8, Width::Dword, 0x8001_1800);
+        assert_eq!(ports.read(0xcfc, Width::Word), 0xffff);
+    }
+
+    #[test]
+    fn bytes_written_to_the_address_port_do_not_change_it() {
+        let Bench { ports, bus, .. } = bench();
+        select(&ports, 3, 0);
+        ports.write(0xcf9, Width::Byte, 0xff);
+        assert_eq!(*bus.address.lock(), 0x8000_1800);
+    }
+
+    #[test]
+    fn windows_follow_their_registers() {
+        let Bench { memory, ports, .. } = bench();
+        let config = |register, value| {
+            select(&ports, 3, register);
+            ports.write(0xcfc, Width::Dword, value);
+        };
+        config(0x10, 0xc000);
+        config(0x14, 0xfe00_0000);
+        assert_eq!(ports.read(0xc005, Width::Byte), 0xff);
+        config(4, 3);
+        assert_eq!(ports.read(0xc005, Width::Byte), 0x45);
+        assert_eq!(memory.read_value(0xfe00_0001, Width::Byte), 0x81);
+        config(0x10, 0xd000);
+        config(0x14, 0xfd00_0000);
+        assert_eq!((ports.read(0xc005, Width::Byte), ports.read(0xd005, Width::Byte)), (0xff, 0x45));
+        assert_eq!(memory.read_value(0xfe00_0001, Width::Byte), 0);
+        assert_eq!(memory.read_value(0xfd00_0001, Width::Byte), 0x81);
+        config(4, 0);
+        assert_eq!(ports.read(0xd005, Width::Byte), 0xff);
+        assert!(memory.view().ranges().is_empty());
+    }
+
+    #[test]
+    fn slots_take_the_four_wires_in_turn_and_share_them() {
+        let Bench { bus, levels, .. } = bench();
+        let lines = [bus.interrupt(1, 0), bus.interrupt(2, 0), bus.interrupt(1, 1), bus.interrupt(3, 3)];
+        lines.iter().for_each(InterruptLine::raise);
+        assert_eq!(*levels.0.lock(), 0b0011 | 0b0010);
+        lines[1].lower();
+        assert_eq!(*levels.0.lock(), 0b0011);
+        lines[2].lower();
+        assert_eq!(*levels.0.lock(), 0b0011);
+        lines[3].lower();
+        assert_eq!(*levels.0.lock(), 0b0001);
+    }
+
+    #[test]
+    fn a_place_is_taken_once() {
+        let Bench { bus, .. } = bench();
+        let at = SlotFunction { slot: 3, function: 0 };
+        let card = bus.function(at).unwrap();
+        assert_eq!(bus.add(at, Arc::clone(&card)), Err(AddError::Taken(3, 0)));
+        assert_eq!(bus.add(SlotFunction { slot: 32, function: 0 }, card), Err(AddError::OutOfRange(32, 0)));
+        assert!(bus.remove(at).is_some() && bus.functions().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_access_is_harmless(ops in prop::collection::vec((0u16..8, 0u32..3, any::<u32>(), any::<bool>()), 0..100)) {
+            let Bench { ports, .. } = bench();
+            for (offset, width, value, select_card) in ops {
+                if select_card {
+                    select(&ports, 3, value & 0xfc);
+                }
+                let width = Width::of(1 << width).unwrap();
+                ports.write(0xcf8 + offset, width, value);
+                ports.read(0xcf8 + offset, width);
+            }
+        }
+    }
+}
