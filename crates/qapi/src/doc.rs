@@ -168,6 +168,12 @@ impl Doc {
                     .hint("the first line of a definition's documentation is '# @name:'"));
                 }
             }
+            for line in lines.iter().skip(1).filter(|line| is_heading(&line.text)) {
+                doc.modern_faults.push(
+                    Fault::at(&at(line), "a heading that is not the first line of its comment")
+                        .hint("close the comment before it and open another one"),
+                );
+            }
             doc.text = joined(lines.iter().map(|line| line.text.as_str()));
             return Ok(doc);
         }
@@ -336,6 +342,10 @@ impl Builder<'_> {
 
     fn text_line(&mut self, text: &str, position: Position) -> Result<(), Fault> {
         let bare = text.trim();
+        if is_heading(text) {
+            return Err(Fault::at(&position, "a heading in the documentation of a definition")
+                .hint("headings stand in comments of their own"));
+        }
         if bare.is_empty() {
             self.blank = true;
             self.append("", position);
@@ -397,7 +407,7 @@ impl Builder<'_> {
 fn start_of(line: &str) -> Option<Start<'_>> {
     if let Some(rest) = line.strip_prefix('@') {
         let (name, text) = rest.split_once(':')?;
-        if name.is_empty() || name.contains(char::is_whitespace) {
+        if name.contains(char::is_whitespace) {
             return None;
         }
         return Some(Start::Member { name, text: text.trim() });
@@ -423,6 +433,11 @@ fn start_of(line: &str) -> Option<Start<'_>> {
         _ => return None,
     };
     Some(Start::Section { kind, text, directive: false })
+}
+
+/// Whether a line is a heading: `= Title`, `== Title`.
+fn is_heading(line: &str) -> bool {
+    line.starts_with('=') && line.trim_start_matches('=').starts_with(' ')
 }
 
 /// Lines without the blank ones at both ends, and without the indentation that all but the first share.

@@ -3,10 +3,13 @@
 use crate::doc::{Doc, DocEntry, SectionKind};
 use crate::fault::Fault;
 use crate::loader::Pragmas;
-use crate::schema::{Arguments, Command, Definition, Event, Kind, Schema, UnionBase};
+use crate::schema::{Arguments, Command, Definition, Event, Item, Kind, Schema, UnionBase};
 
 /// Checks that documentation and definitions agree.
 pub(crate) fn check(schema: &Schema, pragmas: &Pragmas, faults: &mut Vec<Fault>) {
+    if !pragmas.first_form {
+        free_texts(schema, faults);
+    }
     for definition in schema.definitions().filter(|definition| !definition.implicit) {
         match &definition.doc {
             Some(doc) => documented(definition, doc, pragmas, faults),
@@ -15,6 +18,15 @@ pub(crate) fn check(schema: &Schema, pragmas: &Pragmas, faults: &mut Vec<Fault>)
                     .hint("a comment from '##' to '##' stands before it, and starts with '# @name:'"),
             ),
             None => {}
+        }
+    }
+}
+
+/// Checks the texts between definitions.
+fn free_texts(schema: &Schema, faults: &mut Vec<Fault>) {
+    for item in schema.modules.iter().flat_map(|module| &module.items) {
+        if let Item::Text(doc) = item {
+            faults.extend(doc.modern_faults.iter().cloned());
         }
     }
 }

@@ -147,6 +147,12 @@ impl Resolver<'_> {
     }
 
     fn definition(&self, definition: &Definition, faults: &mut Vec<Fault>) {
+        if !matches!(definition.kind, Kind::Command(_) | Kind::Event(_)) {
+            for feature in definition.features.iter().filter(|feature| is_warning(&feature.name)) {
+                let message = format!("the feature '{}' of a type", feature.name);
+                faults.push(Fault::at(&feature.position, message).hint("put it on the commands, events and members"));
+            }
+        }
         match &definition.kind {
             Kind::Enum(_) => {}
             Kind::Struct(structure) => {
@@ -318,6 +324,11 @@ impl Resolver<'_> {
             );
         }
     }
+}
+
+/// Whether a feature warns of its owner, which only what stands in messages itself can.
+fn is_warning(feature: &str) -> bool {
+    matches!(feature, "deprecated" | "unstable")
 }
 
 fn alike(one: &Member, other: &Member) -> bool {

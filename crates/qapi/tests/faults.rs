@@ -83,6 +83,7 @@ fn definitions_have_their_keys_and_no_others() {
     one_fault("{ 'enum': 'Abc', 'data': [], 'if': { 'some': [] } }", 1, 38, "'all', 'any' or 'not'");
     one_fault("{ 'enum': 'Abc', 'data': [], 'if': 'a b' }", 1, 36, "is no symbol");
     one_fault("{ 'enum': 'Abc', 'data': [], 'features': [ 'a', 'a' ] }", 1, 49, "a second time");
+    one_fault("{ 'enum': 'Abc', 'data': [], 'features': [ 'deprecated' ] }", 1, 44, "of a type");
 }
 
 #[test]
@@ -222,6 +223,9 @@ fn documentation_comments_are_well_formed() {
     one_fault("##\n# @stop\n##\n", 2, 3, "ends with ':'");
     one_fault("##\n# @st op:\n##\n", 2, 3, "no name of a definition");
     one_fault("##\n# text\n#\n# @x: y\n##\n", 4, 3, "belongs to no definition");
+    one_fault("##\n# = One\n#\n# = Two\n##\n", 4, 3, "not the first line");
+    one_fault("##\n# @stop:\n#\n# = One\n##\n{ 'command': 'stop' }", 4, 3, "a heading in");
+    one_fault("##\n# @stop:\n#\n# @: x\n##\n{ 'command': 'stop' }", 4, 3, "no name of a member");
     one_fault("##\n# @stop:\n##\n", 2, 3, "without a definition");
     one_fault("##\n# @stop:\n##\n##\n# text\n##\n{ 'command': 'stop' }", 2, 3, "without a definition");
     one_fault("##\n# @stop:\n##\n{ 'command': 'cont' }", 2, 3, "before the definition of 'cont'");
