@@ -85,6 +85,11 @@ impl Clock {
         }
     }
 
+    /// Whether the clock moves by itself.
+    pub fn is_running(&self) -> bool {
+        matches!(*self.source.lock(), Source::Running { .. })
+    }
+
     /// Lets the clock follow the host's from here on.
     pub fn start(&self) {
         let mut source = self.source.lock();
