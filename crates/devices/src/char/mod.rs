@@ -1,5 +1,6 @@
 //! Character devices: serial ports and debug consoles.
 
+pub mod debugcon;
 pub mod uart;
 
 /// Where a character device's output goes. Called without any lock of the device.

@@ -12,6 +12,8 @@ pub const BARS: usize = 6;
 
 const COMMAND: usize = 0x04;
 const STATUS: usize = 0x06;
+/// Status register: the function wants its interrupt pin asserted (§6.2.3).
+const INTERRUPT: u8 = 1 << 3;
 const BAR_0: usize = 0x10;
 const CAPABILITIES: usize = 0x34;
 const INTERRUPT_LINE: usize = 0x3c;
@@ -231,6 +233,19 @@ impl ConfigSpace {
         self.bars.get(index).copied().flatten()
     }
 
+    /// Says in the status register whether the function wants its pin asserted: the level that the pin has then, which
+    /// is released while the command register disables it (§6.2.2).
+    pub fn set_interrupt(&mut self, wanted: bool) -> bool {
+        let status = &mut self.bytes[STATUS];
+        *status = if wanted { *status | INTERRUPT } else { *status & !INTERRUPT };
+        self.interrupt()
+    }
+
+    /// The level of the interrupt pin; to be driven after each configuration write.
+    pub fn interrupt(&self) -> bool {
+        self.bytes[STATUS] & INTERRUPT != 0 && !self.command().interrupt_disable()
+    }
+
     /// Where a window is decoded: nowhere while its space is off, or while the register holds all ones to be sized.
     pub fn window(&self, index: usize) -> Option<u64> {
         let bar = self.bar(index)?;
@@ -266,7 +281,8 @@ impl ConfigSpace {
         let invalid = || LoadError::invalid("ConfigSpace", "not of this function");
         let bytes: [u8; SIZE] = bytes.try_into().map_err(|_| invalid())?;
         // What the device itself changes stands in bits that the guest can at least clear.
-        let fixed = |i: usize| !(self.writable[i] | self.clearable[i]);
+        let own = |i: usize| if i == STATUS { INTERRUPT } else { 0 };
+        let fixed = |i: usize| !(self.writable[i] | self.clearable[i] | own(i));
         if (0..SIZE).any(|i| (bytes[i] ^ self.bytes[i]) & fixed(i) != 0) {
             return Err(invalid());
         }
@@ -330,6 +346,28 @@ mod tests {
         );
         space.write(0x14, Width::Dword, u32::MAX);
         assert_eq!(space.window(1), None);
+    }
+
+    #[test]
+    fn the_pin_follows_the_wish_unless_it_is_disabled() {
+        let mut space = space();
+        assert!(space.set_interrupt(true));
+        space.write(4, Width::Word, 0x400);
+        assert!(!space.interrupt());
+        assert_eq!(space.read(6, Width::Byte), 8);
+        let saved = space.save();
+        assert!(!space.set_interrupt(false));
+        space.restore(&saved).unwrap();
+        space.write(4, Width::Word, 0);
+        assert!(space.interrupt());
+    }
+
+    #[test]
+    fn errors_are_cleared_by_ones_alone() {
+        let mut space = space();
+        space.set(7, &[0xa2]);
+        space.write(6, Width::Word, 0x8fff);
+        assert_eq!(space.read(6, Width::Word), 0x2200);
     }
 
     #[test]

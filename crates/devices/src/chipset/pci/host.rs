@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bitfield_struct::bitfield;
 use parking_lot::Mutex;
 use rhea_core::{Device, LoadError, SaveState, Width};
 
@@ -14,6 +15,28 @@ pub use state::HostBridgeV1;
 
 /// Programmable attribute map registers 0 to 6 (§3.2.18).
 const PAM: u8 = 0x59;
+
+/// System management RAM control (§3.2.21).
+const SMRAM: u8 = 0x72;
+
+/// System management RAM control.
+#[bitfield(u8)]
+#[derive(PartialEq, Eq)]
+pub struct Smram {
+    /// Which segment holds it: 2 is 0xa0000.
+    #[bits(3)]
+    pub c_base_seg: u8,
+    /// System management RAM exists.
+    pub g_smrame: bool,
+    /// Nothing of this changes any more until reset.
+    pub d_lck: bool,
+    /// Data accesses go to the bus, also in system management mode.
+    pub d_cls: bool,
+    /// Shown also outside of system management mode.
+    pub d_open: bool,
+    #[bits(1)]
+    __: u8,
+}
 
 /// What the processor's accesses to a segment of the BIOS area reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +74,10 @@ impl Northbridge {
         // PMC configuration, deturbo counter, DRAM control and timing, attribute maps, DRAM row boundaries, hole.
         config.make_writable(0x50, &[0xff; 4]);
         config.make_writable(0x55, &[0xff; 0x14]);
-        config.make_writable(0x70, &[0xff, 0xff, 0x7f]);
+        config.make_writable(0x70, &[0xff, 0xff, 0x78]);
         config.make_writable(0x90, &[0xff; 4]);
         // SMRAM: compatible space at 0xa0000, closed.
-        config.set(0x72, &[0x02]);
+        config.set(SMRAM.into(), &[Smram::new().with_c_base_seg(2).into()]);
         Self { config }
     }
 
@@ -64,11 +87,25 @@ impl Northbridge {
             // PAM0 has the BIOS area in its upper half; the others have two segments of 16 KiB each.
             let (register, half, base, length) = match index {
                 0 => (PAM, 1, 0xf_0000, 0x1_0000),
-                _ => (PAM + (index as u8 + 1) / 2, (index - 1) & 1, 0xc_0000 + (index as u64 - 1) * 0x4000, 0x4000),
+                _ => (PAM + (index as u8).div_ceil(2), (index - 1) & 1, 0xc_0000 + (index as u64 - 1) * 0x4000, 0x4000),
             };
             let attribute = self.config.byte(register) >> (4 * half);
             Segment { base, length, read_ram: attribute & 1 != 0, write_ram: attribute & 2 != 0 }
         })
+    }
+
+    /// The system management RAM control register.
+    pub fn smram(&self) -> Smram {
+        self.config.byte(SMRAM).into()
+    }
+
+    fn write(&mut self, offset: u8, width: Width, value: u32) {
+        let before = self.smram();
+        self.config.write(offset, width, value);
+        let written = self.smram();
+        // Locking closes it.
+        let after = if before.d_lck() { before } else { written.with_d_open(written.d_open() && !written.d_lck()) };
+        self.config.set(SMRAM.into(), &[after.into()]);
     }
 }
 
@@ -139,7 +176,7 @@ impl PciFunction for HostBridge {
     }
 
     fn write_config(&self, offset: u8, width: Width, value: u32) {
-        self.with(|chip| chip.config.write(offset, width, value));
+        self.with(|chip| chip.write(offset, width, value));
     }
 }
 
@@ -186,6 +223,19 @@ mod tests {
         assert_eq!(*heard.lock(), [vec![bios], vec![bios, c0, c4], vec![bios, c0, c4, ec], vec![]]);
         assert_eq!(*bridge.chip.lock(), Northbridge::new());
         assert_eq!(bridge.read_config(0, Width::Dword), 0x1237_8086);
+    }
+
+    #[test]
+    fn a_locked_smram_is_closed_and_stays_until_reset() {
+        let bridge = HostBridge::new();
+        bridge.write_config(0x72, Width::Byte, 0x4a);
+        assert!(bridge.chip.lock().smram().d_open());
+        bridge.write_config(0x72, Width::Byte, 0x5a);
+        assert_eq!(bridge.read_config(0x72, Width::Byte), 0x1a);
+        bridge.write_config(0x70, Width::Dword, 0x0040_0000);
+        assert_eq!(bridge.read_config(0x72, Width::Byte), 0x1a);
+        bridge.reset();
+        assert_eq!(bridge.read_config(0x72, Width::Byte), 0x02);
     }
 
     #[test]

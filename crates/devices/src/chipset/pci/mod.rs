@@ -4,6 +4,7 @@
 
 mod config;
 mod host;
+mod interrupt;
 mod isa_bridge;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -11,18 +12,21 @@ use std::{collections::BTreeMap, sync::Arc};
 use bitfield_struct::bitfield;
 use parking_lot::{Mutex, RwLock};
 use rhea_core::{
-    AddressSpace, Device, InterruptLine, InterruptSink, PortIo, PortSpace, Width,
+    AddressSpace, Device, InterruptLine, InterruptSink, LoadError, PortIo, PortSpace, SaveState, Width,
     memory::{RegionId, Target},
 };
 
 pub use config::{BARS, Bar, BarKind, Command, ConfigSpace, Identity, SIZE};
-pub use host::{HostBridge, HostBridgeV1, Northbridge};
+pub use host::{HostBridge, HostBridgeV1, Northbridge, Segment, Smram};
 pub use isa_bridge::{IsaBridge, IsaBridgeV1, Piix3};
 
-use super::wires::SharedWire;
+pub use state::MechanismV1;
+
+use crate::Saveable;
+use interrupt::PirqRouter;
 
 /// A function on the bus. It has its own lock; accesses come from any processor.
-pub trait PciFunction: Send + Sync {
+pub trait PciFunction: Device {
     /// A configuration read.
     fn read_config(&self, offset: u8, width: Width) -> u32;
 
@@ -68,24 +72,36 @@ pub struct ConfigAddress {
 /// What the guest may write of it.
 const ADDRESS_WRITABLE: u32 = 0x80ff_fffc;
 
+/// Configuration mechanism 1 alone: the address register.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mechanism {
+    address: u32,
+}
+
+mod state {
+    use super::{ADDRESS_WRITABLE, Mechanism};
+
+    saved_state!(Mechanism => MechanismV1 { address: u32 } if |s| s.address & !ADDRESS_WRITABLE == 0);
+}
+
 /// Bus 0, with its configuration ports.
 pub struct PciBus {
     functions: RwLock<BTreeMap<SlotFunction, Arc<dyn PciFunction>>>,
-    address: Mutex<u32>,
-    wires: [Arc<SharedWire>; 4],
+    mechanism: Mutex<Mechanism>,
+    router: Arc<PirqRouter>,
 }
 
 impl PciBus {
     /// An empty bus whose four interrupt wires drive pins 0 to 3 (PIRQA# to PIRQD#) of `router`.
     pub fn new(router: &Arc<dyn InterruptSink>) -> Arc<Self> {
-        let wire = |pin| SharedWire::new(vec![InterruptLine::new(Arc::clone(router), pin)]);
-        let (functions, address) = (RwLock::default(), Mutex::default());
-        Arc::new(Self { functions, address, wires: [wire(0), wire(1), wire(2), wire(3)] })
+        let (functions, mechanism) = (RwLock::default(), Mutex::default());
+        Arc::new(Self { functions, mechanism, router: PirqRouter::new(router) })
     }
 
-    /// Puts the ports 0xcf8 to 0xcff into `ports`.
+    /// Puts the ports 0xcf8 and 0xcfc to 0xcff into `ports`. Narrow accesses to the three ports between are others'.
     pub fn map(self: &Arc<Self>, ports: &PortSpace) {
-        ports.map(0xcf8, 8, Arc::clone(self) as Arc<dyn PortIo>);
+        ports.map(0xcf8, 1, Arc::new(AddressPort(Arc::clone(self))));
+        ports.map(0xcfc, 4, Arc::new(DataPort(Arc::clone(self))));
     }
 
     /// Puts a function on the bus.
@@ -119,14 +135,14 @@ impl PciBus {
         self.functions.read().iter().map(|(at, function)| (*at, Arc::clone(function))).collect()
     }
 
-    /// A wire for pin `pin` (0 for INTA#) of `slot`. Slots take the four wires in turn; slot 1, that of the ISA bridge,
-    /// has INTA# on PIRQA#.
-    pub fn interrupt(&self, slot: u8, pin: u8) -> InterruptLine {
-        self.wires[usize::from(slot.wrapping_add(pin).wrapping_add(3) & 3)].driver()
+    /// The wire for the function at `at` to drive its pin `pin` (0 for INTA#). Slots take the four wires in turn; slot 1,
+    /// that of the ISA bridge, has INTA# on PIRQA#.
+    pub fn interrupt(&self, at: SlotFunction, pin: u8) -> InterruptLine {
+        self.router.line(at, pin)
     }
 
     fn selected(&self) -> Option<(Arc<dyn PciFunction>, u8)> {
-        let address = ConfigAddress::from(*self.address.lock());
+        let address = ConfigAddress::from(self.mechanism.lock().address);
         if !address.enabled() || address.bus() != 0 {
             return None;
         }
@@ -135,53 +151,41 @@ impl PciBus {
     }
 }
 
-/// Which of the two registers a port is in, and the byte within.
-enum Port {
-    Address(u16),
-    Data(u8),
-}
-
-impl Port {
-    const fn at(offset: u16) -> Self {
-        if offset & 4 == 0 { Self::Address(offset & 3) } else { Self::Data(offset as u8 & 3) }
-    }
-}
-
-impl PortIo for PciBus {
-    fn read(&self, offset: u16, width: Width) -> u32 {
-        match (Port::at(offset), width) {
-            (Port::Address(0), Width::Dword) => *self.address.lock(),
-            // §3.2.2.3.2: only dwords reach CONFIG_ADDRESS.
-            (Port::Address(_), _) => u32::MAX,
-            (Port::Data(byte), _) => match self.selected() {
-                Some((function, register)) if usize::from(byte) + width.bytes() <= 4 => {
-                    function.read_config(register | byte, width)
-                }
-                Some((function, register)) => {
-                    // What hangs over the end of CONFIG_DATA reads as ones.
-                    let bytes = 4 - u32::from(byte);
-                    let inside = function.read_config(register, Width::Dword) >> (8 * u32::from(byte));
-                    if bytes == 4 { inside } else { inside | u32::MAX << (8 * bytes) }
-                }
-                None => u32::MAX,
-            },
+impl Device for PciBus {
+    /// Resets the functions too.
+    fn reset(&self) {
+        *self.mechanism.lock() = Mechanism::default();
+        for (_, function) in self.functions() {
+            function.reset();
         }
     }
+}
 
-    fn write(&self, offset: u16, width: Width, value: u32) {
-        match (Port::at(offset), width) {
-            (Port::Address(0), Width::Dword) => *self.address.lock() = value & ADDRESS_WRITABLE,
-            (Port::Address(_), _) => {}
-            (Port::Data(byte), _) => {
-                let Some((function, register)) = self.selected() else { return };
-                if usize::from(byte) + width.bytes() <= 4 {
-                    function.write_config(register | byte, width, value);
-                } else {
-                    for (at, value) in (byte..4).zip(value.to_le_bytes()) {
-                        function.write_config(register | at, Width::Byte, value.into());
-                    }
-                }
-            }
+impl Saveable for PciBus {
+    type Chip = Mechanism;
+
+    fn save(&self) -> MechanismV1 {
+        self.mechanism.lock().save()
+    }
+
+    fn restore(&self, state: MechanismV1) -> Result<(), LoadError> {
+        *self.mechanism.lock() = Mechanism::load(state)?;
+        Ok(())
+    }
+}
+
+/// CONFIG_ADDRESS in the port space.
+struct AddressPort(Arc<PciBus>);
+
+/// §3.2.2.3.2: only dwords reach CONFIG_ADDRESS.
+impl PortIo for AddressPort {
+    fn read(&self, _: u16, width: Width) -> u32 {
+        if width == Width::Dword { self.0.mechanism.lock().address } else { u32::MAX }
+    }
+
+    fn write(&self, _: u16, width: Width, value: u32) {
+        if width == Width::Dword {
+            self.0.mechanism.lock().address = value & ADDRESS_WRITABLE;
         }
     }
 
@@ -190,9 +194,39 @@ impl PortIo for PciBus {
     }
 }
 
-impl Device for PciBus {
-    fn reset(&self) {
-        *self.address.lock() = 0;
+/// CONFIG_DATA in the port space.
+struct DataPort(Arc<PciBus>);
+
+impl PortIo for DataPort {
+    fn read(&self, offset: u16, width: Width) -> u32 {
+        let byte = offset as u8 & 3;
+        match self.0.selected() {
+            Some((function, register)) if usize::from(byte) + width.bytes() <= 4 => {
+                function.read_config(register | byte, width)
+            }
+            Some((function, register)) => {
+                // What hangs over the end of CONFIG_DATA reads as ones.
+                let beyond = u32::MAX.checked_shl(8 * (4 - u32::from(byte))).unwrap_or(0);
+                function.read_config(register, Width::Dword) >> (8 * byte) | beyond
+            }
+            None => u32::MAX,
+        }
+    }
+
+    fn write(&self, offset: u16, width: Width, value: u32) {
+        let byte = offset as u8 & 3;
+        let Some((function, register)) = self.0.selected() else { return };
+        if usize::from(byte) + width.bytes() <= 4 {
+            function.write_config(register | byte, width, value);
+        } else {
+            for (at, value) in (byte..4).zip(value.to_le_bytes()) {
+                function.write_config(register | at, Width::Byte, value.into());
+            }
+        }
+    }
+
+    fn widest(&self) -> Width {
+        Width::Dword
     }
 }
 
@@ -300,6 +334,14 @@ mod tests {
         windows: Windows,
     }
 
+    impl Device for Card {
+        fn reset(&self) {
+            let mut config = self.config.lock();
+            config.write(4, Width::Word, 0);
+            self.windows.update(&config);
+        }
+    }
+
     impl PciFunction for Card {
         fn read_config(&self, offset: u8, width: Width) -> u32 {
             self.config.lock().read(offset, width)
@@ -363,12 +405,17 @@ mod tests {
         let Bench { ports, bus, .. } = bench();
         select(&ports, 3, 0);
         ports.write(0xcf9, Width::Byte, 0xff);
-        assert_eq!(*bus.address.lock(), 0x8000_1800);
+        assert_eq!(ports.read(0xcf8, Width::Dword), 0x8000_1800);
+        let state = bus.save();
+        bus.reset();
+        assert_eq!(ports.read(0xcf8, Width::Dword), 0);
+        bus.restore(state).unwrap();
+        assert_eq!(ports.read(0xcfc, Width::Word), 0x1234);
     }
 
     #[test]
     fn windows_follow_their_registers() {
-        let Bench { memory, ports, .. } = bench();
+        let Bench { memory, ports, bus, .. } = bench();
         let config = |register, value| {
             select(&ports, 3, register);
             ports.write(0xcfc, Width::Dword, value);
@@ -384,7 +431,7 @@ mod tests {
         assert_eq!((ports.read(0xc005, Width::Byte), ports.read(0xd005, Width::Byte)), (0xff, 0x45));
         assert_eq!(memory.read_value(0xfe00_0001, Width::Byte), 0);
         assert_eq!(memory.read_value(0xfd00_0001, Width::Byte), 0x81);
-        config(4, 0);
+        bus.reset();
         assert_eq!(ports.read(0xd005, Width::Byte), 0xff);
         assert!(memory.view().ranges().is_empty());
     }
@@ -392,15 +439,20 @@ mod tests {
     #[test]
     fn slots_take_the_four_wires_in_turn_and_share_them() {
         let Bench { bus, levels, .. } = bench();
-        let lines = [bus.interrupt(1, 0), bus.interrupt(2, 0), bus.interrupt(1, 1), bus.interrupt(3, 3)];
+        let line = |slot, function, pin| bus.interrupt(SlotFunction { slot, function }, pin);
+        for (slot, pin, wire) in [(1, 0, 0), (1, 3, 3), (2, 0, 1), (4, 1, 0), (31, 2, 0), (0, 0, 3)] {
+            line(slot, 5, pin).raise();
+            assert_eq!(*levels.0.lock(), 1 << wire, "slot {slot} pin {pin}");
+            line(slot, 5, pin).lower();
+        }
+        let lines = [line(3, 0, 0), line(3, 1, 0), line(7, 0, 0)];
         lines.iter().for_each(InterruptLine::raise);
-        assert_eq!(*levels.0.lock(), 0b0011 | 0b0010);
-        lines[1].lower();
-        assert_eq!(*levels.0.lock(), 0b0011);
+        lines.iter().for_each(InterruptLine::raise);
+        lines[0].lower();
         lines[2].lower();
-        assert_eq!(*levels.0.lock(), 0b0011);
-        lines[3].lower();
-        assert_eq!(*levels.0.lock(), 0b0001);
+        assert_eq!(*levels.0.lock(), 1 << 2);
+        lines[1].lower();
+        assert_eq!(*levels.0.lock(), 0);
     }
 
     #[test]
