@@ -6,6 +6,7 @@
 #[macro_use]
 mod saved;
 
+pub mod acpi;
 pub mod char;
 pub mod chipset;
 pub mod misc;
