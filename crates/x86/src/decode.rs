@@ -201,36 +201,8 @@ extern "C" fn undefined(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
 type Select = fn(&Instruction, &Form, &mut Op) -> Option<Handler>;
 
 /// Families of instructions, in the order in which they are asked.
-#[allow(clippy::wildcard_imports, reason = "a family that has no instructions yet falls back")]
-mod families {
-    mod fallback {
-        pub(super) fn select(
-            _: &super::super::Instruction,
-            _: &super::super::Form,
-            _: &mut super::super::Op,
-        ) -> Option<super::super::Handler> {
-            None
-        }
-    }
-    macro_rules! family {
-        ($name:ident) => {
-            pub(super) fn $name() -> super::Select {
-                #[allow(unused_imports)]
-                use fallback::*;
-                {
-                    #[allow(unused_imports)]
-                    use crate::$name::*;
-                    select
-                }
-            }
-        };
-    }
-    family!(integer);
-    family!(system);
-    family!(protection);
-    family!(simd);
-    family!(x87);
-}
+const FAMILIES: [Select; 5] =
+    [crate::integer::select, crate::system::select, crate::protection::select, crate::simd::select, crate::x87::select];
 
 /// The operation of an instruction in `mode`. `flags_live` says whether anything reads the flags that it writes.
 pub fn decode(instruction: &Instruction, mode: Mode, flags_live: bool) -> Op {
@@ -241,7 +213,7 @@ pub fn decode(instruction: &Instruction, mode: Mode, flags_live: bool) -> Op {
     if instruction.is_invalid() {
         return op;
     }
-    for family in [families::integer(), families::system(), families::protection(), families::simd(), families::x87()] {
+    for family in FAMILIES {
         if let Some(handler) = family(instruction, &form, &mut op) {
             op.handler = handler;
             flatten(&mut op, mode);

@@ -185,6 +185,8 @@ impl CpuState {
             for set in &mut self.tlb {
                 set.remove_where(|entry| (entry.tag ^ linear) >> size == 0);
             }
+            self.engine.code_translations_changed();
+            self.renew_contexts(true);
         }
         for set in &mut self.tlb {
             set.remove(linear);

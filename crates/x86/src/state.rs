@@ -385,6 +385,59 @@ impl Requests {
 }
 
 impl CpuState {
+    /// A processor with everything zero; [`reset`](Self::reset) gives it its state after power-on.
+    pub(crate) fn new(
+        cpuid: crate::system::cpuid::CpuidTable,
+        memory: Arc<AddressSpace>,
+        bus: Arc<dyn SystemBus>,
+        requests: Arc<Requests>,
+    ) -> Self {
+        let view = Arc::clone(&memory.view());
+        Self {
+            gpr: [0; 32],
+            rip: 0,
+            rflags: Rflags::FIXED.bits(),
+            cpl: 0,
+            interrupt_shadow: false,
+            nmi_blocked: false,
+            mode: 0,
+            segments: [Segment::default(); 8],
+            cr0: 0,
+            cr2: 0,
+            cr3: 0,
+            cr4: 0,
+            efer: 0,
+            ldtr: Segment::default(),
+            tr: Segment::default(),
+            gdtr: TableRegister::default(),
+            idtr: TableRegister::default(),
+            dr: [0; 8],
+            xmm: [0; 16],
+            mxcsr: 0x1f80,
+            x87: X87 {
+                registers: [0; 8],
+                control: 0x37f,
+                status: 0,
+                top: 0,
+                valid: 0,
+                last_opcode: 0,
+                last_instruction: 0,
+                last_data: 0,
+                last_cs: 0,
+                last_ds: 0,
+            },
+            msr: Msrs::default(),
+            exception: Exception::INVALID_OPCODE,
+            tlb: [TlbSet::new(), TlbSet::new()],
+            cpuid,
+            engine: crate::engine::EngineState::default(),
+            view,
+            memory,
+            bus,
+            requests,
+        }
+    }
+
     /// The 64-bit value of register `number`.
     #[inline(always)]
     pub fn register(&self, number: u8) -> u64 {

@@ -1,5 +1,7 @@
 //! The engine: finds, decodes and runs blocks of instructions.
 
+mod block;
+mod cache;
 mod contexts;
 mod epoch;
 pub mod mode;

@@ -17,7 +17,10 @@ use rhea_core::{
     memory::{AddressSpace, Ram, Target},
 };
 
-use super::run::{Exit, Vcpu, VcpuConfig};
+use super::{
+    CodeEpoch,
+    run::{Exit, Vcpu, VcpuConfig},
+};
 use crate::{
     bus::SystemBus,
     state::{CpuState, Cr0, Cr4, Efer, Requests, Segment, TableRegister, reg, seg},
@@ -186,6 +189,7 @@ impl Machine {
             memory: Arc::clone(&memory),
             cpuid: CpuidTable::default(),
             requests: Arc::new(Requests::default()),
+            code_epoch: Arc::new(CodeEpoch::default()),
             bootstrap: true,
         });
         vcpu.stop_at_exceptions(true);

@@ -172,7 +172,8 @@ fn locked_sums_of_two_threads_do_not_get_lost() {
         memory: std::sync::Arc::clone(&first.memory),
         cpuid: CpuidTable::default(),
         requests: std::sync::Arc::default(),
-        bootstrap: false,
+        code_epoch: std::sync::Arc::default(),
+        bootstrap: true,
     });
     let (from, to) = (first.cpu(), vcpu.state_mut());
     (to.gpr, to.rip, to.rflags, to.segments) = (from.gpr, from.rip, from.rflags, from.segments);
