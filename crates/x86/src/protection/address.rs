@@ -169,3 +169,120 @@ impl CpuState {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_canonical;
+    use crate::{
+        access::Access,
+        engine::testing::{DATA, Stop, run_to_exception},
+        protection::fixture::Fixture,
+        state::{Cr0, Rflags, Segment, seg},
+        trap::Exception,
+    };
+
+    fn linear(segment: Segment, number: u8, offset: u64, size: u64, access: Access) -> Result<u64, Exception> {
+        let mut fixture = Fixture::new(&[], 32);
+        fixture.cpu().segments[usize::from(number)] = segment;
+        let mut address = 0;
+        let result = fixture.cpu().linear_at(number, offset, size, access).map(|linear| address = linear);
+        fixture.outcome(result).map(|()| address)
+    }
+
+    const GP: Result<u64, Exception> = Err(Exception::general_protection(0));
+
+    #[test]
+    fn limits_are_inclusive() {
+        let segment = Segment { base: 0x1_0000, limit: 0xfff, attributes: 0x4093, selector: 8 };
+        assert_eq!(linear(segment, seg::DS, 0xffc, 4, Access::Write), Ok(0x1_0ffc));
+        assert_eq!(linear(segment, seg::DS, 0xffd, 4, Access::Read), GP);
+        assert_eq!(linear(segment, seg::SS, 0xffd, 4, Access::Read), Err(Exception::stack(0)));
+        assert_eq!(linear(segment, seg::DS, 0xffff_ffff, 2, Access::Read), GP);
+    }
+
+    /// SDM vol. 3 § 5.3.
+    #[test]
+    fn expand_down_segments_begin_above_their_limit() {
+        let segment = Segment { base: 0, limit: 0xfff, attributes: 0x4097, selector: 8 };
+        assert_eq!(linear(segment, seg::DS, 0xfff, 1, Access::Read), GP);
+        assert_eq!(linear(segment, seg::DS, 0x1000, 4, Access::Read), Ok(0x1000));
+        assert_eq!(linear(segment, seg::DS, 0xffff_fffc, 4, Access::Read), Ok(0xffff_fffc));
+        assert_eq!(linear(segment, seg::DS, 0xffff_fffd, 4, Access::Read), GP);
+        let small = Segment { attributes: 0x0097, ..segment };
+        assert_eq!(linear(small, seg::DS, 0xfffe, 2, Access::Read), Ok(0xfffe));
+        assert_eq!(linear(small, seg::DS, 0x1_0000, 2, Access::Read), GP);
+    }
+
+    #[test]
+    fn types_decide_what_may_be_done() {
+        for (attributes, read, write) in [
+            (0xc093, true, true),
+            (0xc091, true, false),
+            (0xc09b, true, false),
+            (0xc099, false, false),
+            (0xc013, false, false),
+            (0, false, false),
+        ] {
+            let segment = Segment { base: 0, limit: u32::MAX, attributes, selector: 8 };
+            assert_eq!(linear(segment, seg::DS, 0, 4, Access::Read).is_ok(), read, "{attributes:#x}");
+            assert_eq!(linear(segment, seg::DS, 0, 4, Access::Write).is_ok(), write, "{attributes:#x}");
+        }
+    }
+
+    #[test]
+    fn addresses_wrap_at_4_gib_outside_64_bit_code() {
+        let segment = Segment { base: 0xffff_f000, limit: u32::MAX, attributes: 0xc093, selector: 8 };
+        assert_eq!(linear(segment, seg::DS, 0x2000, 4, Access::Read), Ok(0x1000));
+    }
+
+    #[test]
+    fn only_fs_and_gs_have_a_base_in_64_bit_code() {
+        let mut fixture = Fixture::new(&[], 64);
+        for number in [seg::ES, seg::CS, seg::SS, seg::DS, seg::FS, seg::GS] {
+            fixture.cpu().segments[usize::from(number)].base = 0xffff_8000_0000_0000;
+            fixture.cpu().segments[usize::from(number)].limit = 0;
+            let expected = if number < seg::FS { 0x10 } else { 0xffff_8000_0000_0010 };
+            assert_eq!(fixture.cpu().linear_at(number, 0x10, 8, Access::Write), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn alignment_is_checked_in_user_code_that_asks_for_it() {
+        let mut fixture = Fixture::new(&[], 32);
+        fixture.cpu().cr0 |= Cr0::AM.bits();
+        fixture.cpu().rflags |= Rflags::AC.bits();
+        assert_eq!(fixture.cpu().linear_at(seg::DS, DATA + 1, 4, Access::Read), Ok(DATA + 1));
+        fixture.enter_user();
+        let result = fixture.cpu().linear_at(seg::DS, DATA + 2, 4, Access::Read).map(drop);
+        assert_eq!(fixture.outcome(result), Err(Exception::ALIGNMENT_CHECK));
+        assert_eq!(fixture.cpu().linear_at(seg::DS, DATA + 2, 2, Access::Read), Ok(DATA + 2));
+        fixture.cpu().rflags &= !Rflags::AC.bits();
+        assert_eq!(fixture.cpu().linear_at(seg::DS, DATA + 1, 4, Access::Read), Ok(DATA + 1));
+    }
+
+    #[test]
+    fn code_is_not_written_through_cs() {
+        // mov cs:[0x4000], al
+        let (_, exception) = run_to_exception(&[0x2e, 0xa2, 0, 0x40, 0, 0], 32, |_| {});
+        assert_eq!(exception, Exception::general_protection(0));
+    }
+
+    #[test]
+    fn real_mode_operands_do_not_wrap_inside_their_segment() {
+        // mov ax, [0xffff]
+        let mut fixture = Fixture::new(&[0xa1, 0xff, 0xff], 16);
+        assert_eq!(fixture.run(), Stop::Exception(Exception::general_protection(0)));
+    }
+
+    #[test]
+    fn canonical_addresses_are_sign_extended() {
+        for (linear, canonical) in [
+            (0x7fff_ffff_ffff, true),
+            (0x8000_0000_0000, false),
+            (0xffff_8000_0000_0000, true),
+            (0xffff_7fff_ffff_ffff, false),
+        ] {
+            assert_eq!(is_canonical(linear), canonical, "{linear:#x}");
+        }
+    }
+}

@@ -56,3 +56,41 @@ impl CpuState {
         self.cpl = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use crate::{
+        engine::testing::{CODE, GDT},
+        state::{reg, seg},
+    };
+
+    #[test]
+    fn kernels_start_in_flat_32_bit_code_without_paging() {
+        let mut fixture = Fixture::new(&[], 16);
+        fixture.cpu().reset();
+        fixture.cpu().start_protected(CODE as u32, 0x1234, GDT, 0x1f);
+        let cpu = fixture.cpu();
+        assert_eq!((cpu.rip, cpu.register(reg::RBX), cpu.mode().code_bits()), (CODE, 0x1234, 32));
+        assert_eq!((cpu.segments[usize::from(seg::CS)].limit, cpu.cr0 & 0x8000_0001), (u32::MAX, 1));
+        assert_eq!(
+            cpu.translate(0x1234, crate::access::Access::Write, crate::access::Privilege::Supervisor),
+            Ok(0x1234)
+        );
+    }
+
+    #[test]
+    fn kernels_start_in_64_bit_code_with_paging() {
+        let mut fixture = Fixture::new(&[], 64);
+        let cr3 = fixture.cpu().cr3;
+        fixture.cpu().reset();
+        fixture.cpu().start_long(CODE, 0x1234, cr3, GDT, 0x1f);
+        let cpu = fixture.cpu();
+        assert_eq!((cpu.rip, cpu.register(reg::RSI), cpu.mode().code_bits()), (CODE, 0x1234, 64));
+        assert_eq!(cpu.read::<u8>(CODE), Ok(0xf4));
+        assert_eq!(
+            (cpu.segments[usize::from(seg::CS)].selector, cpu.segments[usize::from(seg::DS)].selector),
+            (0x10, 0x18)
+        );
+    }
+}

@@ -5,6 +5,8 @@ pub mod boot;
 pub mod delivery;
 pub(crate) mod descriptors;
 pub mod far;
+#[cfg(test)]
+mod fixture;
 pub mod iret;
 pub mod reset;
 pub mod segments;

@@ -76,3 +76,54 @@ impl CpuState {
         self.flush_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Fixture;
+    use crate::{
+        state::{Cr0, Efer, reg, seg},
+        system::cpuid::Leaf,
+    };
+
+    #[test]
+    fn power_on_leads_to_the_reset_vector() {
+        let mut fixture = Fixture::new(&[], 64);
+        fixture.cpu().cpuid.set(1, 0, Leaf { eax: 0x0008_06f2, ..Leaf::default() });
+        fixture.cpu().msr.star = 1;
+        fixture.cpu().reset();
+        let cpu = fixture.cpu();
+        let cs = cpu.segments[usize::from(seg::CS)];
+        assert_eq!((cs.base + cpu.rip, cs.selector, cs.limit), (0xffff_fff0, 0xf000, 0xffff));
+        assert_eq!((cpu.cr0, cpu.rflags, cpu.efer, cpu.cr4), (0x6000_0010, 2, 0, 0));
+        assert_eq!((cpu.register(reg::RDX), cpu.register(reg::RAX)), (0x0008_06f2, 0));
+        assert_eq!((cpu.mxcsr, cpu.x87.control, cpu.msr.pat, cpu.msr.star), (0x1f80, 0x40, 0x0007_0406_0007_0406, 0));
+        assert_eq!((cpu.dr[6], cpu.dr[7]), (0xffff_0ff0, 0x400));
+        assert_eq!(cpu.mode().code_bits(), 16);
+        assert!(!cpu.in_64_bit_code());
+    }
+
+    #[test]
+    fn init_keeps_caches_floating_point_and_memory_types() {
+        let mut fixture = Fixture::new(&[], 64);
+        let cpu = fixture.cpu();
+        cpu.cr0 |= Cr0::NW.bits();
+        cpu.xmm[3] = 7;
+        cpu.x87.control = 0x37f;
+        cpu.msr.mtrr_def_type = 0xc06;
+        cpu.msr.pat = 5;
+        cpu.msr.tsc_offset = 9;
+        cpu.init();
+        assert_eq!(cpu.cr0, (Cr0::NW | Cr0::ET).bits());
+        assert_eq!((cpu.xmm[3], cpu.x87.control, cpu.msr.mtrr_def_type, cpu.msr.pat), (7, 0x37f, 0xc06, 5));
+        assert_eq!((cpu.msr.tsc_offset, cpu.efer & Efer::LMA.bits(), cpu.rip), (9, 0, 0xfff0));
+    }
+
+    #[test]
+    fn a_start_up_ipi_begins_at_its_page() {
+        let mut fixture = Fixture::new(&[], 16);
+        fixture.cpu().init();
+        fixture.cpu().startup(0x9a);
+        let cs = fixture.cpu().segments[usize::from(seg::CS)];
+        assert_eq!((cs.selector, cs.base, fixture.cpu().rip), (0x9a00, 0x9_a000, 0));
+    }
+}

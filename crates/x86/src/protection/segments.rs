@@ -477,3 +477,310 @@ pub(super) fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Opt
     };
     Some(handler)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{FREE_SELECTOR, Fixture, LDT, TSS_SELECTOR, descriptor};
+    use crate::{
+        engine::testing::{DATA, STACK, Stop},
+        state::{Rflags, reg, seg},
+        trap::Exception,
+    };
+
+    const RAX: usize = reg::RAX as usize;
+
+    /// Loads `segment` with a selector of requested privilege `rpl` for a descriptor of these attributes, at `cpl`.
+    fn load(segment: u8, attributes: u16, rpl: u16, cpl: u8) -> Result<(), Exception> {
+        let mut fixture = Fixture::new(&[], 32);
+        if cpl == 3 {
+            fixture.enter_user();
+        } else {
+            fixture.cpu().cpl = cpl;
+        }
+        fixture.set_descriptor(FREE_SELECTOR, descriptor(0x1234, 0x5678, attributes));
+        let before = fixture.cpu().segments;
+        let result = fixture.cpu().load_segment(segment, FREE_SELECTOR | rpl);
+        let result = fixture.outcome(result);
+        if result.is_err() {
+            assert_eq!(fixture.cpu().segments, before);
+        } else {
+            let loaded = fixture.cpu().segments[usize::from(segment)];
+            assert_eq!((loaded.base, loaded.limit, loaded.selector), (0x1234, 0x5678, FREE_SELECTOR | rpl));
+            assert_eq!(loaded.attributes, attributes | 1);
+            assert_eq!(fixture.read_u64(0x1000 + u64::from(FREE_SELECTOR)) >> 40 & 1, 1, "accessed bit");
+        }
+        result
+    }
+
+    const GP: Result<(), Exception> = Err(Exception::general_protection(FREE_SELECTOR as u32));
+    const NP: Result<(), Exception> = Err(Exception::not_present(FREE_SELECTOR as u32));
+    const SS: Result<(), Exception> = Err(Exception::stack(FREE_SELECTOR as u32));
+
+    /// SDM vol. 2 MOV: type, then privilege, then presence.
+    #[test]
+    fn data_segments_are_checked_for_type_privilege_and_presence() {
+        for (attributes, rpl, cpl, expected) in [
+            (0x4092, 0, 0, Ok(())),
+            (0x4090, 0, 0, Ok(())),
+            (0x409a, 0, 0, Ok(())),
+            (0x4098, 0, 0, GP),
+            (0x4082, 0, 0, GP),
+            (0x4089, 0, 0, GP),
+            (0x4012, 0, 0, NP),
+            (0x4092, 3, 0, GP),
+            (0x4092, 0, 3, GP),
+            (0x40f2, 3, 3, Ok(())),
+            (0x40f2, 0, 3, Ok(())),
+            (0x40b2, 1, 1, Ok(())),
+            (0x40b2, 2, 1, GP),
+            // Conforming readable code may be read from everywhere.
+            (0x409e, 3, 3, Ok(())),
+            (0x409c, 3, 3, GP),
+            (0x4072, 3, 3, NP),
+        ] {
+            for segment in [seg::ES, seg::DS, seg::FS, seg::GS] {
+                assert_eq!(load(segment, attributes, rpl, cpl), expected, "{attributes:#x} rpl {rpl} cpl {cpl}");
+            }
+        }
+    }
+
+    #[test]
+    fn stack_segments_must_be_writable_and_of_just_this_privilege() {
+        for (attributes, rpl, cpl, expected) in [
+            (0x4092, 0, 0, Ok(())),
+            (0x4096, 0, 0, Ok(())),
+            (0x4090, 0, 0, GP),
+            (0x409a, 0, 0, GP),
+            (0x4092, 1, 0, GP),
+            (0x40b2, 0, 0, GP),
+            (0x4012, 0, 0, SS),
+            (0x40f2, 3, 3, Ok(())),
+            (0x40f2, 0, 3, GP),
+        ] {
+            assert_eq!(load(seg::SS, attributes, rpl, cpl), expected, "{attributes:#x} rpl {rpl} cpl {cpl}");
+        }
+    }
+
+    #[test]
+    fn null_selectors_empty_data_segments_but_not_the_stack() {
+        let mut fixture = Fixture::new(&[], 32);
+        let result = fixture.cpu().load_segment(seg::DS, 3);
+        assert_eq!(fixture.outcome(result), Ok(()));
+        assert_eq!(fixture.selector(seg::DS), 3);
+        let result = fixture.cpu().load_segment(seg::SS, 0);
+        assert_eq!(fixture.outcome(result), Err(Exception::general_protection(0)));
+    }
+
+    #[test]
+    fn access_through_a_null_selector_faults() {
+        // mov ds, ax; mov al, [0]
+        let mut fixture = Fixture::new(&[0x8e, 0xd8, 0xa0, 0, 0, 0, 0], 32);
+        fixture.cpu().gpr[RAX] = 0;
+        assert_eq!(fixture.run(), Stop::Exception(Exception::general_protection(0)));
+    }
+
+    #[test]
+    fn inner_64_bit_code_may_have_a_null_stack_segment_of_its_own_privilege() {
+        let mut fixture = Fixture::new(&[], 64);
+        let result = fixture.cpu().load_segment(seg::SS, 0);
+        assert_eq!(fixture.outcome(result), Ok(()));
+        let result = fixture.cpu().load_segment(seg::SS, 3);
+        assert_eq!(fixture.outcome(result), Err(Exception::general_protection(0)));
+    }
+
+    #[test]
+    fn selectors_beyond_a_table_name_themselves() {
+        let mut fixture = Fixture::new(&[], 32);
+        let result = fixture.cpu().load_segment(seg::ES, 0x1003);
+        assert_eq!(fixture.outcome(result), Err(Exception::general_protection(0x1000)));
+        let result = fixture.cpu().load_segment(seg::ES, 0x84);
+        assert_eq!(fixture.outcome(result), Err(Exception::general_protection(0x84)));
+        fixture.cpu().ldtr.attributes = 0;
+        let result = fixture.cpu().load_segment(seg::ES, 0x0c);
+        assert_eq!(fixture.outcome(result), Err(Exception::general_protection(0x0c)));
+    }
+
+    #[test]
+    fn local_descriptors_are_read_from_the_local_table() {
+        let mut fixture = Fixture::new(&[], 32);
+        fixture.set_descriptor(0x0c, descriptor(0x7654_3210, 0xfffff, 0xc092));
+        let result = fixture.cpu().load_segment(seg::ES, 0x0c);
+        assert_eq!(fixture.outcome(result), Ok(()));
+        let es = fixture.cpu().segments[usize::from(seg::ES)];
+        assert_eq!((es.base, es.limit), (0x7654_3210, u32::MAX));
+        assert_eq!(fixture.machine.read::<1>(LDT + 8 + 5), [0x93]);
+    }
+
+    #[test]
+    fn real_mode_loads_paragraphs_and_keeps_the_limit() {
+        // mov ds, ax; mov bl, [0x10000 with a 32-bit address]
+        let mut fixture = Fixture::new(&[0x8e, 0xd8, 0x67, 0x8a, 0x1d, 0, 0, 1, 0], 16);
+        fixture.cpu().segments[usize::from(seg::DS)].limit = u32::MAX;
+        fixture.cpu().gpr[RAX] = 0x1234;
+        fixture.write(0x2_2340, &[0x77]);
+        assert_eq!(fixture.run(), Stop::Halted);
+        assert_eq!(fixture.cpu().register(reg::RBX), 0x77);
+        assert_eq!(fixture.cpu().segments[usize::from(seg::DS)].base, 0x1_2340);
+    }
+
+    #[test]
+    fn moves_to_the_stack_segment_hold_interrupts_off() {
+        let mut fixture = Fixture::new(&[], 32);
+        fixture.cpu().gpr[RAX] = 0x10;
+        // mov ss, ax
+        assert_eq!(fixture.execute(&[0x8e, 0xd0]), Ok(()));
+        assert!(fixture.cpu().interrupt_shadow);
+    }
+
+    #[test]
+    fn segment_registers_are_stored_as_16_bits_in_memory_and_zero_extended_in_registers() {
+        // mov [esi], ds; mov eax, ds; mov cx, ds; push ds; pop es
+        let mut fixture = Fixture::new(&[0x8c, 0x1e, 0x8c, 0xd8, 0x66, 0x8c, 0xd9, 0x1e, 0x07], 32);
+        fixture.write(DATA, &[0xff; 4]);
+        fixture.cpu().gpr[RAX] = u64::MAX;
+        fixture.cpu().gpr[usize::from(reg::RCX)] = 0x1234_5678;
+        fixture.cpu().segments[usize::from(seg::ES)].selector = 0;
+        assert_eq!(fixture.run(), Stop::Halted);
+        assert_eq!(fixture.read_u32(DATA), 0xffff_0010);
+        assert_eq!(fixture.cpu().register(reg::RAX), 0x10);
+        assert_eq!(fixture.cpu().register(reg::RCX), 0x1234_0010);
+        assert_eq!(fixture.selector(seg::ES), 0x10);
+        assert_eq!(fixture.rsp(), STACK);
+    }
+
+    #[test]
+    fn pop_of_a_bad_selector_leaves_the_stack_alone() {
+        // push 0x98; pop es
+        let mut fixture = Fixture::new(&[0x68, 0x80, 0, 0, 0, 0x07], 32);
+        fixture.set_descriptor(0x80, 0);
+        assert_eq!(fixture.run(), Stop::Exception(Exception::general_protection(0x80)));
+        assert_eq!(fixture.rsp(), STACK - 4);
+    }
+
+    #[test]
+    fn far_pointers_load_a_register_and_a_segment() {
+        // les ebx, [esi]; lfs rdx, [rsi]
+        for (code, bits) in [(&[0xc4, 0x1e][..], 32), (&[0x48, 0x0f, 0xb4, 0x1e], 64)] {
+            let mut fixture = Fixture::new(code, bits);
+            let offset = 0x1122_3344_5566_7788_u64;
+            fixture.write(DATA, &offset.to_le_bytes());
+            let size = u64::from(bits / 8);
+            fixture.write(DATA + size, &0x10_u16.to_le_bytes());
+            fixture.cpu().segments[usize::from(seg::ES)].selector = 0;
+            fixture.cpu().segments[usize::from(seg::FS)].selector = 0;
+            assert_eq!(fixture.run(), Stop::Halted);
+            let expected = if bits == 32 { offset & 0xffff_ffff } else { offset };
+            assert_eq!(fixture.cpu().register(reg::RBX), expected);
+            assert_eq!(fixture.selector(if bits == 32 { seg::ES } else { seg::FS }), 0x10);
+        }
+    }
+
+    #[test]
+    fn the_task_register_marks_its_descriptor_busy() {
+        // ltr ax
+        let mut fixture = Fixture::new(&[0x0f, 0x00, 0xd8], 32);
+        fixture.set_descriptor(FREE_SELECTOR, descriptor(0x1234, 0x67, 0x89));
+        fixture.cpu().gpr[RAX] = u64::from(FREE_SELECTOR);
+        assert_eq!(fixture.run(), Stop::Halted);
+        assert_eq!((fixture.cpu().tr.base, fixture.cpu().tr.attributes), (0x1234, 0x8b));
+        assert_eq!(fixture.read_u64(0x1000 + u64::from(FREE_SELECTOR)), descriptor(0x1234, 0x67, 0x8b));
+        // It is busy now.
+        fixture.cpu().rip = crate::engine::testing::CODE;
+        assert_eq!(fixture.run(), Stop::Exception(Exception::general_protection(FREE_SELECTOR.into())));
+    }
+
+    #[test]
+    fn system_descriptors_of_long_mode_have_64_bit_bases() {
+        // lldt ax
+        let mut fixture = Fixture::new(&[0x0f, 0x00, 0xd0], 64);
+        fixture.cpu().gpr[RAX] = u64::from(FREE_SELECTOR);
+        fixture.set_descriptor(FREE_SELECTOR, descriptor(0x8765_4321, 0x1f, 0x82));
+        fixture.set_descriptor(FREE_SELECTOR + 8, 0xffff_8000);
+        assert_eq!(fixture.run(), Stop::Halted);
+        assert_eq!(fixture.cpu().ldtr.base, 0xffff_8000_8765_4321);
+        // A base that is not canonical.
+        fixture.set_descriptor(FREE_SELECTOR + 8, 0x8000);
+        fixture.cpu().rip = crate::engine::testing::CODE;
+        assert_eq!(fixture.run(), Stop::Exception(Exception::general_protection(FREE_SELECTOR.into())));
+    }
+
+    #[test]
+    fn system_registers_are_loaded_with_checks() {
+        for (code, attributes, selector, expected) in [
+            (0xd0, 0x82, FREE_SELECTOR | 4, Exception::general_protection(u32::from(FREE_SELECTOR | 4))),
+            (0xd0, 0x92, FREE_SELECTOR, Exception::general_protection(FREE_SELECTOR.into())),
+            (0xd0, 0x02, FREE_SELECTOR, Exception::not_present(FREE_SELECTOR.into())),
+            (0xd8, 0x89, 0, Exception::general_protection(0)),
+            (0xd8, 0x09, FREE_SELECTOR, Exception::not_present(FREE_SELECTOR.into())),
+            (0xd8, 0x82, FREE_SELECTOR, Exception::general_protection(FREE_SELECTOR.into())),
+        ] {
+            let mut fixture = Fixture::new(&[0x0f, 0x00, code], 32);
+            fixture.set_descriptor(FREE_SELECTOR, descriptor(0, 0xff, attributes));
+            fixture.cpu().gpr[RAX] = u64::from(selector);
+            assert_eq!(fixture.run(), Stop::Exception(expected), "{code:#x} {attributes:#x} {selector:#x}");
+        }
+        let mut fixture = Fixture::new(&[0x0f, 0x00, 0xd8], 32);
+        fixture.enter_user();
+        fixture.cpu().gpr[RAX] = u64::from(TSS_SELECTOR);
+        assert_eq!(fixture.run(), Stop::Exception(Exception::general_protection(0)));
+    }
+
+    #[test]
+    fn questions_about_selectors_are_answered_in_the_zero_flag() {
+        const LAR: &[u8] = &[0x0f, 0x02, 0xd8];
+        const LSL: &[u8] = &[0x0f, 0x03, 0xd8];
+        const VERR: &[u8] = &[0x0f, 0x00, 0xe0];
+        const VERW: &[u8] = &[0x0f, 0x00, 0xe8];
+        for (code, attributes, user, expected) in [
+            (LAR, 0x4092, false, Some(0x0041_9200)),
+            (LAR, 0x4092, true, None),
+            (LAR, 0x409c, true, Some(0x0041_9c00)),
+            (LAR, 0x0081, false, Some(0x0001_8100)),
+            (LAR, 0x0086, false, None),
+            (LSL, 0x4092, false, Some(0x1_2345)),
+            (LSL, 0xc092, false, Some(0x1234_5fff)),
+            (LSL, 0x0084, false, None),
+            (LSL, 0x0082, false, Some(0x1_2345)),
+            (VERR, 0x4092, false, Some(0)),
+            (VERR, 0x4098, false, None),
+            (VERR, 0x4082, false, None),
+            (VERW, 0x4092, false, Some(0)),
+            (VERW, 0x4090, false, None),
+            (VERW, 0x409a, false, None),
+            (VERW, 0x40f2, true, Some(0)),
+        ] {
+            let mut fixture = Fixture::new(code, 32);
+            fixture.set_descriptor(FREE_SELECTOR, descriptor(0, 0x1_2345, attributes));
+            if user {
+                fixture.enter_user();
+            }
+            fixture.cpu().gpr[RAX] = u64::from(FREE_SELECTOR);
+            fixture.run();
+            let zero = fixture.cpu().flags().contains(Rflags::ZF);
+            assert_eq!(zero, expected.is_some(), "{code:x?} {attributes:#x} {user}");
+            assert_eq!(fixture.cpu().register(reg::RBX), expected.unwrap_or(0), "{code:x?} {attributes:#x} {user}");
+        }
+    }
+
+    #[test]
+    fn real_mode_has_no_selectors_to_ask_about() {
+        for code in [[0x0f, 0x02, 0xd8], [0x0f, 0x00, 0xe0], [0x0f, 0x00, 0xd8], [0x0f, 0x00, 0xc0]] {
+            let mut fixture = Fixture::new(&code, 16);
+            assert_eq!(fixture.run(), Stop::Exception(Exception::INVALID_OPCODE), "{code:x?}");
+        }
+    }
+
+    #[test]
+    fn arpl_raises_the_requested_privilege_level() {
+        // arpl bx, ax
+        let mut fixture = Fixture::new(&[0x63, 0xc3], 32);
+        fixture.cpu().gpr[RAX] = 3;
+        fixture.cpu().gpr[usize::from(reg::RBX)] = 0x1234_0011;
+        assert_eq!(fixture.run(), Stop::Halted);
+        assert_eq!(fixture.cpu().register(reg::RBX), 0x1234_0013);
+        assert!(fixture.cpu().flags().contains(Rflags::ZF));
+        fixture.cpu().rip = crate::engine::testing::CODE;
+        assert_eq!(fixture.run(), Stop::Halted);
+        assert!(!fixture.cpu().flags().contains(Rflags::ZF));
+    }
+}

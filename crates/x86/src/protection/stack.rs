@@ -226,3 +226,46 @@ impl Stack {
 fn privilege_of(cpl: u8) -> Privilege {
     if cpl == 3 { Privilege::User } else { Privilege::Supervisor }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        engine::testing::STACK,
+        protection::fixture::Fixture,
+        state::{reg, seg},
+        trap::Exception,
+    };
+
+    const RSP: usize = reg::RSP as usize;
+
+    #[test]
+    fn a_16_bit_stack_wraps_at_64_kib_and_keeps_the_upper_half() {
+        let mut fixture = Fixture::new(&[], 32);
+        fixture.cpu().segments[usize::from(seg::SS)].attributes = 0x0093;
+        fixture.cpu().gpr[RSP] = 0x1234_0000;
+        assert_eq!(fixture.cpu().push(0xabcd_u16), Ok(()));
+        assert_eq!(fixture.cpu().gpr[RSP], 0x1234_fffe);
+        assert_eq!(fixture.read_u16(0xfffe), 0xabcd);
+        assert_eq!(fixture.cpu().pop(), Ok(0xabcd_u16));
+        assert_eq!(fixture.cpu().gpr[RSP], 0x1234_0000);
+    }
+
+    #[test]
+    fn a_push_that_faults_leaves_the_stack_pointer() {
+        let mut fixture = Fixture::new(&[], 32);
+        fixture.cpu().segments[usize::from(seg::SS)].limit = 0xfff;
+        let result = fixture.cpu().push(1_u32);
+        assert_eq!(fixture.outcome(result), Err(Exception::stack(0)));
+        assert_eq!(fixture.rsp(), STACK);
+    }
+
+    #[test]
+    fn a_non_canonical_stack_raises_a_stack_fault() {
+        let mut fixture = Fixture::new(&[], 64);
+        fixture.cpu().gpr[RSP] = 0x8000_0000_0004;
+        let result = fixture.cpu().push(1_u64);
+        // Half of it would lie in the hole.
+        assert_eq!(fixture.outcome(result), Err(Exception::stack(0)));
+        assert_eq!(fixture.rsp(), 0x8000_0000_0004);
+    }
+}

@@ -325,3 +325,209 @@ impl CpuState {
         self.idtr = TableRegister { base: 0, limit: 0xffff };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{
+        FREE_SELECTOR, Fixture, HANDLER, INNER_STACK, LDT, OTHER_TSS, TSS, TSS_SELECTOR, descriptor, gate,
+    };
+    use crate::{
+        engine::testing::{CODE, STACK},
+        state::{Cr0, Rflags, reg, seg},
+        trap::Exception,
+    };
+
+    const GATE: u16 = FREE_SELECTOR + 0x20;
+    const JMP: u8 = 0xea;
+    const CALL: u8 = 0x9a;
+    const IF: u64 = Rflags::IF.bits();
+    const NT: u64 = Rflags::NT.bits();
+
+    /// A machine with a second task at [`HANDLER`], user code's size and rights.
+    fn fixture() -> Fixture {
+        let fixture = Fixture::new(&[], 32);
+        fixture.set_descriptor(FREE_SELECTOR, descriptor(OTHER_TSS, 0x67, 0x89));
+        fixture.set_descriptor(0x208, descriptor(LDT, 0x7f, 0x82));
+        let fields = [
+            (32, HANDLER),
+            (36, 2 | IF),
+            (40, 0xa0),
+            (44, 0xa1),
+            (48, 0xa2),
+            (52, 0xa3),
+            (56, 0x6000),
+            (60, 0xa5),
+            (64, 0xa6),
+            (68, 0xa7),
+            (72, 0x3b),
+            (76, 0x33),
+            (80, 0x3b),
+            (84, 0x3b),
+            (88, 0),
+            (92, 0),
+            (96, 0x208),
+            (100, 0),
+        ];
+        for (offset, value) in fields {
+            set(&fixture, offset, value);
+        }
+        fixture
+    }
+
+    fn set(fixture: &Fixture, offset: u64, value: u64) {
+        fixture.write(OTHER_TSS + offset, &(value as u32).to_le_bytes());
+    }
+
+    fn direct(opcode: u8, selector: u16) -> [u8; 7] {
+        let [low, high] = selector.to_le_bytes();
+        [opcode, 0, 0, 0, 0, low, high]
+    }
+
+    fn access_byte(fixture: &Fixture, selector: u16) -> u8 {
+        let [byte] = fixture.machine.read(0x1000 + u64::from(selector) + 5);
+        byte
+    }
+
+    #[test]
+    fn a_jump_saves_one_task_and_loads_the_other() {
+        let mut fixture = fixture();
+        fixture.cpu().gpr[usize::from(reg::RBX)] = 0x1234_5678;
+        fixture.cpu().dr[7] = 0x4ff;
+        assert_eq!(fixture.execute(&direct(JMP, FREE_SELECTOR)), Ok(()));
+        // Saved.
+        assert_eq!((fixture.read_u32(TSS + 32), fixture.read_u32(TSS + 36)), (CODE as u32 + 7, 2));
+        assert_eq!((fixture.read_u32(TSS + 52), fixture.read_u32(TSS + 56)), (0x1234_5678, STACK as u32));
+        assert_eq!((fixture.read_u16(TSS + 76), fixture.read_u16(TSS + 80)), (8, 0x10));
+        // Loaded.
+        assert_eq!((fixture.cpu().rip, fixture.cpu().rflags, fixture.cpu().cpl), (HANDLER, 2 | IF, 3));
+        assert_eq!(fixture.cpu().gpr[..8], [0xa0, 0xa1, 0xa2, 0xa3, 0x6000, 0xa5, 0xa6, 0xa7]);
+        let selectors = [seg::ES, seg::CS, seg::SS, seg::DS, seg::FS, seg::GS].map(|segment| fixture.selector(segment));
+        assert_eq!(selectors, [0x3b, 0x33, 0x3b, 0x3b, 0, 0]);
+        assert_eq!((fixture.cpu().ldtr.selector, fixture.cpu().ldtr.base), (0x208, LDT));
+        assert_eq!((fixture.cpu().tr.selector, fixture.cpu().tr.base), (FREE_SELECTOR, OTHER_TSS));
+        assert!(fixture.cpu().cr0_has(Cr0::TS));
+        assert_eq!(fixture.cpu().dr[7], 0x4aa);
+        // Busy bits moved.
+        assert_eq!((access_byte(&fixture, TSS_SELECTOR), access_byte(&fixture, FREE_SELECTOR)), (0x89, 0x8b));
+    }
+
+    #[test]
+    fn a_call_nests_and_iret_comes_back() {
+        let mut fixture = fixture();
+        assert_eq!(fixture.execute(&direct(CALL, FREE_SELECTOR)), Ok(()));
+        assert_eq!(fixture.cpu().rflags, 2 | IF | NT);
+        assert_eq!(fixture.read_u16(OTHER_TSS), TSS_SELECTOR);
+        assert_eq!((access_byte(&fixture, TSS_SELECTOR), access_byte(&fixture, FREE_SELECTOR)), (0x8b, 0x8b));
+        assert_eq!(fixture.execute(&[0xcf]), Ok(()));
+        assert_eq!((fixture.cpu().rip, fixture.cpu().cpl, fixture.rsp()), (CODE + 7, 0, STACK));
+        assert_eq!((access_byte(&fixture, TSS_SELECTOR), access_byte(&fixture, FREE_SELECTOR)), (0x8b, 0x89));
+        assert_eq!(fixture.read_u32(OTHER_TSS + 36), (2 | IF) as u32);
+    }
+
+    #[test]
+    fn task_gates_lend_their_own_privilege() {
+        let mut fixture = fixture();
+        fixture.set_descriptor(GATE, gate(FREE_SELECTOR, 0, 0xe5, 0));
+        fixture.enter_user();
+        assert_eq!(
+            fixture.execute(&direct(CALL, FREE_SELECTOR | 3)),
+            Err(Exception::general_protection(FREE_SELECTOR.into()))
+        );
+        assert_eq!(fixture.execute(&direct(CALL, GATE | 3)), Ok(()));
+        assert_eq!(fixture.cpu().tr.selector, FREE_SELECTOR);
+    }
+
+    #[test]
+    fn tasks_of_16_bits_have_their_own_layout() {
+        let mut fixture = fixture();
+        fixture.set_descriptor(FREE_SELECTOR, descriptor(OTHER_TSS, 0x2b, 0x81));
+        let words = [0x9000_u16, 2, 0xa0, 0xa1, 0xa2, 0xa3, 0x6000, 0xa5, 0xa6, 0xa7, 0x3b, 0x33, 0x3b, 0x3b, 0];
+        for (i, word) in words.iter().enumerate() {
+            fixture.write(OTHER_TSS + 14 + 2 * i as u64, &word.to_le_bytes());
+        }
+        assert_eq!(fixture.execute(&direct(CALL, FREE_SELECTOR)), Ok(()));
+        assert_eq!((fixture.cpu().rip, fixture.rsp(), fixture.cpu().rflags), (HANDLER, 0x6000, 2 | NT));
+        fixture.cpu().gpr[usize::from(reg::RDI)] = 0xfeed;
+        assert_eq!(fixture.execute(&[0xcf]), Ok(()));
+        assert_eq!(fixture.read_u16(OTHER_TSS + 32), 0xfeed);
+        assert_eq!(fixture.cpu().rip, CODE + 7);
+    }
+
+    #[test]
+    fn a_task_may_be_a_virtual_8086_one() {
+        let mut fixture = fixture();
+        set(&fixture, 36, Rflags::VM.bits() | 2);
+        set(&fixture, 76, 0x2000);
+        assert_eq!(fixture.execute(&direct(JMP, FREE_SELECTOR)), Ok(()));
+        assert_eq!(fixture.cpu().segments[usize::from(seg::CS)].base, 0x2_0000);
+        assert_eq!(fixture.cpu().cpl, 3);
+    }
+
+    #[test]
+    fn what_is_wrong_before_the_switch_belongs_to_the_old_task() {
+        for (raw, expected) in [
+            (descriptor(OTHER_TSS, 0x66, 0x89), Exception::invalid_tss(FREE_SELECTOR.into())),
+            (descriptor(OTHER_TSS, 0x67, 0x8b), Exception::general_protection(FREE_SELECTOR.into())),
+            (descriptor(OTHER_TSS, 0x67, 0x09), Exception::not_present(FREE_SELECTOR.into())),
+        ] {
+            let mut fixture = fixture();
+            fixture.set_descriptor(FREE_SELECTOR, raw);
+            assert_eq!(fixture.execute(&direct(JMP, FREE_SELECTOR)), Err(expected), "{raw:#x}");
+            assert_eq!((fixture.cpu().tr.selector, fixture.rsp()), (TSS_SELECTOR, STACK));
+        }
+    }
+
+    /// SDM vol. 3 table 8-1: what is found wrong later is delivered in the new task.
+    #[test]
+    fn what_is_wrong_after_the_switch_is_raised_in_the_new_task() {
+        const TS: u8 = 10;
+        for (offset, value, vector, code) in [
+            (96, 0x0c, TS, 0x0c),
+            (96, 0x10, TS, 0x10),
+            (76, 0x3b, TS, 0x38),
+            (80, 0, TS, 0),
+            (80, 0x38, TS, 0x38),
+            (80, 0x10, TS, 0x10),
+            (72, 0x13, TS, 0x10),
+            (92, 0x1008, TS, 0x1008),
+        ] {
+            let mut fixture = fixture();
+            fixture.set_gate(TS, gate(8, HANDLER + 0x100, 0x8e, 0));
+            // The new task's stack for its own exceptions.
+            set(&fixture, 4, INNER_STACK);
+            set(&fixture, 8, 0x10);
+            set(&fixture, offset, value);
+            assert_eq!(fixture.execute(&direct(JMP, FREE_SELECTOR)), Ok(()));
+            assert_eq!(fixture.cpu().tr.selector, FREE_SELECTOR);
+            if fixture.cpu().rip == HANDLER + 0x100 {
+                let [pushed_code, rip] = fixture.stack(4);
+                assert_eq!((vector, pushed_code, rip), (TS, code, HANDLER), "{offset} {value:#x}");
+            } else {
+                panic!("{offset} {value:#x}: at {:#x}", fixture.cpu().rip);
+            }
+        }
+    }
+
+    #[test]
+    fn the_trap_bit_raises_a_debug_exception_in_the_new_task() {
+        let mut fixture = fixture();
+        fixture.set_gate(1, gate(8, HANDLER + 0x100, 0x8e, 0));
+        set(&fixture, 4, INNER_STACK);
+        set(&fixture, 8, 0x10);
+        set(&fixture, 100, 1);
+        assert_eq!(fixture.execute(&direct(JMP, FREE_SELECTOR)), Ok(()));
+        assert_eq!(fixture.cpu().rip, HANDLER + 0x100);
+        assert_eq!(fixture.stack(4), [HANDLER, 0x33, 2 | IF]);
+        assert_eq!(fixture.cpu().dr[6] & 0x8000, 0x8000);
+    }
+
+    #[test]
+    fn long_mode_has_no_task_switches() {
+        let mut fixture = Fixture::new(&[], 64);
+        fixture.set_descriptor(FREE_SELECTOR, descriptor(OTHER_TSS, 0x67, 0x89));
+        fixture.write(0x4000, &0_u32.to_le_bytes());
+        fixture.write(0x4004, &FREE_SELECTOR.to_le_bytes());
+        // jmp far [rsi]
+        assert_eq!(fixture.execute(&[0xff, 0x2e]), Err(Exception::general_protection(FREE_SELECTOR.into())));
+    }
+}
