@@ -20,7 +20,7 @@ impl CpuState {
         self.rflags = Rflags::FIXED.bits();
         self.gpr[usize::from(reg::RBX)] = u64::from(start_info);
         self.rip = u64::from(entry);
-        self.drop_translations();
+        self.flush_all();
         self.update_mode();
     }
 
@@ -38,7 +38,7 @@ impl CpuState {
         self.rflags = Rflags::FIXED.bits();
         self.gpr[usize::from(reg::RSI)] = boot_parameters;
         self.rip = entry;
-        self.drop_translations();
+        self.flush_all();
         self.update_mode();
     }
 

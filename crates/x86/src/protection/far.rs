@@ -356,7 +356,7 @@ mod tests {
                 assert_eq!(fixture.rsp(), STACK - pushed);
                 if expected.is_ok() {
                     // CS has the privilege level of the code, not of the selector.
-                    assert_eq!(fixture.selector(seg::CS), FREE_SELECTOR | u16::from(user) * 3);
+                    assert_eq!(fixture.selector(seg::CS), FREE_SELECTOR + u16::from(user) * 3);
                 }
             }
         }

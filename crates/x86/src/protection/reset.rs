@@ -58,7 +58,7 @@ impl CpuState {
         self.dr = [0; 8];
         self.dr[6] = 0xffff_0ff0;
         self.dr[7] = 0x400;
-        self.drop_translations();
+        self.flush_all();
         self.update_mode();
     }
 
@@ -69,11 +69,6 @@ impl CpuState {
         cs.base = u64::from(vector) << 12;
         self.rip = 0;
         self.update_mode();
-    }
-
-    /// Forgets every translation.
-    pub(crate) fn drop_translations(&mut self) {
-        self.flush_all();
     }
 }
 

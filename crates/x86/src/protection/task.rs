@@ -210,10 +210,6 @@ impl CpuState {
         self.tr = entry.descriptor.segment(selector);
         self.tr.attributes |= u16::from(kind::BUSY);
         self.cr0 |= Cr0::TS.bits();
-        if let Some(cr3) = image.cr3 {
-            self.cr3 = cr3;
-            self.drop_translations();
-        }
         // The new task's local breakpoints are its own (SDM vol. 3 § 17.2.4).
         self.dr[7] &= !0x155;
 
@@ -255,6 +251,7 @@ impl CpuState {
     ) -> Result<(), Trap> {
         let fault: Fault = Exception::invalid_tss;
         self.rip = image.ip;
+        let directory_pointers = image.cr3.map_or(Ok(()), |cr3| self.load_cr3(cr3));
         let valid = Rflags::ARITHMETIC.bits()
             | (Rflags::TF | Rflags::IF | Rflags::DF | Rflags::IOPL | Rflags::NT | Rflags::RF | Rflags::VM).bits()
             | (Rflags::AC | Rflags::VIF | Rflags::VIP | Rflags::ID).bits();
@@ -267,6 +264,7 @@ impl CpuState {
         let virtual_8086 = self.virtual_8086();
         let [_, cs, ss, ..] = image.segments;
         self.cpl = if virtual_8086 { 3 } else { rpl(cs) };
+        directory_pointers?;
 
         self.ldtr = self.local_table(image.ldt, fault, fault)?;
         if virtual_8086 {
