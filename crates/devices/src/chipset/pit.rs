@@ -134,7 +134,7 @@ impl Pit {
     /// A read of port 0x61.
     pub fn read_control(&self, now: Instant) -> u8 {
         SystemControl::from(self.control)
-            .with_refresh(now.as_nanos() / REFRESH & 1 != 0)
+            .with_refresh((now.as_nanos() / REFRESH) & 1 != 0)
             .with_output_2(self.output(2, now))
             .into()
     }

@@ -176,7 +176,7 @@ impl Counter {
         };
         let value = value.rem_euclid(self.modulus()) as u16;
         if self.bcd {
-            value % 10 | value / 10 % 10 << 4 | value / 100 % 10 << 8 | value / 1000 % 10 << 12
+            (0..4).fold(0, |bcd, digit| bcd | (value / 10_u16.pow(digit) % 10) << (4 * digit))
         } else {
             value
         }

@@ -171,10 +171,10 @@ impl Apic {
     pub fn set_base(&mut self, value: u64) -> Result<(), GeneralProtection> {
         let (old, new) = (self.base(), ApicBase::from(value));
         let reserved = value & 0xfff0_0000_0000_02ff != 0;
-        let forbidden = match (old.enabled(), old.x2apic(), new.enabled(), new.x2apic()) {
-            (_, _, false, true) | (false, _, true, true) | (true, true, true, false) => true,
-            _ => false,
-        };
+        let forbidden = matches!(
+            (old.enabled(), old.x2apic(), new.enabled(), new.x2apic()),
+            (_, _, false, true) | (false, _, true, true) | (true, true, true, false)
+        );
         if reserved || forbidden {
             return Err(GeneralProtection);
         }
@@ -593,11 +593,10 @@ impl Apic {
                 self.errors = 0;
             }
             Register::LocalVector(entry) => self.store_local(entry, value, now),
+            Register::InitialCount if self.timer_mode() == 2 => {}
             Register::InitialCount => {
-                if self.timer_mode() != 2 {
-                    self.initial_count = value;
-                    self.restart(value, now);
-                }
+                self.initial_count = value;
+                self.restart(value, now);
             }
             Register::DivideConfiguration => {
                 let count = self.current_count(now);
