@@ -42,6 +42,17 @@ impl CpuState {
         self.update_mode();
     }
 
+    /// Lets a processor that was reset go on in real mode at `address`, below 1 MiB, as firmware enters a waking vector
+    /// (ACPI 5.0 § 16.3.3.4): the segment is the address's paragraph.
+    pub fn start_real(&mut self, address: u32) {
+        let code = &mut self.segments[usize::from(seg::CS)];
+        code.selector = (address >> 4) as u16;
+        code.base = u64::from(address & 0xf_fff0);
+        self.rip = u64::from(address & 0xf);
+        self.drop_translations();
+        self.update_mode();
+    }
+
     /// Gives every segment register base 0 and no limit; code has `size` set in its attributes.
     fn flatten_segments(&mut self, size: u16) {
         let data = Segment {
