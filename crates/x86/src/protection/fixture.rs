@@ -133,6 +133,12 @@ impl Fixture {
 
     /// Executes one instruction, as if it were at [`CODE`]; RIP moves on unless the instruction has set it.
     pub(super) fn execute(&mut self, code: &[u8]) -> Result<(), Exception> {
+        let result = self.try_execute(code);
+        self.outcome(result)
+    }
+
+    /// As [`execute`](Self::execute), for an instruction that may shut the processor down.
+    pub(super) fn try_execute(&mut self, code: &[u8]) -> Result<(), Trap> {
         let cpu = self.cpu();
         cpu.update_mode();
         cpu.rip = CODE;
@@ -146,7 +152,7 @@ impl Fixture {
                 Ok(())
             }
             Err(Trap::JUMP) => Ok(()),
-            result => self.outcome(result),
+            result => result,
         }
     }
 

@@ -685,8 +685,7 @@ mod tests {
         assert_eq!((fixture.cpu().tr.base, fixture.cpu().tr.attributes), (0x1234, 0x8b));
         assert_eq!(fixture.read_u64(0x1000 + u64::from(FREE_SELECTOR)), descriptor(0x1234, 0x67, 0x8b));
         // It is busy now.
-        fixture.cpu().rip = crate::engine::testing::CODE;
-        assert_eq!(fixture.run(), Stop::Exception(Exception::general_protection(FREE_SELECTOR.into())));
+        assert_eq!(fixture.execute(&[0x0f, 0x00, 0xd8]), Err(Exception::general_protection(FREE_SELECTOR.into())));
     }
 
     #[test]
@@ -700,8 +699,7 @@ mod tests {
         assert_eq!(fixture.cpu().ldtr.base, 0xffff_8000_8765_4321);
         // A base that is not canonical.
         fixture.set_descriptor(FREE_SELECTOR + 8, 0x8000);
-        fixture.cpu().rip = crate::engine::testing::CODE;
-        assert_eq!(fixture.run(), Stop::Exception(Exception::general_protection(FREE_SELECTOR.into())));
+        assert_eq!(fixture.execute(&[0x0f, 0x00, 0xd0]), Err(Exception::general_protection(FREE_SELECTOR.into())));
     }
 
     #[test]
@@ -779,8 +777,7 @@ mod tests {
         assert_eq!(fixture.run(), Stop::Halted);
         assert_eq!(fixture.cpu().register(reg::RBX), 0x1234_0013);
         assert!(fixture.cpu().flags().contains(Rflags::ZF));
-        fixture.cpu().rip = crate::engine::testing::CODE;
-        assert_eq!(fixture.run(), Stop::Halted);
+        assert_eq!(fixture.execute(&[0x63, 0xc3]), Ok(()));
         assert!(!fixture.cpu().flags().contains(Rflags::ZF));
     }
 }
