@@ -49,7 +49,7 @@ impl CpuState {
         code.selector = (address >> 4) as u16;
         code.base = u64::from(address & 0xf_fff0);
         self.rip = u64::from(address & 0xf);
-        self.drop_translations();
+        self.flush_all();
         self.update_mode();
     }
 
