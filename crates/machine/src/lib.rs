@@ -1,1 +1,15 @@
 //! Boards, firmware tables, direct kernel boot, virtual processor threads and run state.
+
+mod acpi;
+pub mod board;
+pub mod boot;
+pub mod config;
+mod inbox;
+mod machine;
+mod processors;
+mod save;
+
+pub use config::{BoardKind, Config, ConfigError, MAX_PROCESSORS, Software, Topology};
+pub use inbox::GuestRequest;
+pub use machine::{EventSink, Machine, MachineError};
+pub use processors::{Place, Processor, Processors};

@@ -1,0 +1,110 @@
+//! ACPI tables: how the operating system learns what the machine is made of. ACPI specification 5.0, chapter 5.
+
+mod dsdt;
+mod fixed;
+mod interrupts;
+
+use acpi_tables::{Aml, facs::FACS, rsdp::Rsdp, xsdt::XSDT};
+
+pub use fixed::{HPET_ADDRESS, SCI, ports};
+pub use interrupts::IO_APIC_ADDRESS;
+
+const OEM_ID: [u8; 6] = *b"RHEA  ";
+const OEM_TABLE_ID: [u8; 8] = *b"RHEAPC  ";
+const OEM_REVISION: u32 = 1;
+
+/// What the tables describe.
+#[derive(Clone, Debug)]
+pub struct Platform {
+    /// APIC ids of the processors that are there.
+    pub processors: Vec<u8>,
+    /// First address of the PCI memory window below 4 GiB.
+    pub pci_window: u32,
+}
+
+/// The tables, ready to be copied into guest memory.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// The root pointer, for an address between 0xe0000 and 0xfffff on a 16-byte boundary (§ 5.2.5.1).
+    pub root_pointer: Vec<u8>,
+    /// The FACS, for the address that was given: the operating system writes its waking vector here.
+    pub facs: Vec<u8>,
+    /// Everything else, for the address that was given.
+    pub tables: Vec<u8>,
+}
+
+/// Builds the tables for a FACS at `facs_address` and all others from `tables_address` on, both below 4 GiB.
+pub fn build(platform: &Platform, facs_address: u32, tables_address: u32) -> Tables {
+    let mut placed = Placed { base: tables_address, bytes: Vec::new() };
+    let dsdt = placed.put(&dsdt::dsdt(platform));
+    let fadt = placed.put(&fixed::fadt(facs_address, dsdt));
+    let madt = placed.put(&interrupts::madt(platform));
+    let hpet = placed.put(&fixed::hpet());
+    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    for table in [fadt, madt, hpet] {
+        xsdt.add_entry(u64::from(table));
+    }
+    let xsdt = placed.put(&xsdt);
+    Tables { root_pointer: bytes(&Rsdp::new(OEM_ID, u64::from(xsdt))), facs: bytes(&FACS::new()), tables: placed.bytes }
+}
+
+fn bytes(table: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table.to_aml_bytes(&mut bytes);
+    bytes
+}
+
+struct Placed {
+    base: u32,
+    bytes: Vec<u8>,
+}
+
+impl Placed {
+    /// Appends a table and gives the address it will have.
+    fn put(&mut self, table: &dyn Aml) -> u32 {
+        self.bytes.resize(self.bytes.len().next_multiple_of(16), 0);
+        let address = self.base + self.bytes.len() as u32;
+        table.to_aml_bytes(&mut self.bytes);
+        address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checksum(bytes: &[u8]) -> u8 {
+        bytes.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte))
+    }
+
+    fn word(bytes: &[u8], at: usize) -> usize {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
+    }
+
+    #[test]
+    fn every_table_that_the_root_leads_to_sums_to_zero() {
+        const BASE: u32 = 0x10_0000;
+        let tables = build(&Platform { processors: vec![0, 1], pci_window: 0xc000_0000 }, 0xf_f000, BASE);
+        assert_eq!(checksum(&tables.root_pointer[..20]), 0);
+        assert_eq!(checksum(&tables.root_pointer), 0);
+        let xsdt = word(&tables.root_pointer, 24) - BASE as usize;
+        let mut found = Vec::new();
+        let mut queue = vec![xsdt];
+        while let Some(at) = queue.pop() {
+            let table = &tables.tables[at..][..word(&tables.tables, at + 4)];
+            assert_eq!(checksum(table), 0, "{:?}", &table[..4]);
+            found.push(String::from_utf8(table[..4].to_vec()).unwrap());
+            match &table[..4] {
+                b"XSDT" => queue.extend((36..table.len()).step_by(8).map(|i| word(table, i) - BASE as usize)),
+                b"FACP" => {
+                    assert_eq!(word(table, 36), 0xf_f000);
+                    queue.push(word(table, 40) - BASE as usize);
+                }
+                _ => {}
+            }
+        }
+        found.sort();
+        assert_eq!(found, ["APIC", "DSDT", "FACP", "HPET", "XSDT"]);
+        assert_eq!(tables.facs.len(), 64);
+    }
+}

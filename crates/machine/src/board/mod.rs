@@ -1,0 +1,45 @@
+//! Boards: which devices a machine has, where they are and how they are wired.
+
+pub mod none;
+pub mod pc;
+mod processor_bus;
+
+use std::sync::Arc;
+
+use rhea_devices::char::{CharSink, uart::Serial};
+
+use crate::{MachineError, processors::Processors};
+
+/// Where the serial ports' output goes, first port first; absent ports have none.
+#[derive(Clone, Default)]
+pub struct SerialPorts {
+    /// One sink a port.
+    pub ports: Vec<Option<Arc<dyn CharSink>>>,
+}
+
+/// A board: what the machine is, apart from its run state.
+pub trait Board: Send + Sync {
+    /// Everything back to power-on, software loaded again. The processors stand still, and are reset by this too.
+    ///
+    /// # Errors
+    /// The software does not fit.
+    fn reset(&self, processors: &Processors) -> Result<(), MachineError>;
+
+    /// Wakes the machine from suspend to RAM: everything back to power-on but RAM, and on to the waking vector.
+    ///
+    /// # Errors
+    /// The guest left no waking vector.
+    fn wake(&self, processors: &Processors) -> Result<(), MachineError>;
+
+    /// The power button was pressed.
+    fn power_button(&self);
+
+    /// A non-maskable interrupt for the processors.
+    ///
+    /// # Errors
+    /// The board has none.
+    fn nmi(&self) -> Result<(), MachineError>;
+
+    /// Serial port `index`, if the board has it.
+    fn serial(&self, index: usize) -> Option<Arc<Serial>>;
+}

@@ -1,0 +1,31 @@
+//! The machine with nothing: no processor, no memory, no device.
+
+use std::sync::Arc;
+
+use rhea_devices::char::uart::Serial;
+
+use super::Board;
+use crate::{MachineError, processors::Processors};
+
+/// The board of the machine `none`.
+pub struct NoBoard;
+
+impl Board for NoBoard {
+    fn reset(&self, _: &Processors) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    fn wake(&self, _: &Processors) -> Result<(), MachineError> {
+        Err(MachineError::NotSuspended)
+    }
+
+    fn power_button(&self) {}
+
+    fn nmi(&self) -> Result<(), MachineError> {
+        Err(MachineError::Unsupported("machine does not provide NMIs"))
+    }
+
+    fn serial(&self, _: usize) -> Option<Arc<Serial>> {
+        None
+    }
+}

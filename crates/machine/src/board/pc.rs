@@ -1,0 +1,286 @@
+//! The PC: 440FX and PIIX chips, up to eight processors, direct start of its software.
+
+use std::sync::Arc;
+
+use rhea_api::run_state::ShutdownCause;
+use rhea_core::{AddressSpace, Device, InterruptLine, InterruptSink, Mmio, Ram, memory::Target};
+use rhea_devices::{
+    acpi::pm::{Pm, SleepRequest, WakeCause},
+    char::uart::Serial,
+    chipset::{
+        hpet::MmioHpet,
+        ioapic::IoApic,
+        lapic::{ApicBus, ProcessorPins},
+        pci::{HostBridge, IsaBridge, PciBus, PciFunction, SlotFunction},
+        pic::Pic,
+        pit::IsaPit,
+        reset::ResetPorts,
+        wires::IsaInterrupts,
+    },
+    misc::rtc::IsaRtc,
+};
+use rhea_x86::{
+    engine::{Vcpu, VcpuConfig},
+    system::cpuid::CpuidTable,
+};
+
+use super::{Board, SerialPorts, processor_bus::ProcessorBus};
+use crate::{
+    MachineError,
+    acpi::{self, IO_APIC_ADDRESS, Platform},
+    boot::{Entry, LoadError, MemoryMap, parameters, start},
+    config::{Config, Software},
+    inbox::GuestRequest,
+    machine::Parts,
+    processors::{Processor, Processors},
+};
+
+/// RAM below 4 GiB goes up to here at the most; PCI windows follow.
+const LOW_RAM_LIMIT: u64 = 0xc000_0000;
+/// Where the RAM that did not fit below goes.
+const HIGH_RAM: u64 = 1 << 32;
+/// Where the ACPI root pointer goes: in the area that operating systems search.
+const ROOT_POINTER: u64 = 0xf_0000;
+/// The frame buffer window of a VGA card, where RAM does not answer.
+const VGA_WINDOW: (u64, u64) = (0xa_0000, 0x2_0000);
+
+/// Port and interrupt of each serial port.
+const SERIAL: [(u16, usize); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
+
+/// The board.
+pub struct Pc {
+    memory: Arc<AddressSpace>,
+    map: MemoryMap,
+    platform: Platform,
+    software: Software,
+    apics: Arc<ApicBus>,
+    power: Arc<Pm>,
+    serials: Vec<Option<Arc<Serial>>>,
+    /// Everything that a reset resets, in order.
+    devices: Vec<Arc<dyn Device>>,
+}
+
+/// A window in which nothing answers: reads are all ones, as on an open bus.
+struct Nothing;
+
+impl Mmio for Nothing {
+    fn read(&self, _: u64, width: rhea_core::Width) -> u64 {
+        width.ones()
+    }
+
+    fn write(&self, _: u64, _: rhea_core::Width, _: u64) {}
+}
+
+type Built = (Pc, Vec<Arc<Processor>>, Vec<Box<Vcpu>>);
+
+impl Pc {
+    /// Builds the board and its processors.
+    ///
+    /// # Errors
+    /// The host cannot give the memory.
+    pub fn build(config: &Config, parts: &Parts, serial_ports: SerialPorts) -> Result<Built, MachineError> {
+        let Parts { memory, ports, timers, inbox, code_epoch } = parts;
+        let map = Self::map_ram(config.ram, memory)?;
+
+        let topology = &config.topology;
+        let processors: Vec<Arc<Processor>> = (0..topology.cpus)
+            .map(|index| Processor::new(index as usize, index as u8, topology.place(index)))
+            .collect();
+        let pins = processors.iter().map(|processor| Arc::clone(processor) as Arc<dyn ProcessorPins>).collect();
+        let apics = ApicBus::new(timers, pins);
+        let pic = Pic::new(InterruptLine::new(Arc::clone(&apics) as Arc<dyn InterruptSink>, 0));
+        apics.connect_pic(&pic);
+        pic.map(ports);
+        let io_apic = IoApic::new(Arc::clone(&apics));
+        memory.map(u64::from(IO_APIC_ADDRESS), 0x1000, 1, Target::Mmio(Arc::clone(&io_apic) as Arc<dyn Mmio>));
+
+        let isa = IsaInterrupts::new(
+            &(Arc::clone(&pic) as Arc<dyn InterruptSink>),
+            &(Arc::clone(&io_apic) as Arc<dyn InterruptSink>),
+        );
+        // Inputs that no ISA interrupt uses are free for the timer.
+        let routes = (16..24)
+            .map(|input| (input, InterruptLine::new(Arc::clone(&io_apic) as Arc<dyn InterruptSink>, u32::from(input))))
+            .collect();
+        let hpet = MmioHpet::new(timers, [isa.line(0), isa.line(8)], routes);
+        memory.map(acpi::HPET_ADDRESS, 0x400, 1, Target::Mmio(Arc::clone(&hpet) as Arc<dyn Mmio>));
+        let hpet_input = |input| InterruptLine::new(Arc::clone(&hpet) as Arc<dyn InterruptSink>, input);
+        let pit = IsaPit::new(timers, hpet_input(0));
+        pit.map(ports);
+        let rtc = IsaRtc::new(timers, hpet_input(1), seconds_since_1970());
+        rtc.map(ports);
+        rtc.set_memory_size(map.below_4g(), config.ram - map.below_4g());
+
+        let reset_inbox = Arc::clone(inbox);
+        let on_reset: Arc<dyn Fn() + Send + Sync> =
+            Arc::new(move || reset_inbox.leave(GuestRequest::Reset(ShutdownCause::GuestReset)));
+        // The address line A20 is always open, as on processors since Haswell.
+        let reset = ResetPorts::new(Arc::clone(&on_reset), Arc::new(|_| ()));
+        reset.map(ports);
+
+        let sci = isa.line(usize::from(acpi::SCI));
+        let power = Pm::new(timers, sci, Arc::clone(ports), acpi::ports::PM1A_EVENT);
+        let sleep_inbox = Arc::clone(inbox);
+        power.on_sleep(Box::new(move |request| match request {
+            SleepRequest::S3 => sleep_inbox.leave(GuestRequest::Suspend),
+            SleepRequest::S5 => sleep_inbox.leave(GuestRequest::Shutdown(ShutdownCause::GuestShutdown)),
+            // The tables do not offer it.
+            SleepRequest::S4 => tracing::warn!("the guest asked for suspend to disk, which this machine does not have"),
+        }));
+
+        let isa_bridge = IsaBridge::new(std::array::from_fn(|irq| isa.line(irq)));
+        let pci = PciBus::new(&(Arc::clone(&isa_bridge) as Arc<dyn InterruptSink>));
+        pci.map(ports);
+        let functions: [(u8, u8, Arc<dyn PciFunction>); 3] =
+            [(0, 0, HostBridge::new()), (1, 0, isa_bridge), (1, 3, Arc::clone(&power) as _)];
+        for (slot, function, device) in functions {
+            pci.add(SlotFunction { slot, function }, device)?;
+        }
+
+        let mut serials = Vec::new();
+        for (sink, (base, irq)) in serial_ports.ports.into_iter().zip(SERIAL) {
+            serials.push(sink.map(|sink| {
+                let serial = Serial::new(timers, isa.line(irq), sink);
+                serial.map(ports, base);
+                serial
+            }));
+        }
+
+        let vcpus = processors
+            .iter()
+            .zip(apics.apics())
+            .map(|(processor, apic)| {
+                let bus = ProcessorBus {
+                    apic: Arc::clone(apic),
+                    memory: Arc::clone(memory),
+                    ports: Arc::clone(ports),
+                    clock: Arc::clone(timers.clock()),
+                };
+                Vcpu::new(VcpuConfig {
+                    index: processor.index(),
+                    bus: Arc::new(bus),
+                    memory: Arc::clone(memory),
+                    cpuid: CpuidTable::default(),
+                    requests: Arc::clone(processor.requests()),
+                    code_epoch: Arc::clone(code_epoch),
+                    bootstrap: processor.index() == 0,
+                })
+            })
+            .collect();
+
+        let mut devices: Vec<Arc<dyn Device>> = vec![pic, Arc::clone(&apics) as _, io_apic, hpet, pit, rtc, reset, pci];
+        devices.extend(serials.iter().flatten().map(|serial| Arc::clone(serial) as Arc<dyn Device>));
+        let platform = Platform {
+            processors: processors.iter().map(|processor| processor.apic_id()).collect(),
+            pci_window: map.below_4g().max(LOW_RAM_LIMIT) as u32,
+        };
+        let software = config.software.clone();
+        let board = Self { memory: Arc::clone(memory), map, platform, software, apics, power, serials, devices };
+        Ok((board, processors, vcpus))
+    }
+
+    fn map_ram(size: u64, memory: &AddressSpace) -> Result<MemoryMap, MachineError> {
+        let ram = Ram::new("pc.ram", size).map_err(|source| MachineError::Host {
+            what: format!("could not get {size} bytes for the guest's memory"),
+            source,
+        })?;
+        let low = size.min(LOW_RAM_LIMIT);
+        memory.map(0, low, 0, Target::Ram { ram: Arc::clone(&ram), offset: 0, writable: true });
+        if size > low {
+            memory.map(HIGH_RAM, size - low, 0, Target::Ram { ram, offset: low, writable: true });
+        }
+        memory.map(VGA_WINDOW.0, VGA_WINDOW.1, 1, Target::Mmio(Arc::new(Nothing)));
+        Ok(MemoryMap::new(low, size - low))
+    }
+
+    /// Writes the firmware's tables, and loads the software; gives how it starts.
+    fn load(&self) -> Result<Option<Entry>, LoadError> {
+        let tables = acpi::build(&self.platform, self.map.facs() as u32, self.map.acpi_tables() as u32);
+        self.memory.write(ROOT_POINTER, &tables.root_pointer);
+        self.memory.write(self.map.facs(), &tables.facs);
+        self.memory.write(self.map.acpi_tables(), &tables.tables);
+        start::write_tables(&self.memory);
+        match &self.software {
+            Software::None => Ok(None),
+            Software::Linux(kernel) => kernel.load(&self.memory, &self.map, ROOT_POINTER).map(Some),
+            Software::Flat { image, address } => {
+                if !self.map.usable_below_4g(*address, address.saturating_add(image.len() as u64)) {
+                    return Err(LoadError::Memory { what: "the guest", needs: image.len() as u64 });
+                }
+                self.memory.write(*address, image);
+                self.memory.write(parameters::ADDRESS, &parameters::page(&self.map, ROOT_POINTER));
+                Ok(Some(Entry::Long { rip: *address, rsi: parameters::ADDRESS }))
+            }
+        }
+    }
+
+    /// Devices as firmware leaves them, after a reset of all.
+    fn reset_devices(&self) {
+        for device in &self.devices {
+            device.reset();
+        }
+        for apic in self.apics.apics() {
+            apic.set_virtual_wire();
+        }
+    }
+
+    /// Processors in their reset state, the first one at `entry`.
+    fn reset_processors(processors: &Processors, entry: Option<Entry>) {
+        for processor in processors.list() {
+            let entry = entry.filter(|_| processor.index() == 0);
+            processor.with(move |vcpu| {
+                vcpu.reset();
+                let cpu = vcpu.state_mut();
+                match entry {
+                    None => {}
+                    Some(Entry::Long { rip, rsi }) => {
+                        cpu.start_long(rip, rsi, start::PAGE_TABLES, start::GDT, start::GDT_LIMIT);
+                    }
+                    Some(Entry::Real { address }) => cpu.start_real(address),
+                }
+            });
+        }
+    }
+}
+
+impl Board for Pc {
+    fn reset(&self, processors: &Processors) -> Result<(), MachineError> {
+        self.reset_devices();
+        let entry = self.load()?;
+        Self::reset_processors(processors, entry);
+        Ok(())
+    }
+
+    fn wake(&self, processors: &Processors) -> Result<(), MachineError> {
+        // The operating system left its waking vector in the FACS (ACPI 5.0 § 5.2.10).
+        let vector = self.memory.read_value(self.map.facs() + 12, rhea_core::Width::Dword) as u32;
+        if vector == 0 || vector >= 0x10_0000 {
+            return Err(MachineError::Unsupported("the guest left no waking vector"));
+        }
+        self.reset_devices();
+        self.power.wake(WakeCause::Other);
+        Self::reset_processors(processors, Some(Entry::Real { address: vector }));
+        Ok(())
+    }
+
+    fn power_button(&self) {
+        self.power.press_power_button();
+    }
+
+    fn nmi(&self) -> Result<(), MachineError> {
+        for apic in self.apics.apics() {
+            apic.set_lint(1, true);
+            apic.set_lint(1, false);
+        }
+        Ok(())
+    }
+
+    fn serial(&self, index: usize) -> Option<Arc<Serial>> {
+        self.serials.get(index).cloned().flatten()
+    }
+}
+
+fn seconds_since_1970() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs() as i64)
+}

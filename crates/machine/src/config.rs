@@ -1,0 +1,125 @@
+//! What a machine is to be: everything that is decided before power-on.
+
+use crate::{boot::linux::Kernel, processors::Place};
+
+/// The boards there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BoardKind {
+    /// A machine with nothing, for managers that only ask.
+    None,
+    /// A PC with the 440FX and PIIX chips.
+    #[default]
+    Pc,
+}
+
+/// The most processors that a `pc` has.
+pub const MAX_PROCESSORS: u32 = 8;
+
+/// The least RAM of a `pc`: what is below has no room for firmware tables.
+pub const MIN_RAM: u64 = 2 << 20;
+
+/// How processors are grouped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// Processors that are there at power-on.
+    pub cpus: u32,
+    /// Sockets.
+    pub sockets: u32,
+    /// Cores in a socket.
+    pub cores: u32,
+    /// Threads in a core.
+    pub threads: u32,
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self { cpus: 1, sockets: 1, cores: 1, threads: 1 }
+    }
+}
+
+impl Topology {
+    /// How many processors there may be: the product of sockets, cores and threads.
+    pub fn max_cpus(&self) -> u32 {
+        self.sockets.saturating_mul(self.cores).saturating_mul(self.threads)
+    }
+
+    /// Where processor `index` sits.
+    pub fn place(&self, index: u32) -> Place {
+        let threads = self.threads.max(1);
+        let cores = self.cores.max(1);
+        Place { socket: index / (cores * threads), core: index / threads % cores, thread: index % threads }
+    }
+}
+
+/// What a machine is to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The board.
+    pub board: BoardKind,
+    /// Bytes of RAM.
+    pub ram: u64,
+    /// Processors.
+    pub topology: Topology,
+    /// What runs first.
+    pub software: Software,
+    /// Whether the machine waits for `cont` at the start.
+    pub start_stopped: bool,
+    /// Whether a reset ends the machine.
+    pub no_reboot: bool,
+    /// Whether a guest that powers off leaves the machine there, stopped.
+    pub no_shutdown: bool,
+}
+
+/// What runs first.
+#[derive(Clone, Debug)]
+pub enum Software {
+    /// Nothing: the processors wait.
+    None,
+    /// A Linux kernel.
+    Linux(Box<Kernel>),
+    /// A flat binary in 64-bit code.
+    Flat {
+        /// The code and data.
+        image: Vec<u8>,
+        /// Where in memory it belongs, and where it starts.
+        address: u64,
+    },
+}
+
+/// A machine that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// RAM of an impossible size.
+    #[error("invalid RAM size {0}: it must be a multiple of 4096 bytes, and at least 2 MiB")]
+    Ram(u64),
+    /// The numbers of -smp do not agree.
+    #[error("invalid SMP configuration: {0}")]
+    Smp(String),
+}
+
+impl Config {
+    /// Checks what the parts cannot check by themselves.
+    ///
+    /// # Errors
+    /// What no machine can be.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.board == BoardKind::None {
+            return Ok(());
+        }
+        if self.ram < MIN_RAM || !self.ram.is_multiple_of(4096) || self.ram > 1 << 46 {
+            return Err(ConfigError::Ram(self.ram));
+        }
+        let topology = &self.topology;
+        let smp = |reason: String| Err(ConfigError::Smp(reason));
+        if topology.cpus == 0 || topology.cpus > MAX_PROCESSORS {
+            return smp(format!("{} processors; this machine has 1 to {MAX_PROCESSORS}", topology.cpus));
+        }
+        if topology.max_cpus() < topology.cpus {
+            return smp(format!(
+                "sockets {} * cores {} * threads {} is less than the {} processors",
+                topology.sockets, topology.cores, topology.threads, topology.cpus
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,392 @@
+//! A machine as its managers see it: run state, and the changes that stop, start, reset or end it.
+
+use std::{fmt, io, sync::Arc};
+
+use parking_lot::Mutex;
+use rhea_api::{
+    Event,
+    run_state::{RunState, ShutdownCause},
+};
+use rhea_core::{AddressSpace, Clock, PortSpace, TimerQueue};
+use rhea_x86::engine::CodeEpoch;
+
+use crate::{
+    board::{Board, none::NoBoard, pc::Pc},
+    boot::LoadError,
+    config::{BoardKind, Config, ConfigError},
+    inbox::{GuestRequest, Inbox},
+    processors::Processors,
+};
+
+/// Takes the events of a machine; called on the thread that made them happen.
+pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Why a machine could not be built, or did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The configuration cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The software does not fit.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A place on the PCI bus that is not free.
+    #[error(transparent)]
+    Pci(#[from] rhea_devices::chipset::pci::AddError),
+    /// The host refused something.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was wanted.
+        what: String,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// A file cannot be opened.
+    #[error("Could not open '{}': {reason}", path.display())]
+    Open {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Memory that is not there.
+    #[error("Invalid addr 0x{address:016x}/size {size} specified")]
+    Range {
+        /// First address.
+        address: u64,
+        /// Bytes from there.
+        size: u64,
+    },
+    /// The guest ended; only a reset brings it back.
+    #[error("Resetting the Virtual Machine is required")]
+    ResetRequired,
+    /// `system_wakeup` of a guest that does not sleep.
+    #[error("Unable to wake up: guest is not in suspended state")]
+    NotSuspended,
+    /// The board cannot do this.
+    #[error("{0}")]
+    Unsupported(&'static str),
+}
+
+struct RunControl {
+    state: RunState,
+    /// Whether the processors may run.
+    released: bool,
+    /// Stopped while the guest slept.
+    was_suspended: bool,
+}
+
+/// What every board is built on.
+pub struct Parts {
+    /// Guest physical memory.
+    pub memory: Arc<AddressSpace>,
+    /// I/O ports.
+    pub ports: Arc<PortSpace>,
+    /// The machine's timers.
+    pub timers: Arc<TimerQueue>,
+    /// Where devices leave what concerns the whole machine.
+    pub inbox: Arc<Inbox>,
+    /// Keeps processors informed of each other's decoded code.
+    pub code_epoch: Arc<CodeEpoch>,
+}
+
+/// A machine.
+pub struct Machine {
+    config: Config,
+    parts: Parts,
+    processors: Processors,
+    board: Box<dyn Board>,
+    control: Mutex<RunControl>,
+    events: EventSink,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Machine({:?})", self.config.board)
+    }
+}
+
+impl Machine {
+    /// Builds a machine and loads its software. It does not run yet.
+    ///
+    /// # Errors
+    /// What cannot be built, with the reason.
+    pub fn new(
+        config: Config,
+        serial: crate::board::SerialPorts,
+        events: EventSink,
+    ) -> Result<Arc<Self>, MachineError> {
+        config.check()?;
+        let timers = TimerQueue::new(Clock::new());
+        let parts = Parts {
+            memory: Arc::default(),
+            ports: Arc::default(),
+            timers,
+            inbox: Inbox::new(),
+            code_epoch: Arc::default(),
+        };
+        let inbox = Arc::clone(&parts.inbox);
+        parts.timers.on_earlier_deadline(move || inbox.wake());
+        let (board, list, vcpus): (Box<dyn Board>, _, _) = match config.board {
+            BoardKind::None => (Box::new(NoBoard), Vec::new(), Vec::new()),
+            BoardKind::Pc => {
+                let (board, list, vcpus) = Pc::build(&config, &parts, serial)?;
+                (Box::new(board), list, vcpus)
+            }
+        };
+        let processors = Processors::new(list);
+        let inbox = Arc::clone(&parts.inbox);
+        let on_shutdown: Arc<dyn Fn(usize) + Send + Sync> =
+            Arc::new(move |_| inbox.leave(GuestRequest::Reset(ShutdownCause::GuestReset)));
+        processors
+            .start(vcpus, &on_shutdown)
+            .map_err(|source| MachineError::Host { what: "could not start a processor thread".into(), source })?;
+        board.reset(&processors)?;
+        let control = Mutex::new(RunControl { state: RunState::Prelaunch, released: false, was_suspended: false });
+        Ok(Arc::new(Self { config, parts, processors, board, control, events }))
+    }
+
+    /// What the machine was asked to be.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Guest physical memory.
+    pub fn memory(&self) -> &Arc<AddressSpace> {
+        &self.parts.memory
+    }
+
+    /// The processors.
+    pub fn processors(&self) -> &Processors {
+        &self.processors
+    }
+
+    /// The machine's clock.
+    pub fn clock(&self) -> &Arc<Clock> {
+        self.parts.timers.clock()
+    }
+
+    /// Serial port `index`, if the board has it.
+    pub fn serial_port(&self, index: usize) -> Option<Arc<rhea_devices::char::uart::Serial>> {
+        self.board.serial(index)
+    }
+
+    /// The run state.
+    pub fn state(&self) -> RunState {
+        self.control.lock().state
+    }
+
+    /// Lets the machine run if it was not to wait.
+    pub fn power_on(&self) {
+        if !self.config.start_stopped {
+            self.go_on(&mut self.control.lock());
+        }
+    }
+
+    fn emit(&self, event: Event) {
+        (self.events)(event);
+    }
+
+    /// Lets clock and processors go on, and says so.
+    fn resume(&self, control: &mut RunControl) {
+        if control.was_suspended {
+            control.was_suspended = false;
+            control.state = RunState::Suspended;
+            self.clock().start();
+            self.emit(Event::Resume);
+            return;
+        }
+        self.emit(Event::Resume);
+        self.go_on(control);
+    }
+
+    fn go_on(&self, control: &mut RunControl) {
+        control.state = RunState::Running;
+        self.clock().start();
+        if !control.released {
+            control.released = true;
+            self.processors.release();
+        }
+        self.parts.inbox.wake();
+    }
+
+    /// Stops processors and clock, without an event.
+    fn halt(&self, control: &mut RunControl) {
+        if control.released {
+            control.released = false;
+            self.processors.hold();
+        }
+        self.clock().stop();
+    }
+
+    /// Stops the machine. A machine that does not run stays as it is.
+    pub fn stop(&self) {
+        let mut control = self.control.lock();
+        match control.state {
+            RunState::Running => {}
+            RunState::Suspended => control.was_suspended = true,
+            _ => return,
+        }
+        self.halt(&mut control);
+        control.state = RunState::Paused;
+        self.emit(Event::Stop);
+    }
+
+    /// Lets the machine go on.
+    ///
+    /// # Errors
+    /// A guest that has ended must be reset first.
+    pub fn cont(&self) -> Result<(), MachineError> {
+        let mut control = self.control.lock();
+        match control.state {
+            RunState::Running | RunState::Suspended => Ok(()),
+            RunState::Shutdown | RunState::InternalError | RunState::GuestPanicked => Err(MachineError::ResetRequired),
+            _ => {
+                self.resume(&mut control);
+                Ok(())
+            }
+        }
+    }
+
+    /// Resets the machine, or ends it if a reset is to end it. Events are emitted before this returns.
+    ///
+    /// # Errors
+    /// The software could not be loaded again.
+    pub fn reset(&self, reason: ShutdownCause) -> Result<(), MachineError> {
+        if self.config.no_reboot {
+            self.shut_down(reason);
+            return Ok(());
+        }
+        let mut control = self.control.lock();
+        let paused = self.processors.pause();
+        let result = self.board.reset(&self.processors);
+        self.emit(Event::Reset { guest: is_guest(reason), reason });
+        control.was_suspended = false;
+        match control.state {
+            RunState::Running => {}
+            RunState::Suspended => {
+                control.state = RunState::Running;
+                if !control.released {
+                    control.released = true;
+                    self.processors.release();
+                }
+            }
+            _ => control.state = RunState::Prelaunch,
+        }
+        drop(paused);
+        Ok(result?)
+    }
+
+    /// Presses the power button.
+    pub fn power_down(&self) {
+        let _control = self.control.lock();
+        self.emit(Event::Powerdown);
+        self.board.power_button();
+    }
+
+    /// Wakes a suspended guest.
+    ///
+    /// # Errors
+    /// The guest is not suspended.
+    pub fn wake_up(&self) -> Result<(), MachineError> {
+        let mut control = self.control.lock();
+        if control.state != RunState::Suspended {
+            return Err(MachineError::NotSuspended);
+        }
+        self.board.wake(&self.processors)?;
+        self.emit(Event::Wakeup);
+        control.state = RunState::Running;
+        if !control.released {
+            control.released = true;
+            self.processors.release();
+        }
+        self.parts.inbox.wake();
+        Ok(())
+    }
+
+    /// A non-maskable interrupt for every processor that takes one.
+    ///
+    /// # Errors
+    /// The board has no such thing.
+    pub fn inject_nmi(&self) -> Result<(), MachineError> {
+        let _control = self.control.lock();
+        self.board.nmi()
+    }
+
+    /// Ends the machine: the main loop returns. Says so before this returns.
+    pub fn quit(&self, reason: ShutdownCause) {
+        let mut control = self.control.lock();
+        self.halt(&mut control);
+        self.emit(Event::Shutdown { guest: is_guest(reason), reason });
+        self.parts.inbox.leave(GuestRequest::Quit);
+    }
+
+    /// Asks the main loop for a shutdown, from where nothing may wait: a signal, a device.
+    pub fn request(&self, request: GuestRequest) {
+        self.parts.inbox.leave(request);
+    }
+
+    /// The guest ended.
+    fn shut_down(&self, reason: ShutdownCause) {
+        if !self.config.no_shutdown || !is_guest(reason) {
+            self.quit(reason);
+            return;
+        }
+        let mut control = self.control.lock();
+        if control.state == RunState::Shutdown {
+            return;
+        }
+        self.halt(&mut control);
+        self.emit(Event::Shutdown { guest: true, reason });
+        control.state = RunState::Shutdown;
+        self.emit(Event::Stop);
+    }
+
+    fn suspend(&self) {
+        let mut control = self.control.lock();
+        if control.state == RunState::Running {
+            if control.released {
+                control.released = false;
+                self.processors.hold();
+            }
+            control.state = RunState::Suspended;
+            self.emit(Event::Suspend);
+        }
+    }
+
+    /// Runs timers and what the guest asks for until the machine ends; then its processors have ended too.
+    pub fn main_loop(&self) {
+        loop {
+            self.parts.timers.run_expired();
+            let now = self.clock().now();
+            let timeout = match self.parts.timers.next_deadline() {
+                Some(at) if self.clock().is_running() => Some(at.since(now)),
+                _ => None,
+            };
+            match self.parts.inbox.wait(timeout) {
+                None => {}
+                Some(GuestRequest::Reset(reason)) => {
+                    if let Err(error) = self.reset(reason) {
+                        tracing::error!("reset: {error}");
+                        self.quit(ShutdownCause::HostError);
+                    }
+                }
+                Some(GuestRequest::Shutdown(reason)) => self.shut_down(reason),
+                Some(GuestRequest::Suspend) => self.suspend(),
+                Some(GuestRequest::Quit) => break,
+            }
+        }
+        self.processors.quit();
+    }
+}
+
+/// Whether the guest itself is the cause.
+fn is_guest(reason: ShutdownCause) -> bool {
+    matches!(
+        reason,
+        ShutdownCause::GuestShutdown
+            | ShutdownCause::GuestReset
+            | ShutdownCause::GuestPanic
+            | ShutdownCause::SubsystemReset
+    )
+}
