@@ -1,3 +1,26 @@
 //! Rhea, a machine emulator managed over QMP.
 
-fn main() {}
+mod commands;
+mod daemon;
+mod human;
+mod monitor;
+mod options;
+mod run;
+mod schema;
+mod shell;
+mod version;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()).collect();
+    let result = match arguments.first().map(String::as_str) {
+        Some("schema") => schema::run(&arguments[1..]),
+        Some("shell") => shell::run(&arguments[1..]),
+        _ => run::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("rhea: {error:#}");
+        ExitCode::FAILURE
+    })
+}

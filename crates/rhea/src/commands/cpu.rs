@@ -1,0 +1,73 @@
+//! Processors: `cpu.json`.
+
+use std::sync::Arc;
+
+use rhea_api::{
+    cpu::{CpuInfo, CpuInfoBranch, CpuInfoFast, CpuInfoX86, CpuInstanceProperties, Handler},
+    machine::SysEmuTarget,
+};
+use rhea_machine::Processor;
+use rhea_qmp::Error;
+
+use super::Commands;
+
+/// Type of the processors.
+pub const TYPE: &str = "qemu64-x86_64-cpu";
+
+impl Handler for Commands<'_> {
+    fn query_cpus(&mut self) -> Result<Vec<CpuInfo>, Error> {
+        let list = self.machine().processors().list();
+        list.iter()
+            .map(|processor| {
+                // Read before the processor is asked for its address, which makes it leave its sleep.
+                let halted = processor.halted();
+                let pc = processor.with(|vcpu| vcpu.state().linear_instruction_pointer());
+                let pc = pc.ok_or_else(|| Error::generic("the machine is ending"))?;
+                Ok(CpuInfo {
+                    cpu: processor.index() as i64,
+                    current: processor.index() == 0,
+                    halted,
+                    qom_path: path(processor),
+                    thread_id: i64::from(processor.host_thread()),
+                    props: Some(properties(processor)),
+                    arch: CpuInfoBranch::X86(CpuInfoX86 { pc: pc as i64 }),
+                })
+            })
+            .collect()
+    }
+
+    fn query_cpus_fast(&mut self) -> Result<Vec<CpuInfoFast>, Error> {
+        let list = self.machine().processors().list();
+        Ok(list
+            .iter()
+            .map(|processor| CpuInfoFast {
+                cpu_index: processor.index() as i64,
+                qom_path: path(processor),
+                thread_id: i64::from(processor.host_thread()),
+                props: Some(properties(processor)),
+                target: SysEmuTarget::X86_64,
+            })
+            .collect())
+    }
+
+    fn cpu(&mut self, _: i64) -> Result<(), Error> {
+        // Says of itself that it does nothing: the choice of a processor belongs to each command.
+        Ok(())
+    }
+}
+
+/// Where the processor is in the object tree.
+fn path(processor: &Arc<Processor>) -> String {
+    format!("/machine/unattached/device[{}]", processor.index())
+}
+
+fn properties(processor: &Arc<Processor>) -> CpuInstanceProperties {
+    let place = processor.place();
+    CpuInstanceProperties {
+        node_id: None,
+        socket_id: Some(i64::from(place.socket)),
+        die_id: None,
+        core_id: Some(i64::from(place.core)),
+        thread_id: Some(i64::from(place.thread)),
+    }
+}

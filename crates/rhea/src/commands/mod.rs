@@ -1,0 +1,86 @@
+//! The commands of the schema, one file a module. A handler translates; what is done is the machine's.
+
+mod control;
+mod cpu;
+mod human_monitor;
+mod introspect;
+mod machine;
+mod memory;
+mod run_state;
+
+use std::sync::Arc;
+
+use rhea_api::Outcome;
+use rhea_machine::{Machine, MachineError};
+use rhea_qmp::{Dispatcher, Error, Execution, SessionHandle};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::version;
+
+/// What the command line said of the guest that only managers ask for.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its identifier.
+    pub uuid: Uuid,
+}
+
+/// What commands work on.
+#[derive(Clone)]
+pub struct Context {
+    /// The machine.
+    pub machine: Arc<Machine>,
+    /// The guest's identity.
+    pub identity: Arc<Identity>,
+}
+
+/// The handlers, for the length of one command.
+pub struct Commands<'a> {
+    context: &'a Context,
+}
+
+impl<'a> Commands<'a> {
+    /// The handlers over `context`.
+    pub fn new(context: &'a Context) -> Self {
+        Self { context }
+    }
+
+    fn machine(&self) -> &'a Arc<Machine> {
+        &self.context.machine
+    }
+
+    /// The processor of number `index`.
+    fn processor(&self, index: i64) -> Result<usize, Error> {
+        usize::try_from(index)
+            .ok()
+            .filter(|&index| index < self.machine().processors().list().len())
+            .ok_or_else(|| Error::generic("Parameter 'cpu-index' expects a CPU number"))
+    }
+}
+
+/// An error of the machine's, as a client sees it.
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(error: MachineError) -> Error {
+    Error::generic(error)
+}
+
+impl Dispatcher for Context {
+    fn version(&self) -> Value {
+        let (major, minor, micro) = version::COMPATIBLE;
+        json!({ "qemu": { "micro": micro, "minor": minor, "major": major }, "package": version::PACKAGE })
+    }
+
+    fn allows_oob(&self, command: &str) -> Option<bool> {
+        rhea_api::command(command).map(|row| row.allow_oob)
+    }
+
+    fn execute(&self, _: &SessionHandle, command: &str, arguments: Map<String, Value>) -> Execution {
+        match rhea_api::dispatch(&mut Commands::new(self), command, arguments) {
+            Ok(Outcome::Done(value)) => Execution::Done(Ok(value)),
+            Ok(Outcome::Later(job)) => Execution::Later(job),
+            Err(error) => Execution::Done(Err(error)),
+        }
+    }
+}

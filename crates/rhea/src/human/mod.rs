@@ -1,0 +1,169 @@
+//! The monitor for people: its commands, and what they print. Each renders the reply of the command of the schema, so
+//! that there is one source of truth.
+
+mod examine;
+mod readline;
+mod registers;
+mod session;
+
+use std::fmt::Write as _;
+
+use rhea_api::{control, cpu, machine, run_state, run_state::RunState};
+use rhea_qmp::Error;
+
+use crate::{
+    commands::{Commands, Context},
+    version,
+};
+
+pub use session::Session;
+
+type Run = fn(&Call<'_>) -> Result<String, Error>;
+
+/// One command as it was typed.
+struct Call<'a> {
+    context: &'a Context,
+    /// The processor that commands about one speak of.
+    processor: usize,
+    arguments: &'a str,
+}
+
+impl Call<'_> {
+    fn commands(&self) -> Commands<'_> {
+        Commands::new(self.context)
+    }
+}
+
+struct Row {
+    name: &'static str,
+    arguments: &'static str,
+    help: &'static str,
+    run: Run,
+}
+
+const fn row(name: &'static str, arguments: &'static str, help: &'static str, run: Run) -> Row {
+    Row { name, arguments, help, run }
+}
+
+/// The commands, by name.
+const COMMANDS: &[Row] = &[
+    row("cont", "", "let the machine go on", |call| nothing(run_state::Handler::cont(&mut call.commands()))),
+    row("c", "", "the same as cont", |call| nothing(run_state::Handler::cont(&mut call.commands()))),
+    row("help", "[COMMAND]", "say what commands there are", |call| Ok(help(call.arguments))),
+    row("?", "[COMMAND]", "the same as help", |call| Ok(help(call.arguments))),
+    row("info", "SUBJECT", "show something; 'help info' lists the subjects", info),
+    row("nmi", "", "send a non-maskable interrupt", |call| {
+        nothing(run_state::Handler::inject_nmi(&mut call.commands()))
+    }),
+    row("quit", "", "end the machine and the program", |call| nothing(control::Handler::quit(&mut call.commands()))),
+    row("q", "", "the same as quit", |call| nothing(control::Handler::quit(&mut call.commands()))),
+    row("stop", "", "stop the machine", |call| nothing(run_state::Handler::stop(&mut call.commands()))),
+    row("s", "", "the same as stop", |call| nothing(run_state::Handler::stop(&mut call.commands()))),
+    row("system_powerdown", "", "press the power button", |call| {
+        nothing(run_state::Handler::system_powerdown(&mut call.commands()))
+    }),
+    row("system_reset", "", "reset the machine", |call| {
+        nothing(run_state::Handler::system_reset(&mut call.commands()))
+    }),
+    row("system_wakeup", "", "wake a suspended guest", |call| {
+        nothing(run_state::Handler::system_wakeup(&mut call.commands()))
+    }),
+    row("x", "/FORMAT ADDRESS", "show virtual memory: count, format (x d u o c i) and size (b h w g)", |call| {
+        examine::run(call.context, call.processor, call.arguments, examine::Memory::Virtual)
+    }),
+    row("xp", "/FORMAT ADDRESS", "show physical memory, in the same way", |call| {
+        examine::run(call.context, call.processor, call.arguments, examine::Memory::Physical)
+    }),
+];
+
+/// What `info` shows, by name.
+const SUBJECTS: &[Row] = &[
+    row("cpus", "", "the processors", info_cpus),
+    row("kvm", "", "whether KVM is used", |call| {
+        let info = machine::Handler::query_kvm(&mut call.commands())?;
+        Ok(format!("kvm support: {}\r\n", if info.enabled { "enabled" } else { "disabled" }))
+    }),
+    row("name", "", "the guest's name", |call| {
+        Ok(machine::Handler::query_name(&mut call.commands())?.name.map_or_else(String::new, |name| name + "\r\n"))
+    }),
+    row("registers", "[-a]", "a processor's registers, or all processors'", registers::info),
+    row("status", "", "whether the machine runs", info_status),
+    row("uuid", "", "the guest's identifier", |call| {
+        Ok(machine::Handler::query_uuid(&mut call.commands())?.uuid + "\r\n")
+    }),
+    row("version", "", "the program's version", |_| Ok(version::text() + "\r\n")),
+];
+
+fn nothing(result: Result<(), Error>) -> Result<String, Error> {
+    result.map(|()| String::new())
+}
+
+/// Runs one line and gives what is printed. Errors are text too.
+pub fn run(context: &Context, processor: usize, line: &str) -> String {
+    let line = line.trim();
+    // A format may follow its command without a space: x/4xw.
+    let split = line.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(line.len());
+    let (name, arguments) = line.split_at(split);
+    if name.is_empty() {
+        return String::new();
+    }
+    let Some(command) = COMMANDS.iter().find(|row| row.name == name) else {
+        return format!("unknown command: '{name}'\r\n");
+    };
+    let call = Call { context, processor, arguments: arguments.trim() };
+    (command.run)(&call).unwrap_or_else(|error| format!("Error: {}\r\n", error.desc))
+}
+
+/// Words that could stand where `line` ends: its completions.
+pub fn complete(line: &str) -> Vec<String> {
+    let (rows, word) = match line.split_once(' ') {
+        None => (COMMANDS, line),
+        Some(("info", word)) => (SUBJECTS, word),
+        Some(("help" | "?", word)) => (COMMANDS, word),
+        Some(_) => return Vec::new(),
+    };
+    rows.iter().filter(|row| row.name.starts_with(word)).map(|row| row.name.to_owned()).collect()
+}
+
+fn help(name: &str) -> String {
+    let (rows, prefix, filter) = match name.split_once(' ') {
+        Some(("info", subject)) => (SUBJECTS, "info ", Some(subject)),
+        _ if name == "info" => (SUBJECTS, "info ", None),
+        _ => (COMMANDS, "", Some(name).filter(|name| !name.is_empty())),
+    };
+    let mut text = String::new();
+    for row in rows.iter().filter(|row| filter.is_none_or(|filter| row.name == filter)) {
+        let space = if row.arguments.is_empty() { "" } else { " " };
+        // Writing to a string does not fail.
+        let _ = write!(text, "{prefix}{}{space}{} -- {}\r\n", row.name, row.arguments, row.help);
+    }
+    if text.is_empty() { format!("unknown command: '{name}'\r\n") } else { text }
+}
+
+fn info(call: &Call<'_>) -> Result<String, Error> {
+    let (subject, arguments) = call.arguments.split_once(' ').unwrap_or((call.arguments, ""));
+    match SUBJECTS.iter().find(|row| row.name == subject) {
+        Some(row) => (row.run)(&Call { arguments: arguments.trim(), ..*call }),
+        None if subject.is_empty() => Ok(help("info")),
+        None => Ok(format!("unknown command: 'info {subject}'\r\n")),
+    }
+}
+
+fn info_status(call: &Call<'_>) -> Result<String, Error> {
+    let info = run_state::Handler::query_status(&mut call.commands())?;
+    let mut text = format!("VM status: {}", if info.running { "running" } else { "paused" });
+    if !matches!(info.status, RunState::Running | RunState::Paused) {
+        // Writing to a string does not fail.
+        let _ = write!(text, " ({})", info.status.as_str());
+    }
+    Ok(text + "\r\n")
+}
+
+fn info_cpus(call: &Call<'_>) -> Result<String, Error> {
+    let mut text = String::new();
+    for info in cpu::Handler::query_cpus_fast(&mut call.commands())? {
+        let mark = if info.cpu_index == call.processor as i64 { '*' } else { ' ' };
+        let _ = write!(text, "{mark} CPU #{}: thread_id={}\r\n", info.cpu_index, info.thread_id);
+    }
+    Ok(text)
+}

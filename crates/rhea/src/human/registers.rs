@@ -1,0 +1,121 @@
+//! `info registers`: a processor's state as people and tools expect it.
+
+use std::fmt::Write as _;
+
+use rhea_qmp::Error;
+use rhea_x86::state::{CpuState, Rflags, Segment};
+
+use super::Call;
+
+/// Prints the registers of the call's processor, or of all with `-a`.
+pub(super) fn info(call: &Call<'_>) -> Result<String, Error> {
+    let list = call.context.machine.processors().list();
+    if list.is_empty() {
+        return Err(Error::generic("this machine has no processor"));
+    }
+    let all = match call.arguments {
+        "" => false,
+        "-a" => true,
+        other => return Err(Error::generic(format!("info registers: unknown argument '{other}'"))),
+    };
+    let mut text = String::new();
+    for processor in list.iter().filter(|processor| all || processor.index() == call.processor) {
+        let halted = processor.halted();
+        let registers = processor.with(move |vcpu| render(vcpu.state(), halted));
+        let registers = registers.ok_or_else(|| Error::generic("the machine is ending"))?;
+        // Writing to a string does not fail.
+        let _ = write!(text, "\r\nCPU#{}\r\n{registers}", processor.index());
+    }
+    Ok(text)
+}
+
+/// Names of the general registers, four a line.
+const NAMES: [[&str; 4]; 4] = [
+    ["RAX", "RBX", "RCX", "RDX"],
+    ["RSI", "RDI", "RBP", "RSP"],
+    ["R8 ", "R9 ", "R10", "R11"],
+    ["R12", "R13", "R14", "R15"],
+];
+const NUMBERS: [[usize; 4]; 4] = [[0, 3, 1, 2], [6, 7, 5, 4], [8, 9, 10, 11], [12, 13, 14, 15]];
+
+fn render(cpu: &CpuState, halted: bool) -> String {
+    let mut text = String::new();
+    let long = cpu.long_mode();
+    let wide = |value: u64| if long { format!("{value:016x}") } else { format!("{:08x}", value as u32) };
+    let name = |name: &str| if long { name.to_owned() } else { name.replacen('R', "E", 1) };
+    for (names, numbers) in NAMES.iter().zip(NUMBERS).take(if long { 4 } else { 2 }) {
+        for (register, number) in names.iter().zip(numbers) {
+            let _ = write!(text, "{}={} ", name(register), wide(cpu.gpr[number]));
+        }
+        text.truncate(text.trim_end().len());
+        text.push_str("\r\n");
+    }
+    let flags = cpu.flags();
+    let mut letters = String::new();
+    for (flag, letter) in [
+        (Rflags::DF, 'D'),
+        (Rflags::OF, 'O'),
+        (Rflags::SF, 'S'),
+        (Rflags::ZF, 'Z'),
+        (Rflags::AF, 'A'),
+        (Rflags::PF, 'P'),
+        (Rflags::CF, 'C'),
+    ] {
+        letters.push(if flags.contains(flag) { letter } else { '-' });
+    }
+    let _ = write!(
+        text,
+        "{}={} {}={:08x} [{letters}] CPL={} II={} A20=1 SMM=0 HLT={}\r\n",
+        name("RIP"),
+        wide(cpu.rip),
+        name("RFL"),
+        cpu.rflags,
+        cpu.cpl,
+        u8::from(cpu.interrupt_shadow),
+        u8::from(halted),
+    );
+    for (name, number) in [("ES", 0), ("CS", 1), ("SS", 2), ("DS", 3), ("FS", 4), ("GS", 5)] {
+        segment(&mut text, name, &cpu.segments[number], &wide);
+    }
+    segment(&mut text, "LDT", &cpu.ldtr, &wide);
+    segment(&mut text, "TR", &cpu.tr, &wide);
+    let _ = write!(text, "GDT=     {} {:08x}\r\n", wide(cpu.gdtr.base), cpu.gdtr.limit);
+    let _ = write!(text, "IDT=     {} {:08x}\r\n", wide(cpu.idtr.base), cpu.idtr.limit);
+    let _ = write!(text, "CR0={:08x} CR2={} CR3={} CR4={:08x}\r\n", cpu.cr0, wide(cpu.cr2), wide(cpu.cr3), cpu.cr4);
+    let _ = write!(
+        text,
+        "DR0={:016x} DR1={:016x} DR2={:016x} DR3={:016x}\r\nDR6={:016x} DR7={:016x}\r\nEFER={:016x}\r\n",
+        cpu.dr[0], cpu.dr[1], cpu.dr[2], cpu.dr[3], cpu.dr[6], cpu.dr[7], cpu.efer
+    );
+    let x87 = &cpu.x87;
+    let status = x87.status & !0x3800 | u16::from(x87.top & 7) << 11;
+    let _ = write!(
+        text,
+        "FCW={:04x} FSW={status:04x} [ST={}] FTW={:02x} MXCSR={:08x}\r\n",
+        x87.control, x87.top, x87.valid, cpu.mxcsr
+    );
+    for (i, pair) in x87.registers.chunks(2).enumerate() {
+        for (j, value) in pair.iter().enumerate() {
+            let gap = if j == 0 { " " } else { "\r\n" };
+            let _ = write!(text, "FPR{}={:016x} {:04x}{gap}", 2 * i + j, *value as u64, (*value >> 64) as u16);
+        }
+    }
+    for (i, pair) in cpu.xmm.chunks(2).enumerate().take(if long { 8 } else { 4 }) {
+        for (j, value) in pair.iter().enumerate() {
+            let gap = if j == 0 { " " } else { "\r\n" };
+            let _ = write!(text, "XMM{:02}={value:032x}{gap}", 2 * i + j);
+        }
+    }
+    text
+}
+
+fn segment(text: &mut String, name: &str, segment: &Segment, wide: &dyn Fn(u64) -> String) {
+    let _ = write!(
+        text,
+        "{name:<3}={:04x} {} {:08x} {:08x}\r\n",
+        segment.selector,
+        wide(segment.base),
+        segment.limit,
+        u32::from(segment.attributes) << 8
+    );
+}

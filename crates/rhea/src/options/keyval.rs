@@ -1,0 +1,201 @@
+//! The text behind an option: `key=value,key=value`, with `,,` for a comma.
+
+use super::table::{OptionRow, Parameter, ParameterKind};
+
+/// A command line that cannot be followed: one line, which names the option.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct OptionError(pub String);
+
+impl OptionError {
+    /// An error about option `name`.
+    pub fn about(name: &str, reason: impl std::fmt::Display) -> Self {
+        Self(format!("-{name}: {reason}"))
+    }
+}
+
+/// The parameters given to one option, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyValues {
+    option: &'static str,
+    pairs: Vec<(String, String)>,
+}
+
+impl KeyValues {
+    /// Reads `text` as the parameters of `row`: names are checked, and booleans, numbers and sizes must be such.
+    ///
+    /// # Errors
+    /// An unknown parameter, or a value of the wrong kind.
+    pub fn parse(row: &'static OptionRow, text: &str) -> Result<Self, OptionError> {
+        let mut values = Self { option: row.name, pairs: Vec::new() };
+        for (i, word) in split(text).into_iter().enumerate() {
+            let (key, value) = match word.split_once('=') {
+                Some((key, value)) => (key.to_owned(), value.to_owned()),
+                None => match row.implied {
+                    Some(key) if i == 0 => (key.to_owned(), word),
+                    // `server` is `server=on`, `nowait` is `wait=off`.
+                    _ => match word.strip_prefix("no") {
+                        Some(rest) if row.parameter(rest).is_some() => (rest.to_owned(), "off".to_owned()),
+                        _ => (word, "on".to_owned()),
+                    },
+                },
+            };
+            let Some(parameter) = row.parameter(&key) else {
+                return Err(values.error(format!("invalid parameter '{key}'{}", row.choices())));
+            };
+            values.check(parameter, &key, &value)?;
+            values.pairs.push((key, value));
+        }
+        Ok(values)
+    }
+
+    fn check(&self, parameter: &Parameter, key: &str, value: &str) -> Result<(), OptionError> {
+        let what = match parameter.kind {
+            ParameterKind::String => return Ok(()),
+            ParameterKind::Boolean if boolean(value).is_some() => return Ok(()),
+            ParameterKind::Boolean => "'on' or 'off'",
+            ParameterKind::Number if number(value).is_some() => return Ok(()),
+            ParameterKind::Number => "a number",
+            ParameterKind::Size if size(value, 1).is_some() => return Ok(()),
+            ParameterKind::Size => "a size, such as 512M (suffixes k, M, G, T)",
+        };
+        Err(self.error(format!("parameter '{key}' expects {what}, not '{value}'")))
+    }
+
+    /// The last value given for `key`.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.pairs.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// The value for `key`, which must have been given.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn require(&self, key: &str) -> Result<&str, OptionError> {
+        self.get(key).ok_or_else(|| self.error(format!("parameter '{key}' is missing")))
+    }
+
+    /// A boolean, `default` if it was not given.
+    pub fn flag(&self, key: &str, default: bool) -> bool {
+        self.get(key).and_then(boolean).unwrap_or(default)
+    }
+
+    /// A number, if it was given.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.get(key).and_then(number)
+    }
+
+    /// An error about this option.
+    pub fn error(&self, reason: impl std::fmt::Display) -> OptionError {
+        OptionError::about(self.option, reason)
+    }
+}
+
+/// Words between commas; two commas are one that belongs to a word.
+fn split(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        if character != ',' {
+            word.push(character);
+        } else if characters.peek() == Some(&',') {
+            characters.next();
+            word.push(',');
+        } else {
+            words.push(std::mem::take(&mut word));
+        }
+    }
+    words.push(word);
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// `on`, `off` and their kin.
+pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "on" | "yes" | "true" | "y" => Some(true),
+        "off" | "no" | "false" | "n" => Some(false),
+        _ => None,
+    }
+}
+
+/// A number, decimal or with `0x`.
+pub fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// A number of bytes with an optional suffix; without one it counts units of `unit` bytes.
+pub fn size(text: &str, unit: u64) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (digits, suffix) = text.split_at(split);
+    let unit = match suffix {
+        "" => unit,
+        "b" | "B" => 1,
+        "k" | "K" => 1 << 10,
+        "m" | "M" => 1 << 20,
+        "g" | "G" => 1 << 30,
+        "t" | "T" => 1 << 40,
+        "p" | "P" => 1 << 50,
+        "e" | "E" => 1 << 60,
+        _ => return None,
+    };
+    match digits.split_once('.') {
+        None => digits.parse::<u64>().ok()?.checked_mul(unit),
+        Some((whole, fraction)) => {
+            let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+            let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+            let part = u128::from(fraction.parse::<u64>().ok()?) * u128::from(unit) / u128::from(scale);
+            whole.checked_add(u64::try_from(part).ok()?)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::options::table::option;
+
+    #[test]
+    fn sizes_have_suffixes_and_never_wrap() {
+        assert_eq!(size("512", 1 << 20), Some(512 << 20));
+        assert_eq!(size("1.5G", 1), Some(3 << 29));
+        assert_eq!(size("262144k", 1), Some(256 << 20));
+        for bad in ["", "x", "1X", "-1", "16E", "99999999999999999999", "1.2.3M", ".5M"] {
+            assert_eq!(size(bad, 1 << 20), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn commas_are_doubled_and_old_flags_understood() {
+        let row = option("chardev").unwrap();
+        let values = KeyValues::parse(row, "socket,id=a,path=/tmp/a,,b,server,nowait").unwrap();
+        assert_eq!(values.get("backend"), Some("socket"));
+        assert_eq!(values.get("path"), Some("/tmp/a,b"));
+        assert!(values.flag("server", false));
+        assert!(!values.flag("wait", true));
+    }
+
+    #[test]
+    fn unknown_parameters_and_wrong_kinds_name_the_option() {
+        let row = option("smp").unwrap();
+        let error = KeyValues::parse(row, "2,wings=2").unwrap_err();
+        assert!(error.0.starts_with("-smp: invalid parameter 'wings'"), "{error}");
+        let error = KeyValues::parse(row, "two").unwrap_err();
+        assert_eq!(error.0, "-smp: parameter 'cpus' expects a number, not 'two'");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics_the_parser(text in ".{0,80}", at in 0usize..200) {
+            let row = &crate::options::OPTIONS[at % crate::options::OPTIONS.len()];
+            let _ = KeyValues::parse(row, &text);
+            let _ = size(&text, 1 << 20);
+        }
+    }
+}

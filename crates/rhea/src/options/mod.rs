@@ -1,0 +1,10 @@
+//! The command line, in QEMU's spelling: one table of all options, their parameters and help, and what is made of them.
+
+mod keyval;
+mod settings;
+mod table;
+
+pub use settings::{CharUse, MonitorMode, Settings, parse};
+pub use table::Argument;
+#[cfg(test)]
+pub use table::OPTIONS;

@@ -1,0 +1,502 @@
+//! What a command line comes to.
+
+use std::path::{Path, PathBuf};
+
+use rhea_backends::char::{Address, Options as CharOptions};
+use rhea_machine::{BoardKind, Topology};
+use uuid::Uuid;
+
+use super::{
+    Argument,
+    keyval::{self, KeyValues, OptionError},
+    table,
+};
+
+/// What a serial port or monitor is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CharUse {
+    /// Nothing: the port is not there.
+    None,
+    /// The backend of this id.
+    Backend(String),
+    /// The terminal, shared with a monitor.
+    SharedTerminal,
+}
+
+/// How a monitor speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MonitorMode {
+    /// QMP.
+    Control,
+    /// For people.
+    Readline,
+}
+
+/// A monitor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MonitorSettings {
+    /// The backend's id.
+    pub backend: String,
+    /// How it speaks.
+    pub mode: MonitorMode,
+}
+
+/// Everything that the command line decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The board.
+    pub board: BoardKind,
+    /// The processor model.
+    pub cpu: String,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Processors.
+    pub topology: Topology,
+    /// Kernel.
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line.
+    pub append: Option<String>,
+    /// Character backends by id, in order.
+    pub backends: Vec<(String, CharOptions)>,
+    /// Serial ports.
+    pub serials: Vec<CharUse>,
+    /// Monitors.
+    pub monitors: Vec<MonitorSettings>,
+    /// The guest's name.
+    pub name: Option<String>,
+    /// The guest's identifier; all zeros if none was given.
+    pub uuid: Uuid,
+    /// `-S`.
+    pub start_stopped: bool,
+    /// `-no-reboot`.
+    pub no_reboot: bool,
+    /// `-no-shutdown`.
+    pub no_shutdown: bool,
+    /// `-daemonize`.
+    pub daemonize: bool,
+    /// `-pidfile`.
+    pub pid_file: Option<PathBuf>,
+    /// Nothing was said of what to run and how to manage it: this is someone's first minute.
+    pub first_minute: bool,
+    /// Text to print instead of running anything.
+    pub print: Option<String>,
+}
+
+#[derive(Default)]
+struct Said {
+    nodefaults: bool,
+    nographic: bool,
+    display_none: bool,
+    serial: bool,
+    monitor: bool,
+}
+
+/// Machines by all their names.
+const BOARDS: [(&str, BoardKind); 3] =
+    [("pc", BoardKind::Pc), ("pc-i440fx-10.0", BoardKind::Pc), ("none", BoardKind::None)];
+
+/// The processor model there is.
+const CPU_MODEL: &str = "qemu64";
+
+/// Most serial ports of the board.
+const SERIAL_PORTS: usize = 4;
+
+/// Reads a command line, without the program's name.
+///
+/// # Errors
+/// One line that names the option and says what is wrong.
+pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
+    let mut settings = Settings {
+        board: BoardKind::Pc,
+        cpu: CPU_MODEL.to_owned(),
+        memory: 128 << 20,
+        topology: Topology::default(),
+        kernel: None,
+        initrd: None,
+        append: None,
+        backends: Vec::new(),
+        serials: Vec::new(),
+        monitors: Vec::new(),
+        name: None,
+        uuid: Uuid::nil(),
+        start_stopped: false,
+        no_reboot: false,
+        no_shutdown: false,
+        daemonize: false,
+        pid_file: None,
+        first_minute: false,
+        print: None,
+    };
+    let mut said = Said::default();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let Some(name) = argument.strip_prefix('-').map(|name| name.strip_prefix('-').unwrap_or(name)) else {
+            return Err(OptionError(format!("'{argument}' is no option; disk images are not supported yet")));
+        };
+        let Some(row) = table::option(name) else {
+            return Err(OptionError(format!("-{name}: invalid option; -help lists those there are")));
+        };
+        let value = match row.argument {
+            Argument::None => "",
+            _ => arguments.next().ok_or_else(|| OptionError::about(name, "requires an argument"))?,
+        };
+        settings.take(row, value, &mut said)?;
+        if settings.print.is_some() {
+            return Ok(settings);
+        }
+    }
+    settings.finish(&said)?;
+    Ok(settings)
+}
+
+impl Settings {
+    fn take(&mut self, row: &'static table::OptionRow, value: &str, said: &mut Said) -> Result<(), OptionError> {
+        let parameters = || KeyValues::parse(row, value);
+        match row.name {
+            "help" | "h" => self.print = Some(table::help("rhea")),
+            "version" => self.print = Some(format!("{}\n", crate::version::text())),
+            "machine" | "M" => self.machine(&parameters()?, value)?,
+            "accel" => self.accelerator(&parameters()?, value)?,
+            "cpu" => self.processor(value)?,
+            "smp" => self.topology = topology(&parameters()?)?,
+            "m" => self.memory = memory(&parameters()?)?,
+            "kernel" => self.kernel = Some(value.into()),
+            "initrd" => self.initrd = Some(value.into()),
+            "append" => self.append = Some(value.to_owned()),
+            "serial" => {
+                said.serial = true;
+                let used = self.device("serial", self.serials.len(), value)?;
+                self.serials.push(used);
+            }
+            "chardev" => self.chardev(&parameters()?)?,
+            "mon" => {
+                said.monitor = true;
+                self.monitor(&parameters()?)?;
+            }
+            "qmp" | "monitor" => {
+                said.monitor = true;
+                let mode = if row.name == "qmp" { MonitorMode::Control } else { MonitorMode::Readline };
+                match self.device("compat_monitor", self.monitors.len(), value)? {
+                    CharUse::None => {}
+                    CharUse::Backend(backend) => self.monitors.push(MonitorSettings { backend, mode }),
+                    CharUse::SharedTerminal => {
+                        return Err(OptionError::about(row.name, "'mon:' is for serial ports"));
+                    }
+                }
+            }
+            "display" => match value.split(',').next() {
+                Some("none") => said.display_none = true,
+                Some("help") => self.print = Some("Available display backend types:\nnone\n".to_owned()),
+                _ => return Err(OptionError::about("display", format!("'{value}' is not there; 'none' is"))),
+            },
+            "nographic" => said.nographic = true,
+            "nodefaults" => said.nodefaults = true,
+            "no-user-config" => {}
+            "name" => self.name = parameters()?.get("guest").map(str::to_owned),
+            "uuid" => {
+                self.uuid = Uuid::parse_str(value).map_err(|_| {
+                    OptionError::about("uuid", format!("'{value}' is no UUID, such as {}", Uuid::nil()))
+                })?;
+            }
+            "S" => self.start_stopped = true,
+            "no-reboot" => self.no_reboot = true,
+            "no-shutdown" => self.no_shutdown = true,
+            "daemonize" => self.daemonize = true,
+            "pidfile" => self.pid_file = Some(value.into()),
+            other => return Err(OptionError::about(other, "is in the table but nothing is done with it")),
+        }
+        Ok(())
+    }
+
+    fn machine(&mut self, parameters: &KeyValues, value: &str) -> Result<(), OptionError> {
+        if value == "help" || value == "?" {
+            self.print = Some(
+                "Supported machines are:\n\
+                 none                 machine with nothing\n\
+                 pc                   Standard PC (440FX + PIIX) (alias of pc-i440fx-10.0)\n\
+                 pc-i440fx-10.0       Standard PC (440FX + PIIX) (default)\n"
+                    .to_owned(),
+            );
+            return Ok(());
+        }
+        if let Some(name) = parameters.get("type") {
+            let known = BOARDS.iter().find(|(known, _)| *known == name);
+            self.board = known
+                .ok_or_else(|| {
+                    parameters.error(format!("unsupported machine type '{name}'; '-machine help' lists them"))
+                })?
+                .1;
+        }
+        if let Some(accelerators) = parameters.get("accel") {
+            choose_accelerator("machine", accelerators)?;
+        }
+        for property in ["usb", "graphics"] {
+            if parameters.flag(property, false) {
+                return Err(parameters.error(format!("'{property}=on' is not supported yet")));
+            }
+        }
+        if !parameters.flag("acpi", true) {
+            return Err(parameters.error("'acpi=off' is not supported yet"));
+        }
+        Ok(())
+    }
+
+    fn accelerator(&mut self, parameters: &KeyValues, value: &str) -> Result<(), OptionError> {
+        if value == "help" {
+            self.print = Some("Accelerators supported in this build:\ntcg\n".to_owned());
+            return Ok(());
+        }
+        choose_accelerator("accel", parameters.require("accel")?)?;
+        match parameters.get("thread") {
+            None | Some("multi") => Ok(()),
+            Some(other) => Err(parameters.error(format!("'thread={other}' is not there; 'multi' is"))),
+        }
+    }
+
+    fn processor(&mut self, value: &str) -> Result<(), OptionError> {
+        match value {
+            "help" => self.print = Some(format!("Available CPUs:\n  {CPU_MODEL}\n  max\n")),
+            CPU_MODEL | "max" => self.cpu = value.to_owned(),
+            other => {
+                let reason = format!("there is no processor model '{other}'; '-cpu help' lists those there are");
+                return Err(OptionError::about("cpu", reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn chardev(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {
+        let id = parameters.require("id")?.to_owned();
+        check_id(parameters, &id)?;
+        let options = match parameters.require("backend")? {
+            "null" => CharOptions::Null,
+            "stdio" => CharOptions::Stdio { signal: parameters.flag("signal", true) },
+            "pty" => CharOptions::Pty,
+            "file" => {
+                CharOptions::File { path: parameters.require("path")?.into(), append: parameters.flag("append", false) }
+            }
+            "socket" => socket(parameters)?,
+            other => {
+                let reason = format!("there is no backend '{other}'; there are null, stdio, file, pty, socket");
+                return Err(parameters.error(reason));
+            }
+        };
+        if parameters.flag("mux", false) {
+            return Err(parameters.error("'mux=on' is not supported yet"));
+        }
+        self.add_backend(id, options)
+    }
+
+    fn add_backend(&mut self, id: String, options: CharOptions) -> Result<(), OptionError> {
+        if self.backends.iter().any(|(other, _)| *other == id) {
+            return Err(OptionError::about("chardev", format!("duplicate id '{id}'")));
+        }
+        self.backends.push((id, options));
+        Ok(())
+    }
+
+    fn monitor(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {
+        let mode = match parameters.get("mode") {
+            Some("control") => MonitorMode::Control,
+            None | Some("readline") => MonitorMode::Readline,
+            Some(other) => return Err(parameters.error(format!("there is no mode '{other}'"))),
+        };
+        if parameters.flag("pretty", false) {
+            return Err(parameters.error("'pretty=on' is not supported yet"));
+        }
+        self.monitors.push(MonitorSettings { backend: parameters.require("chardev")?.to_owned(), mode });
+        Ok(())
+    }
+
+    /// A backend in its short form, as `-serial`, `-qmp` and `-monitor` take it.
+    fn device(&mut self, label: &str, number: usize, value: &str) -> Result<CharUse, OptionError> {
+        let option = match label {
+            "serial" => "serial",
+            _ => "monitor",
+        };
+        if value == "none" {
+            return Ok(CharUse::None);
+        }
+        if value == "mon:stdio" {
+            return Ok(CharUse::SharedTerminal);
+        }
+        if let Some(id) = value.strip_prefix("chardev:") {
+            return Ok(CharUse::Backend(id.to_owned()));
+        }
+        let row = table::option("chardev").ok_or_else(|| OptionError::about(option, "no backends"))?;
+        let (kind, rest) = value.split_once(':').unwrap_or((value, ""));
+        let text = match kind {
+            "null" | "stdio" | "pty" => kind.to_owned(),
+            "file" => format!("file,path={}", rest.replace(',', ",,")),
+            // The parameters that follow are as for -chardev.
+            "unix" => format!("socket,path={rest}"),
+            "tcp" => {
+                let (address, flags) = rest.split_once(',').unwrap_or((rest, ""));
+                let (host, port) = address
+                    .rsplit_once(':')
+                    .ok_or_else(|| OptionError::about(option, format!("'{value}' has no port: tcp:HOST:PORT")))?;
+                format!("socket,host={host},port={port},{flags}")
+            }
+            _ => {
+                let reason = format!("'{value}' is no backend; -help lists those there are");
+                return Err(OptionError::about(option, reason));
+            }
+        };
+        let id = format!("{label}{number}");
+        let parameters = KeyValues::parse(row, &format!("{text},id={id}"))?;
+        self.chardev(&parameters)?;
+        Ok(CharUse::Backend(id))
+    }
+
+    fn finish(&mut self, said: &Said) -> Result<(), OptionError> {
+        if self.kernel.is_none() && (self.initrd.is_some() || self.append.is_some()) {
+            return Err(OptionError("-initrd and -append need a -kernel".to_owned()));
+        }
+        if self.daemonize && said.nographic {
+            return Err(OptionError("-nographic cannot be used with -daemonize".to_owned()));
+        }
+        // Whoever chose no display wants nothing on the terminal, unless it is asked for.
+        let terminal = said.nographic || !(said.display_none || said.nodefaults || self.daemonize);
+        let stdio_used = self.backends.iter().any(|(_, options)| matches!(options, CharOptions::Stdio { .. }));
+        if !said.serial && !said.nodefaults && self.board == BoardKind::Pc && terminal && !stdio_used {
+            self.serials.push(CharUse::SharedTerminal);
+        }
+        self.first_minute = self.kernel.is_none()
+            && !said.monitor
+            && self.serials == [CharUse::SharedTerminal]
+            && !said.nographic
+            && !self.start_stopped;
+        if self.serials.len() > SERIAL_PORTS {
+            return Err(OptionError::about("serial", format!("there are {SERIAL_PORTS} serial ports at the most")));
+        }
+        self.check_backends()
+    }
+
+    /// Every backend that is used is there, and none is used twice.
+    fn check_backends(&self) -> Result<(), OptionError> {
+        let serials = self.serials.iter().filter_map(|used| match used {
+            CharUse::Backend(id) => Some(id.as_str()),
+            _ => None,
+        });
+        let mut seen: Vec<&str> = Vec::new();
+        for id in serials.chain(self.monitors.iter().map(|monitor| monitor.backend.as_str())) {
+            if !self.backends.iter().any(|(known, _)| known == id) {
+                return Err(OptionError::about("chardev", format!("there is no backend '{id}'")));
+            }
+            if seen.contains(&id) {
+                return Err(OptionError::about("chardev", format!("backend '{id}' is used twice")));
+            }
+            seen.push(id);
+        }
+        Ok(())
+    }
+}
+
+fn choose_accelerator(option: &str, names: &str) -> Result<(), OptionError> {
+    // The first usable one wins; KVM never is.
+    if names.split(':').any(|name| name == "tcg") {
+        return Ok(());
+    }
+    Err(OptionError::about(option, format!("no usable accelerator in '{names}'; there is 'tcg'")))
+}
+
+fn socket(parameters: &KeyValues) -> Result<CharOptions, OptionError> {
+    let server = parameters.flag("server", false);
+    let address = match (parameters.get("path"), parameters.number("fd"), parameters.number("port")) {
+        (Some(path), None, None) => {
+            if path.len() > 107 {
+                return Err(parameters.error(format!("path '{path}' is longer than the 107 bytes that sockets take")));
+            }
+            Address::Unix(Path::new(path).to_owned())
+        }
+        (None, Some(fd), None) => {
+            Address::Descriptor(i32::try_from(fd).map_err(|_| parameters.error("no such descriptor"))?)
+        }
+        (None, None, Some(port)) => Address::Tcp {
+            host: parameters.get("host").unwrap_or_default().to_owned(),
+            port: u16::try_from(port).map_err(|_| parameters.error("ports go up to 65535"))?,
+        },
+        _ => return Err(parameters.error("a socket needs one of 'path', 'port' and 'fd'")),
+    };
+    Ok(CharOptions::Socket { address, server, wait: server && parameters.flag("wait", true) })
+}
+
+fn check_id(parameters: &KeyValues, id: &str) -> Result<(), OptionError> {
+    let mut characters = id.chars();
+    let good = characters.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && characters.all(|character| character.is_ascii_alphanumeric() || "-._".contains(character));
+    if good {
+        return Ok(());
+    }
+    Err(parameters.error(format!("id '{id}' is not well-formed: a letter, then letters, digits, '-', '.' and '_'")))
+}
+
+fn memory(parameters: &KeyValues) -> Result<u64, OptionError> {
+    let size = match parameters.get("size") {
+        None => 128 << 20,
+        Some(text) => keyval::size(text, 1 << 20)
+            .ok_or_else(|| parameters.error(format!("'{text}' is no size, such as 512M (suffixes k, M, G, T)")))?,
+    };
+    if size == 0 {
+        return Err(parameters.error("a machine needs memory"));
+    }
+    for later in ["slots", "maxmem"] {
+        if parameters.get(later).is_some() {
+            return Err(parameters.error(format!("'{later}' is not supported yet: memory cannot be added later")));
+        }
+    }
+    // Whole pages, as a machine has them; 8 KiB as others round it.
+    size.checked_next_multiple_of(8192).ok_or_else(|| parameters.error("more memory than an address can name"))
+}
+
+fn topology(parameters: &KeyValues) -> Result<Topology, OptionError> {
+    let get = |key: &str| -> Result<Option<u32>, OptionError> {
+        match parameters.number(key) {
+            None => Ok(None),
+            Some(0) => Err(parameters.error(format!("'{key}' must be 1 at the least"))),
+            Some(value) => {
+                u32::try_from(value).map(Some).map_err(|_| parameters.error(format!("'{key}={value}' is too large")))
+            }
+        }
+    };
+    for key in ["dies", "clusters"] {
+        if get(key)?.is_some_and(|value| value != 1) {
+            return Err(parameters.error(format!("'{key}' can only be 1")));
+        }
+    }
+    let (cpus, maxcpus) = (get("cpus")?, get("maxcpus")?);
+    let (sockets, cores, threads) = (get("sockets")?, get("cores")?, get("threads")?);
+    let wanted = maxcpus.or(cpus);
+    // What is left out follows from the rest; sockets grow first, as this machine's age has it.
+    let (sockets, cores, threads) = match (sockets, cores, threads) {
+        (None, cores, threads) => {
+            let (cores, threads) = (cores.unwrap_or(1), threads.unwrap_or(1));
+            let inside = cores.saturating_mul(threads);
+            (wanted.map_or(1, |wanted| wanted.div_ceil(inside)), cores, threads)
+        }
+        (Some(sockets), None, threads) => {
+            let threads = threads.unwrap_or(1);
+            let others = sockets.saturating_mul(threads);
+            (sockets, wanted.map_or(1, |wanted| wanted.div_ceil(others)), threads)
+        }
+        (Some(sockets), Some(cores), threads) => {
+            let others = sockets.saturating_mul(cores);
+            let threads = threads.unwrap_or_else(|| wanted.map_or(1, |wanted| wanted.div_ceil(others)));
+            (sockets, cores, threads)
+        }
+    };
+    let product = sockets.saturating_mul(cores).saturating_mul(threads);
+    let maxcpus = maxcpus.unwrap_or(product);
+    let cpus = cpus.unwrap_or(maxcpus);
+    if product != maxcpus {
+        return Err(parameters.error(format!(
+            "sockets ({sockets}) * cores ({cores}) * threads ({threads}) is not the number of processors ({maxcpus})"
+        )));
+    }
+    if maxcpus < cpus {
+        return Err(parameters.error(format!("maxcpus ({maxcpus}) is less than cpus ({cpus})")));
+    }
+    Ok(Topology { cpus, sockets, cores, threads })
+}

@@ -1,0 +1,279 @@
+//! The table of options: what parses the command line also answers `-help`.
+
+use std::fmt::Write as _;
+
+/// What follows an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// Nothing.
+    None,
+    /// One word, shown in help by this name.
+    Word(&'static str),
+    /// Parameters, shown in help by this text.
+    Parameters(&'static str),
+    /// What a serial port or monitor is connected to: a backend in short form.
+    Device,
+}
+
+/// Kinds of parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// Any text.
+    String,
+    /// `on` or `off`.
+    Boolean,
+    /// A number.
+    Number,
+    /// A number of bytes with a suffix.
+    Size,
+}
+
+/// A parameter of an option.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    /// Its name.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: ParameterKind,
+    /// What it is for.
+    pub help: &'static str,
+}
+
+/// An option.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionRow {
+    /// Its name, without the dash.
+    pub name: &'static str,
+    /// What follows.
+    pub argument: Argument,
+    /// What it is for.
+    pub help: &'static str,
+    /// The parameter that a first word without `=` is the value of.
+    pub implied: Option<&'static str>,
+    /// Its parameters.
+    pub parameters: &'static [Parameter],
+}
+
+impl OptionRow {
+    /// The parameter `name`.
+    pub fn parameter(&self, name: &str) -> Option<&'static Parameter> {
+        self.parameters.iter().find(|parameter| parameter.name == name)
+    }
+
+    /// What may be given, for an error message.
+    pub fn choices(&self) -> String {
+        let names: Vec<_> = self.parameters.iter().map(|parameter| parameter.name).collect();
+        if names.is_empty() { String::new() } else { format!("; known are {}", names.join(", ")) }
+    }
+}
+
+const fn parameter(name: &'static str, kind: ParameterKind, help: &'static str) -> Parameter {
+    Parameter { name, kind, help }
+}
+
+const fn flag(name: &'static str, help: &'static str) -> OptionRow {
+    OptionRow { name, argument: Argument::None, help, implied: None, parameters: &[] }
+}
+
+const fn word(name: &'static str, argument: &'static str, help: &'static str) -> OptionRow {
+    OptionRow { name, argument: Argument::Word(argument), help, implied: None, parameters: &[] }
+}
+
+const fn device(name: &'static str, help: &'static str) -> OptionRow {
+    OptionRow { name, argument: Argument::Device, help, implied: None, parameters: &[] }
+}
+
+use ParameterKind::{Boolean, Number, Size, String as Text};
+
+/// All options, in the order of the help.
+pub const OPTIONS: &[OptionRow] = &[
+    flag("help", "print this help"),
+    flag("h", "print this help"),
+    flag("version", "print the version"),
+    OptionRow {
+        name: "machine",
+        argument: Argument::Parameters("[type=]NAME[,PROPERTY=VALUE]..."),
+        help: "choose the machine; '-machine help' lists them",
+        implied: Some("type"),
+        parameters: &[
+            parameter("type", Text, "the machine's name"),
+            parameter("accel", Text, "accelerators to try, with colons between"),
+            parameter("usb", Boolean, "a USB controller"),
+            parameter("acpi", Boolean, "ACPI tables"),
+            parameter("dump-guest-core", Boolean, "guest memory in core files of this program"),
+            parameter("graphics", Boolean, "a graphical console"),
+        ],
+    },
+    OptionRow {
+        name: "M",
+        argument: Argument::Parameters("[type=]NAME[,PROPERTY=VALUE]..."),
+        help: "the same as -machine",
+        implied: Some("type"),
+        parameters: &[
+            parameter("type", Text, "the machine's name"),
+            parameter("accel", Text, "accelerators to try, with colons between"),
+            parameter("usb", Boolean, "a USB controller"),
+            parameter("acpi", Boolean, "ACPI tables"),
+            parameter("dump-guest-core", Boolean, "guest memory in core files of this program"),
+            parameter("graphics", Boolean, "a graphical console"),
+        ],
+    },
+    OptionRow {
+        name: "accel",
+        argument: Argument::Parameters("[accel=]NAME[,PROPERTY=VALUE]..."),
+        help: "choose what runs the guest; 'tcg' is the software processor",
+        implied: Some("accel"),
+        parameters: &[
+            parameter("accel", Text, "the accelerator's name"),
+            parameter("thread", Text, "one thread a processor: 'multi'"),
+            parameter("tb-size", Number, "accepted and ignored: size of a translation cache in MiB"),
+        ],
+    },
+    OptionRow {
+        name: "cpu",
+        argument: Argument::Word("MODEL"),
+        help: "choose the processor model; '-cpu help' lists them",
+        implied: None,
+        parameters: &[],
+    },
+    OptionRow {
+        name: "smp",
+        argument: Argument::Parameters("[cpus=]N[,maxcpus=N][,sockets=N][,cores=N][,threads=N]"),
+        help: "number of processors, and how they are grouped",
+        implied: Some("cpus"),
+        parameters: &[
+            parameter("cpus", Number, "processors at the start"),
+            parameter("maxcpus", Number, "most processors, with those added later"),
+            parameter("sockets", Number, "sockets"),
+            parameter("dies", Number, "dies in a socket; 1"),
+            parameter("clusters", Number, "clusters in a die; 1"),
+            parameter("cores", Number, "cores in a socket"),
+            parameter("threads", Number, "threads in a core"),
+        ],
+    },
+    OptionRow {
+        name: "m",
+        argument: Argument::Parameters("[size=]MEGABYTES[,slots=N,maxmem=SIZE]"),
+        help: "memory of the guest; 128 MiB if not given",
+        implied: Some("size"),
+        parameters: &[
+            parameter("size", Text, "memory at the start, in MiB or with a suffix"),
+            parameter("slots", Number, "slots for memory added later"),
+            parameter("maxmem", Size, "most memory, with what is added later"),
+        ],
+    },
+    word("kernel", "FILE", "start this Linux kernel (bzImage)"),
+    word("initrd", "FILE", "with this initial RAM disk"),
+    word("append", "TEXT", "and this kernel command line"),
+    device("serial", "connect a serial port; may be given several times"),
+    OptionRow {
+        name: "chardev",
+        argument: Argument::Parameters("BACKEND,id=ID[,PROPERTY=VALUE]..."),
+        help: "make a character backend: null, stdio, file, pty or socket",
+        implied: Some("backend"),
+        parameters: &[
+            parameter("backend", Text, "null, stdio, file, pty or socket"),
+            parameter("id", Text, "the name by which it is used"),
+            parameter("path", Text, "file, or unix socket"),
+            parameter("append", Boolean, "write behind what the file holds"),
+            parameter("signal", Boolean, "whether the terminal's interrupt key ends the program"),
+            parameter("host", Text, "TCP host"),
+            parameter("port", Number, "TCP port"),
+            parameter("fd", Number, "inherited descriptor"),
+            parameter("server", Boolean, "listen"),
+            parameter("wait", Boolean, "wait for the first client before the machine starts"),
+            parameter("delay", Boolean, "accepted and ignored: Nagle's algorithm is always off"),
+            parameter("mux", Boolean, "several users; only 'off' is there"),
+        ],
+    },
+    OptionRow {
+        name: "mon",
+        argument: Argument::Parameters("[chardev=]ID[,mode=readline|control][,pretty=on|off]"),
+        help: "make a monitor on a character backend",
+        implied: Some("chardev"),
+        parameters: &[
+            parameter("chardev", Text, "the backend's id"),
+            parameter("id", Text, "the monitor's name"),
+            parameter("mode", Text, "'control' is QMP, 'readline' is for people"),
+            parameter("pretty", Boolean, "replies in several lines; only 'off' is there"),
+        ],
+    },
+    device("qmp", "make a QMP monitor"),
+    device("monitor", "make a monitor for people"),
+    word("display", "TYPE", "choose the display; there is 'none'"),
+    flag("nographic", "serial port and monitor share the terminal; Ctrl-a h tells how"),
+    flag("nodefaults", "no default serial port and monitor"),
+    flag("no-user-config", "accepted: no configuration files are read"),
+    OptionRow {
+        name: "name",
+        argument: Argument::Parameters("[guest=]NAME[,process=NAME][,debug-threads=on|off]"),
+        help: "name of the guest",
+        implied: Some("guest"),
+        parameters: &[
+            parameter("guest", Text, "the guest's name"),
+            parameter("process", Text, "accepted and ignored: the process's name"),
+            parameter("debug-threads", Boolean, "threads have names; they always do"),
+        ],
+    },
+    word("uuid", "UUID", "identifier of the guest"),
+    flag("S", "do not start the processors: wait for 'cont'"),
+    flag("no-reboot", "end instead of a reset"),
+    flag("no-shutdown", "stop instead of the end when the guest powers off"),
+    flag("daemonize", "go into the background once everything is set up"),
+    word("pidfile", "FILE", "write the process's number there"),
+];
+
+/// The option `name`, without dashes.
+pub fn option(name: &str) -> Option<&'static OptionRow> {
+    OPTIONS.iter().find(|row| row.name == name)
+}
+
+/// The text of `-help`.
+pub fn help(program: &str) -> String {
+    let mut text = format!(
+        "usage: {program} [OPTION]...\n       {program} shell SOCKET\n       {program} schema check|introspect|doc|diff ...\n\n\
+         A machine emulator. Without options it runs a small guest of its own on this terminal.\n\n"
+    );
+    for row in OPTIONS {
+        let argument = match row.argument {
+            Argument::None => "",
+            Argument::Word(name) => name,
+            Argument::Parameters(shown) => shown,
+            Argument::Device => "DEVICE",
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "-{} {argument}\n        {}", row.name, row.help);
+        for parameter in row.parameters {
+            let _ = writeln!(text, "          {}: {}", parameter.name, parameter.help);
+        }
+    }
+    text.push_str(
+        "\nDEVICE is one of: stdio, mon:stdio, null, none, pty, file:PATH, unix:PATH[,server=on][,wait=off],\n\
+         tcp:HOST:PORT[,server=on][,wait=off], chardev:ID\n",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_implied_parameters_exist() {
+        for (i, row) in OPTIONS.iter().enumerate() {
+            assert!(OPTIONS[..i].iter().all(|other| other.name != row.name), "{}", row.name);
+            if let Some(implied) = row.implied {
+                assert!(row.parameter(implied).is_some(), "{}", row.name);
+            }
+            assert_eq!(matches!(row.argument, Argument::Parameters(_)), !row.parameters.is_empty(), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn the_help_names_every_option() {
+        let help = help("rhea");
+        for row in OPTIONS {
+            assert!(help.contains(&format!("\n-{} ", row.name)), "{}", row.name);
+        }
+    }
+}

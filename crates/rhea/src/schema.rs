@@ -1,0 +1,92 @@
+//! `rhea schema`: the schema language as a tool, for those who write interfaces and those who compare them.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::bail;
+use rhea_qapi::{Naming, Schema, Verdict, diff, introspect_with, markdown};
+
+const USAGE: &str = "\
+usage: rhea schema COMMAND
+
+  check FILE                 report every fault in the schema whose root is FILE
+  introspect FILE [--names]  print the reply of query-qmp-schema; --names keeps the names of types
+  doc FILE                   print the reference manual, in Markdown
+  diff OLD NEW               print each change; the status is 1 if a client of OLD could notice
+";
+
+/// Runs a subcommand.
+///
+/// # Errors
+/// The command line is wrong, or the output could not be written.
+pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["check", file] => with_schema(file, |schema| print(&summary(schema))),
+        ["introspect", file] => introspection(file, Naming::Masked),
+        ["introspect", file, "--names"] | ["introspect", "--names", file] => introspection(file, Naming::Kept),
+        ["doc", file] => with_schema(file, |schema| print(&markdown(schema))),
+        ["diff", old, new] => compare(old, new),
+        ["help" | "-help" | "--help" | "-h"] => print(USAGE).map(|()| ExitCode::SUCCESS),
+        [] => bail!("schema: which command? There are check, introspect, doc and diff"),
+        [command @ ("check" | "introspect" | "doc")] => bail!("schema {command}: which FILE?"),
+        ["diff", ..] => bail!("schema diff: give two files, OLD and NEW"),
+        [command @ ("check" | "introspect" | "doc"), _, other, ..] => bail!("schema {command}: '{other}' is too much"),
+        [other, ..] => bail!("schema: there is no command '{other}'; there are check, introspect, doc and diff"),
+    }
+}
+
+/// Reads the schema and goes on with it; a schema with faults ends in status 1 instead.
+fn with_schema(file: &str, go_on: impl FnOnce(&Schema) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    let Some(schema) = load(file) else { return Ok(ExitCode::FAILURE) };
+    go_on(&schema)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The schema, or its faults on the standard error.
+fn load(file: &str) -> Option<Schema> {
+    match Schema::load(Path::new(file)) {
+        Ok(schema) => Some(schema),
+        Err(faults) => {
+            for fault in &faults {
+                eprintln!("{fault}");
+            }
+            None
+        }
+    }
+}
+
+fn summary(schema: &Schema) -> String {
+    let (commands, events) = (schema.commands().count(), schema.events().count());
+    let types = schema.definitions().count() - commands - events;
+    format!("no faults: {commands} commands, {events} events, {types} types\n")
+}
+
+fn introspection(file: &str, naming: Naming) -> anyhow::Result<ExitCode> {
+    with_schema(file, |schema| {
+        let mut text = serde_json::to_string_pretty(&introspect_with(schema, naming))?;
+        text.push('\n');
+        print(&text)
+    })
+}
+
+fn compare(old: &str, new: &str) -> anyhow::Result<ExitCode> {
+    // Both are read before either ends it: whoever repairs files wants all faults at once.
+    let (Some(old), Some(new)) = (load(old), load(new)) else { return Ok(ExitCode::FAILURE) };
+    let changes = diff(&old, &new);
+    print(&changes.iter().map(|change| format!("{change}\n")).collect::<String>())?;
+    let breaks = changes.iter().any(|change| change.verdict == Verdict::Breaking);
+    Ok(if breaks { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Prints to the standard output. A reader that has seen enough, such as `head`, is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
