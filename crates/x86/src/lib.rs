@@ -9,6 +9,7 @@ mod bulk;
 pub mod bus;
 pub mod decode;
 pub mod engine;
+mod float;
 pub mod inspect;
 pub mod integer;
 pub mod mmu;

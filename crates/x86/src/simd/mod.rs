@@ -1,9 +1,12 @@
 //! MMX, SSE, SSE2 and SSE3. Each family has its file, with the choice of its handlers at its end.
 
+mod convert;
+mod float;
 mod integer;
 mod lanes;
 mod moves;
 mod operands;
+mod real;
 mod save;
 mod shuffle;
 
@@ -30,6 +33,8 @@ pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Han
     moves::select(instruction, form, destination, op)
         .or_else(|| integer::select(mnemonic, form, destination))
         .or_else(|| shuffle::select(instruction, form, destination))
+        .or_else(|| float::select(mnemonic, form))
+        .or_else(|| convert::select(mnemonic, form, destination))
         .or_else(|| save::select(mnemonic, form))
 }
 

@@ -1,0 +1,388 @@
+//! Lanes of single and double precision, and the operations on one: the host's arithmetic where it is sure to give the
+//! guest's result and exceptions, software otherwise.
+//!
+//! Sources: SDM vol. 1 § 10.2.3 (MXCSR), § 11.5 (exceptions).
+
+use std::cmp::Ordering;
+
+use crate::{
+    access::Value,
+    float::{Environment, Flags, Format, NanRule, Number, Rounding},
+    state::{CpuState, Cr4},
+    trap::{Exception, Trap},
+};
+
+/// MXCSR: inexact results so far.
+const PE: u32 = 1 << 5;
+/// MXCSR: denormals are zeros.
+const DAZ: u32 = 1 << 6;
+/// MXCSR: where the masks begin.
+const MASK_SHIFT: u32 = 7;
+/// MXCSR: inexact results are masked.
+const PM: u32 = 1 << 12;
+/// MXCSR: where rounding control is.
+const ROUNDING_SHIFT: u32 = 13;
+const ROUNDING: u32 = 3 << ROUNDING_SHIFT;
+/// MXCSR: flush to zero.
+const FZ: u32 = 1 << 15;
+
+/// f32 or f64 as a lane.
+pub(super) trait Real: Copy + PartialOrd {
+    /// Its encoding in memory.
+    type Bits: Value + Into<u64> + Into<u128>;
+    const FORMAT: Format;
+    /// Bits of a lane.
+    const WIDTH: u32;
+    fn from_u64(bits: u64) -> Self;
+    fn to_u64(self) -> u64;
+    fn host_add(self, other: Self) -> Self;
+    fn host_subtract(self, other: Self) -> Self;
+    fn host_multiply(self, other: Self) -> Self;
+    fn host_divide(self, other: Self) -> Self;
+    fn host_square_root(self) -> Self;
+    /// The nearest one to an integer.
+    fn host_from_integer(value: i64) -> Self;
+    /// Toward zero, saturating.
+    fn host_to_integer(self) -> i64;
+
+    /// Lane `index` of a register.
+    #[inline(always)]
+    fn lane(register: u128, index: u32) -> Self {
+        Self::from_u64((register >> (Self::WIDTH * index)) as u64 & Self::ONES)
+    }
+
+    /// Itself as lane `index` of a register that is zero otherwise.
+    #[inline(always)]
+    fn placed(self, index: u32) -> u128 {
+        u128::from(self.to_u64()) << (Self::WIDTH * index)
+    }
+
+    /// `register` with lane 0 replaced.
+    #[inline(always)]
+    fn replace_low(self, register: u128) -> u128 {
+        register & !u128::from(Self::ONES) | u128::from(self.to_u64())
+    }
+
+    /// Number of lanes in a register.
+    const LANES: u32 = 128 / Self::WIDTH;
+    /// All bits of a lane.
+    const ONES: u64 = u64::MAX >> (64 - Self::WIDTH);
+    /// Bits of the fraction.
+    const FRACTION: u32 = Self::FORMAT.precision - 1;
+    /// The exponent field of infinities and NaNs.
+    const EXPONENT_ONES: u64 = 2 * Self::FORMAT.max_exponent as u64 + 1;
+
+    /// The exponent field.
+    #[inline(always)]
+    fn exponent_field(self) -> u64 {
+        self.to_u64() >> Self::FRACTION & Self::EXPONENT_ONES
+    }
+
+    #[inline(always)]
+    fn is_zero(self) -> bool {
+        self.to_u64() << (64 - Self::WIDTH) << 1 == 0
+    }
+
+    /// Neither denormal, infinite nor NaN.
+    #[inline(always)]
+    fn is_plain(self) -> bool {
+        let exponent = self.exponent_field();
+        exponent != Self::EXPONENT_ONES && (exponent != 0 || self.is_zero())
+    }
+
+    /// A result that rounding can neither have made too small nor too large.
+    #[inline(always)]
+    fn is_clear(self) -> bool {
+        self.exponent_field().wrapping_sub(2) < Self::EXPONENT_ONES - 2
+    }
+}
+
+macro_rules! real {
+    ($type:ty, $bits:ty, $format:expr) => {
+        impl Real for $type {
+            type Bits = $bits;
+            const FORMAT: Format = $format;
+            const WIDTH: u32 = <$bits>::BITS;
+
+            #[inline(always)]
+            fn from_u64(bits: u64) -> Self {
+                <$type>::from_bits(bits as $bits)
+            }
+
+            #[inline(always)]
+            fn to_u64(self) -> u64 {
+                u64::from(self.to_bits())
+            }
+
+            #[inline(always)]
+            fn host_add(self, other: Self) -> Self {
+                self + other
+            }
+
+            #[inline(always)]
+            fn host_subtract(self, other: Self) -> Self {
+                self - other
+            }
+
+            #[inline(always)]
+            fn host_multiply(self, other: Self) -> Self {
+                self * other
+            }
+
+            #[inline(always)]
+            fn host_divide(self, other: Self) -> Self {
+                self / other
+            }
+
+            #[inline(always)]
+            fn host_square_root(self) -> Self {
+                self.sqrt()
+            }
+
+            #[inline(always)]
+            fn host_from_integer(value: i64) -> Self {
+                value as $type
+            }
+
+            #[inline(always)]
+            fn host_to_integer(self) -> i64 {
+                self as i64
+            }
+        }
+    };
+}
+
+real!(f32, u32, Format::SINGLE);
+real!(f64, u64, Format::DOUBLE);
+
+/// What the lanes of one instruction share.
+pub(super) struct Context {
+    mxcsr: u32,
+    flags: Flags,
+    /// The instruction's immediate.
+    pub(super) immediate: u8,
+}
+
+impl Context {
+    #[inline(always)]
+    pub(super) fn new(cpu: &CpuState, immediate: u8) -> Self {
+        Self { mxcsr: cpu.mxcsr, flags: Flags::empty(), immediate }
+    }
+
+    /// Whether an inexact result, rounded to nearest, tells nothing new: then the host's result will do.
+    #[inline(always)]
+    pub(super) fn host_rounds(&self) -> bool {
+        self.mxcsr & (ROUNDING | PE | PM) == PE | PM
+    }
+
+    /// Computes in software.
+    #[inline(never)]
+    pub(super) fn software<T>(&mut self, compute: impl FnOnce(&mut Environment) -> T) -> T {
+        let mut environment = Environment {
+            rounding: self.rounding(),
+            masked: Flags::from_bits_truncate((self.mxcsr >> MASK_SHIFT) as u8),
+            flush_to_zero: self.mxcsr & FZ != 0,
+            denormals_are_zero: self.mxcsr & DAZ != 0,
+            nan_rule: NanRule::First,
+            wrap: 0,
+            flags: Flags::empty(),
+            rounded_up: false,
+        };
+        let result = compute(&mut environment);
+        // Of one lane only what comes before computing counts, if that traps.
+        let before = environment.flags & Flags::BEFORE;
+        self.flags |= if environment.masked.contains(before) { environment.flags } else { before };
+        result
+    }
+
+    /// The rounding mode.
+    pub(super) fn rounding(&self) -> Rounding {
+        Rounding::from_bits(self.mxcsr >> ROUNDING_SHIFT)
+    }
+
+    /// Notes the exceptions in MXCSR; raises #XM if one is unmasked, and then nothing must be written.
+    #[inline(always)]
+    pub(super) fn finish(self, cpu: &mut CpuState) -> Result<(), Trap> {
+        if self.flags.is_empty() { Ok(()) } else { self.report(cpu) }
+    }
+
+    #[cold]
+    fn report(self, cpu: &mut CpuState) -> Result<(), Trap> {
+        let masked = Flags::from_bits_truncate((cpu.mxcsr >> MASK_SHIFT) as u8);
+        let before = self.flags & Flags::BEFORE;
+        let flags = if masked.contains(before) { self.flags } else { before };
+        cpu.mxcsr |= u32::from(flags.bits());
+        if masked.contains(flags) {
+            return Ok(());
+        }
+        Err(cpu.raise(if cpu.cr4_has(Cr4::OSXMMEXCPT) { Exception::SIMD_ERROR } else { Exception::INVALID_OPCODE }))
+    }
+}
+
+/// An operation on a lane of the first and the second operand.
+pub(super) trait LaneOperation {
+    fn lane<R: Real>(context: &mut Context, a: R, b: R) -> R;
+}
+
+/// Defines an arithmetic operation by what the host and what the software computes. `exact_zero`: a result of zero is
+/// always exact.
+macro_rules! arithmetic {
+    ($($name:ident, $host:ident, $software:ident, $exact_zero:literal;)*) => {
+        $(
+            pub(super) struct $name;
+            impl LaneOperation for $name {
+                #[inline(always)]
+                fn lane<R: Real>(context: &mut Context, a: R, b: R) -> R {
+                    if context.host_rounds() && a.is_plain() && b.is_plain() {
+                        let result = a.$host(b);
+                        if result.is_clear() || result.is_zero() && ($exact_zero || a.is_zero() || b.is_zero()) {
+                            return result;
+                        }
+                    }
+                    context.software(|environment| {
+                        let a = environment.operand(R::FORMAT, a.to_u64());
+                        let b = environment.operand(R::FORMAT, b.to_u64());
+                        R::from_u64(environment.$software(R::FORMAT, a, b).pack(R::FORMAT))
+                    })
+                }
+            }
+        )*
+    };
+}
+
+arithmetic! {
+    Add, host_add, add, true;
+    Subtract, host_subtract, subtract, true;
+    Multiply, host_multiply, multiply, false;
+    Divide, host_divide, divide, false;
+}
+
+/// The square root of the second operand.
+pub(super) struct SquareRoot;
+impl LaneOperation for SquareRoot {
+    #[inline(always)]
+    fn lane<R: Real>(context: &mut Context, _: R, b: R) -> R {
+        if context.host_rounds() && b.is_plain() {
+            let result = b.host_square_root();
+            if result.is_clear() || result.is_zero() {
+                return result;
+            }
+        }
+        context.software(|environment| {
+            let b = environment.operand(R::FORMAT, b.to_u64());
+            R::from_u64(environment.square_root(R::FORMAT, b).pack(R::FORMAT))
+        })
+    }
+}
+
+/// Compares two lanes; any NaN is invalid if the comparison signals.
+#[inline(always)]
+pub(super) fn compare<R: Real>(context: &mut Context, a: R, b: R, signals: bool) -> Option<Ordering> {
+    if a.is_plain() && b.is_plain() {
+        return a.partial_cmp(&b);
+    }
+    context.software(|environment| {
+        let a = environment.operand(R::FORMAT, a.to_u64());
+        let b = environment.operand(R::FORMAT, b.to_u64());
+        environment.compare(a, b, signals)
+    })
+}
+
+/// MIN and MAX: the second operand unless the first one is strictly `WANTED`.
+#[inline(always)]
+fn choose<R: Real>(context: &mut Context, a: R, b: R, wanted: Ordering) -> R {
+    let chosen = if compare(context, a, b, true) == Some(wanted) { a } else { b };
+    if context.mxcsr & DAZ != 0 && chosen.exponent_field() == 0 {
+        // Only the sign of a denormal is left.
+        return R::from_u64(chosen.to_u64() & 1 << (R::WIDTH - 1));
+    }
+    chosen
+}
+
+pub(super) struct Minimum;
+impl LaneOperation for Minimum {
+    #[inline(always)]
+    fn lane<R: Real>(context: &mut Context, a: R, b: R) -> R {
+        choose(context, a, b, Ordering::Less)
+    }
+}
+
+pub(super) struct Maximum;
+impl LaneOperation for Maximum {
+    #[inline(always)]
+    fn lane<R: Real>(context: &mut Context, a: R, b: R) -> R {
+        choose(context, a, b, Ordering::Greater)
+    }
+}
+
+/// CMPPS and its kin: the predicate is the immediate (SDM vol. 2, table 3-1).
+pub(super) struct Compare;
+impl LaneOperation for Compare {
+    #[inline(always)]
+    fn lane<R: Real>(context: &mut Context, a: R, b: R) -> R {
+        let predicate = context.immediate & 7;
+        let order = compare(context, a, b, matches!(predicate & 3, 1 | 2));
+        let holds = match predicate & 3 {
+            0 => order == Some(Ordering::Equal),
+            1 => order == Some(Ordering::Less),
+            2 => matches!(order, Some(Ordering::Less | Ordering::Equal)),
+            _ => order.is_none(),
+        };
+        R::from_u64(if holds != (predicate & 4 != 0) { R::ONES } else { 0 })
+    }
+}
+
+/// An integer of `bits` bits from a lane; the least of them if it does not fit.
+#[inline(always)]
+pub(super) fn to_integer<R: Real>(context: &mut Context, a: R, bits: u32, truncate: bool) -> i64 {
+    if truncate && a.is_plain() {
+        let value = a.host_to_integer();
+        let fits = value.unsigned_abs() >> (bits - 2) == 0;
+        if fits && (context.host_rounds() || R::host_from_integer(value) == a) {
+            return value;
+        }
+    }
+    let rounding = if truncate { Rounding::Zero } else { context.rounding() };
+    context.software(|environment| {
+        let a = environment.operand(R::FORMAT, a.to_u64());
+        environment.to_integer(a, bits, rounding)
+    })
+}
+
+/// A lane from an integer.
+#[inline(always)]
+pub(super) fn from_integer<R: Real>(context: &mut Context, value: i64) -> R {
+    if context.host_rounds() || value.unsigned_abs() >> R::FORMAT.precision == 0 {
+        return R::host_from_integer(value);
+    }
+    context.software(|environment| {
+        R::from_u64(environment.convert(R::FORMAT, Number::from_integer(value)).pack(R::FORMAT))
+    })
+}
+
+/// A single as a double.
+#[inline(always)]
+pub(super) fn widen(context: &mut Context, a: f32) -> f64 {
+    if a.is_plain() {
+        return f64::from(a);
+    }
+    context.software(|environment| {
+        let a = environment.operand(Format::SINGLE, a.to_u64());
+        f64::from_u64(environment.convert(Format::DOUBLE, a).pack(Format::DOUBLE))
+    })
+}
+
+/// A double as a single.
+#[inline(always)]
+pub(super) fn narrow(context: &mut Context, a: f64) -> f32 {
+    if context.host_rounds() && a.is_plain() {
+        let result = a as f32;
+        if result.is_clear() || a.is_zero() {
+            return result;
+        }
+    }
+    context.software(|environment| {
+        let a = environment.operand(Format::DOUBLE, a.to_u64());
+        f32::from_u64(environment.convert(Format::SINGLE, a).pack(Format::SINGLE))
+    })
+}
