@@ -2,8 +2,13 @@
 //!
 //! Sources: SDM vol. 1 ch. 8, SDM vol. 2 for each instruction.
 
+mod arithmetic;
+mod compare;
 mod control;
 mod environment;
+mod source;
+mod stack;
+mod transfer;
 
 use iced_x86::Instruction;
 
@@ -15,7 +20,11 @@ use crate::{
 /// The handler of an x87 instruction.
 pub fn select(instruction: &Instruction, form: &Form, _: &mut Op) -> Option<Handler> {
     let mnemonic = instruction.mnemonic();
-    control::select(mnemonic, form).or_else(|| environment::select(mnemonic, form))
+    transfer::select(mnemonic, form)
+        .or_else(|| arithmetic::select(mnemonic, form))
+        .or_else(|| compare::select(mnemonic, form))
+        .or_else(|| control::select(mnemonic, form))
+        .or_else(|| environment::select(mnemonic, form))
 }
 
 #[cfg(test)]
