@@ -304,6 +304,13 @@ pub struct Msrs {
     pub mtrr_fixed: [u64; 11],
     pub mtrr_base: [u64; 8],
     pub mtrr_mask: [u64; 8],
+    pub mcg_status: u64,
+    pub mcg_ctl: u64,
+    /// CTL, STATUS, ADDR and MISC of five banks.
+    pub machine_check: [u64; 20],
+    pub syscfg: u64,
+    pub hwcr: u64,
+    pub interrupt_pending: u64,
 }
 
 /// What other threads ask of a processor; any thread may.

@@ -1,13 +1,20 @@
 //! System instructions: control and debug registers, descriptor tables, MSRs, CPUID, ports, SYSCALL and SYSENTER.
 
+mod bases;
+mod calls;
+mod control;
 pub mod cpuid;
+mod msr;
+mod ports;
+#[cfg(test)]
+mod tests;
 
 use iced_x86::{Instruction, Mnemonic};
 
 use crate::{
     decode::Form,
     op::{Handler, Op},
-    state::CpuState,
+    state::{CpuState, Cr0, Cr4, Rflags, reg},
     trap::{Exception, Trap},
 };
 
@@ -17,16 +24,109 @@ pub(crate) fn privileged(cpu: &mut CpuState) -> Result<(), Trap> {
     if cpu.cpl == 0 { Ok(()) } else { Err(cpu.raise(Exception::general_protection(0))) }
 }
 
-/// HLT.
 extern "C" fn halt(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     privileged(cpu)?;
     Err(Trap::HALT)
 }
 
+/// The flag that CLI and STI change: IF, or with virtual interrupts VIF. SDM vol. 2, CLI and STI.
+fn interrupt_flag(cpu: &mut CpuState) -> Result<Rflags, Trap> {
+    let allowed = !cpu.cr0_has(Cr0::PE) || u64::from(cpu.cpl) <= cpu.rflags >> 12 & 3;
+    if allowed {
+        return Ok(Rflags::IF);
+    }
+    let virtual_interrupts =
+        if cpu.flags().contains(Rflags::VM) { cpu.cr4_has(Cr4::VME) } else { cpu.cpl == 3 && cpu.cr4_has(Cr4::PVI) };
+    if virtual_interrupts { Ok(Rflags::VIF) } else { Err(cpu.raise(Exception::general_protection(0))) }
+}
+
+extern "C" fn clear_interrupts(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
+    cpu.rflags &= !interrupt_flag(cpu)?.bits();
+    Ok(())
+}
+
+extern "C" fn set_interrupts(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
+    let flag = interrupt_flag(cpu)?;
+    if cpu.flags().contains(flag) {
+        return Ok(());
+    }
+    if flag == Rflags::VIF && cpu.flags().contains(Rflags::VIP) {
+        return Err(cpu.raise(Exception::general_protection(0)));
+    }
+    cpu.rflags |= flag.bits();
+    cpu.interrupt_shadow = flag == Rflags::IF;
+    Err(Trap::NEXT)
+}
+
+#[inline(always)]
+fn put_pair(cpu: &mut CpuState, value: u64) {
+    cpu.gpr[usize::from(reg::RAX)] = value & 0xffff_ffff;
+    cpu.gpr[usize::from(reg::RDX)] = value >> 32;
+}
+
+/// #GP(0) for RDTSC in user code that CR4.TSD forbids it.
+fn time_allowed(cpu: &mut CpuState) -> Result<(), Trap> {
+    if cpu.cpl != 0 && cpu.cr4_has(Cr4::TSD) {
+        return Err(cpu.raise(Exception::general_protection(0)));
+    }
+    Ok(())
+}
+
+extern "C" fn read_time(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
+    time_allowed(cpu)?;
+    let value = cpu.time_stamp();
+    put_pair(cpu, value);
+    Ok(())
+}
+
+extern "C" fn read_time_and_processor(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
+    if !cpu.cpuid.has(cpuid::Feature::RDTSCP) {
+        return Err(cpu.raise(Exception::INVALID_OPCODE));
+    }
+    time_allowed(cpu)?;
+    let value = cpu.time_stamp();
+    put_pair(cpu, value);
+    cpu.gpr[usize::from(reg::RCX)] = cpu.msr.tsc_aux;
+    Ok(())
+}
+
+/// RDPMC: there are no counters to name.
+extern "C" fn read_counter(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
+    Err(cpu.raise(Exception::general_protection(0)))
+}
+
+extern "C" fn identify(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
+    let function = cpu.register(reg::RAX) as u32;
+    let mut leaf = cpu.cpuid.get(function, cpu.register(reg::RCX) as u32);
+    // A local APIC that was switched off is not told of.
+    if matches!(function, 1 | 0x8000_0001) && cpu.bus.apic_msr_read(0x1b).is_some_and(|base| base & 1 << 11 == 0) {
+        leaf.edx &= !(1 << 9);
+    }
+    cpu.gpr[usize::from(reg::RAX)] = u64::from(leaf.eax);
+    cpu.gpr[usize::from(reg::RBX)] = u64::from(leaf.ebx);
+    cpu.gpr[usize::from(reg::RCX)] = u64::from(leaf.ecx);
+    cpu.gpr[usize::from(reg::RDX)] = u64::from(leaf.edx);
+    Ok(())
+}
+
 /// The handler of a system instruction; `None` if it is of another family.
-pub fn select(instruction: &Instruction, _: &Form, _: &mut Op) -> Option<Handler> {
-    Some(match instruction.mnemonic() {
+pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Handler> {
+    let handler: Handler = match instruction.mnemonic() {
         Mnemonic::Hlt => halt,
-        _ => return None,
-    })
+        Mnemonic::Cli => clear_interrupts,
+        Mnemonic::Sti => set_interrupts,
+        Mnemonic::Cpuid => identify,
+        Mnemonic::Rdtsc => read_time,
+        Mnemonic::Rdtscp => read_time_and_processor,
+        Mnemonic::Rdpmc => read_counter,
+        Mnemonic::Rdmsr => msr::read,
+        Mnemonic::Wrmsr => msr::write,
+        _ => {
+            return control::select(instruction, form, op)
+                .or_else(|| ports::select(instruction, form, op))
+                .or_else(|| calls::select(instruction, form))
+                .or_else(|| bases::select(instruction, form));
+        }
+    };
+    Some(handler)
 }

@@ -1,0 +1,1 @@
+//! System instructions: privilege, reserved bits, and what changes with them.
