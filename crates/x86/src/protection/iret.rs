@@ -18,9 +18,10 @@ use crate::{
 /// Flags that an IRET of 16 bits loads where nothing forbids: the arithmetic ones, TF, IF, DF, IOPL, NT.
 const FLAGS_16: Rflags = Rflags::from_bits_retain(0x7fd5);
 
-/// The flags that an IRET of `size` bytes may load in real mode and at CPL 0.
+/// The flags that an IRET of `size` bytes may load in real mode and at CPL 0. RF is left out: it would hold off
+/// instruction breakpoints, which there are none of, until the next instruction has ended, and be cleared then.
 fn loadable_flags(size: u8) -> Rflags {
-    if size == 2 { FLAGS_16 } else { FLAGS_16 | Rflags::RF | Rflags::AC | Rflags::ID }
+    if size == 2 { FLAGS_16 } else { FLAGS_16 | Rflags::AC | Rflags::ID }
 }
 
 impl CpuState {
@@ -239,7 +240,7 @@ mod tests {
         let mut fixture = Fixture::new(&[], 16);
         fixture.set_stack(TOP, 4, &[0x1234, 0x2000, 0xffff_ffff]);
         assert_eq!(fixture.execute(&[0x66, 0xcf]), Ok(()));
-        assert_eq!(fixture.cpu().rflags, 0x25_7fd7);
+        assert_eq!(fixture.cpu().rflags, 0x24_7fd7);
         fixture.set_stack(TOP, 4, &[0x1_0000, 0x2000, 2]);
         assert_eq!(fixture.execute(&[0x66, 0xcf]), gp(0));
         assert_eq!(fixture.rsp(), TOP);

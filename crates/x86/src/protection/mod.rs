@@ -8,6 +8,8 @@ pub mod far;
 #[cfg(test)]
 mod fixture;
 pub mod iret;
+#[cfg(test)]
+mod programs;
 pub mod reset;
 pub mod segments;
 pub mod stack;
