@@ -5,7 +5,9 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
-use rhea_core::{Device, Instant, InterruptLine, LoadError, PortIo, PortSpace, SaveState, Timer, TimerQueue, Width};
+use rhea_core::{
+    Device, Instant, InterruptLine, InterruptSink, LoadError, PortIo, PortSpace, SaveState, Timer, TimerQueue, Width,
+};
 
 pub use super::chip::{
     ACPI_DISABLE, ACPI_ENABLE, Control, PowerManagement, PowerManagementV1, SleepRequest, Status, TIMER_FREQUENCY,
@@ -80,11 +82,6 @@ impl Pm {
         self.with(|chip, _| chip.event(Status::new().with_sleep_button(true)));
     }
 
-    /// The clock's alarm goes off.
-    pub fn rtc_alarm(&self) {
-        self.with(|chip, _| chip.event(Status::new().with_rtc(true)));
-    }
-
     /// The machine comes back from sleep; to be called after the reset that belongs to it.
     pub fn wake(&self, cause: WakeCause) {
         self.with(|chip, _| chip.wake(cause));
@@ -131,6 +128,15 @@ impl PciFunction for Pm {
 
     fn write_config(&self, offset: u8, width: Width, value: u32) {
         self.with(|chip, _| chip.config.write(offset, width, value));
+    }
+}
+
+/// Pin 0 is interrupt 8 of the clock, which is an event here beside being an interrupt (PIIX4 §7.2.1.1, RTC_STS).
+impl InterruptSink for Pm {
+    fn set_level(&self, _: u32, level: bool) {
+        if level {
+            self.with(|chip, _| chip.event(Status::new().with_rtc(true)));
+        }
     }
 }
 
@@ -207,7 +213,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use proptest::prelude::*;
-    use rhea_core::{Clock, InterruptSink};
+    use rhea_core::Clock;
 
     use super::*;
 
@@ -311,6 +317,17 @@ mod tests {
         assert_eq!(bench.ports.read(0x600, Width::Word), 0x8400);
         bench.ports.write(0x600, Width::Word, 0x8000);
         assert_eq!(bench.ports.read(0x600, Width::Word), 0x0400);
+    }
+
+    #[test]
+    fn the_clocks_interrupt_is_an_event() {
+        let bench = Bench::new();
+        bench.enable();
+        bench.ports.write(0x602, Width::Word, 0x400);
+        bench.pm.set_level(0, false);
+        assert!(!bench.sci());
+        bench.pm.set_level(0, true);
+        assert!(bench.sci());
     }
 
     #[test]

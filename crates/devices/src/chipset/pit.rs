@@ -377,6 +377,16 @@ mod tests {
     }
 
     #[test]
+    fn a_count_of_one_has_no_edges_until_another_follows() {
+        let mut pit = counter(0x34, 1, 0);
+        assert_eq!(pit.next_edge(0, at(5)), None);
+        pit.write(Register::Counter(0), 2, at(5));
+        pit.write(Register::Counter(0), 0, at(5));
+        assert_eq!(pit.next_edge(0, at(5)), Some(at(6)));
+        assert_eq!(levels(&pit, 5..10), "^^_^_");
+    }
+
+    #[test]
     fn mode_3_is_high_one_tick_longer_for_odd_counts() {
         let mut pit = counter(0x36, 5, 0);
         assert_eq!(levels(&pit, 1..11), "^^^__^^^__");

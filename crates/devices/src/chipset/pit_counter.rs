@@ -217,7 +217,8 @@ impl Counter {
         match counter.mode {
             Mode::Terminal if counter.done => None,
             Mode::Terminal | Mode::OneShot => (elapsed < from).then_some(terminal),
-            Mode::Rate | Mode::Square if counter.loaded < 2 => None,
+            // A period of one tick has no edges, but ends: the next count may.
+            Mode::Rate | Mode::Square if counter.loaded < 2 => (counter.loaded != counter.count).then_some(tick + 1),
             Mode::Rate | Mode::Square => {
                 let (phase, high) = counter.phase(tick);
                 let next = if phase < high { high } else { i64::from(counter.loaded) };

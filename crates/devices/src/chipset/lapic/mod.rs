@@ -76,19 +76,47 @@ impl LocalApic {
         })
     }
 
-    /// Changes the chip, then drives the processor and the timer as it then says.
+    /// Lets time pass and changes the chip, then drives the processor and the timer as it then says.
     fn with<T>(&self, now: Instant, change: impl FnOnce(&mut Apic) -> T) -> T {
         let mut inner = self.inner.lock();
         let signal = inner.chip.advance(now);
         self.signal(signal);
         let result = change(&mut inner.chip);
-        self.drive(&mut inner);
+        self.settle(&mut inner);
+        result
+    }
+
+    /// As [`with`](Self::with) for what has nothing to do with time: the clock is not asked.
+    fn with_timeless<T>(&self, change: impl FnOnce(&mut Apic) -> T) -> T {
+        let mut inner = self.inner.lock();
+        let result = change(&mut inner.chip);
+        self.settle(&mut inner);
+        result
+    }
+
+    /// An access to the register at `offset`; only those of the timer look at the clock.
+    fn access<T>(&self, offset: u16, change: impl FnOnce(&mut Apic, Instant) -> T) -> T {
+        match Register::at(offset) {
+            Some(
+                Register::InitialCount
+                | Register::CurrentCount
+                | Register::DivideConfiguration
+                | Register::LocalVector(Lvt::Timer),
+            ) => {
+                let now = self.timer.now();
+                self.with(now, |chip| change(chip, now))
+            }
+            _ => self.with_timeless(|chip| change(chip, Instant::ZERO)),
+        }
+    }
+
+    fn settle(&self, inner: &mut Inner) {
+        self.drive(inner);
         let expiry = inner.chip.next_expiry();
-        if inner.armed != expiry || expiry.is_some_and(|at| at <= now) {
+        if inner.armed != expiry {
             inner.armed = expiry;
             self.timer.set_or_cancel(expiry);
         }
-        result
     }
 
     fn drive(&self, inner: &mut Inner) {
@@ -176,8 +204,8 @@ impl LocalApic {
         match msr {
             MSR_APIC_BASE => Ok(self.base().into()),
             0x800..=0x83f => {
-                let now = self.timer.now();
-                self.with(now, |chip| chip.read_x2apic((msr - MSR_X2APIC.start()) as u16, now))
+                let index = (msr - MSR_X2APIC.start()) as u16;
+                self.access(index << 4, |chip, now| chip.read_x2apic(index, now))
             }
             _ => Err(GeneralProtection),
         }
@@ -188,12 +216,11 @@ impl LocalApic {
     /// # Errors
     /// An MSR that is not there or not writable, or a value that it refuses: #GP(0).
     pub fn write_msr(&self, msr: u32, value: u64) -> Result<(), GeneralProtection> {
-        let now = self.timer.now();
         match msr {
-            MSR_APIC_BASE => self.with(now, |chip| chip.set_base(value)),
+            MSR_APIC_BASE => self.with_timeless(|chip| chip.set_base(value)),
             0x800..=0x83f => {
                 let index = (msr - MSR_X2APIC.start()) as u16;
-                let request = self.with(now, |chip| chip.write_x2apic(index, value, now))?;
+                let request = self.access(index << 4, |chip, now| chip.write_x2apic(index, value, now))?;
                 self.perform(request);
                 Ok(())
             }
@@ -216,7 +243,7 @@ impl LocalApic {
 
     /// Drives pin LINT0 or LINT1.
     pub fn set_lint(&self, pin: usize, level: bool) {
-        self.with(self.timer.now(), |chip| {
+        self.with_timeless(|chip| {
             let signal = chip.set_lint(pin, level);
             self.signal(signal);
         });
@@ -236,7 +263,7 @@ impl LocalApic {
     }
 
     fn accept(&self, message: &InterruptMessage) {
-        self.with(self.timer.now(), |chip| {
+        self.with_timeless(|chip| {
             let signal = chip.accept(message);
             self.signal(signal);
         });
@@ -245,13 +272,12 @@ impl LocalApic {
 
 impl Mmio for LocalApic {
     fn read(&self, offset: u64, _: Width) -> u64 {
-        let now = self.timer.now();
         let offset = offset as u16 & 0xfff;
         // A register is 32 bits in a block of 16 bytes (§10.4.1); parts of it are read by shifting.
         if offset & 0xf > 3 {
             return 0;
         }
-        let value = self.with(now, |chip| chip.read(offset & 0xff0, now));
+        let value = self.access(offset & 0xff0, |chip, now| chip.read(offset & 0xff0, now));
         u64::from(value >> (8 * (offset & 3)))
     }
 
@@ -261,8 +287,7 @@ impl Mmio for LocalApic {
         if offset & 0xf != 0 || width < Width::Dword {
             return;
         }
-        let now = self.timer.now();
-        let request = self.with(now, |chip| chip.write(offset, value as u32, now));
+        let request = self.access(offset, |chip, now| chip.write(offset, value as u32, now));
         self.perform(request);
     }
 }

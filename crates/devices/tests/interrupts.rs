@@ -1,0 +1,226 @@
+//! The interrupt paths of a PC, wired as a board wires them: from devices through routers and controllers to processors.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rhea_core::{Clock, Instant, InterruptLine, Mmio, PortSpace, TimerQueue, Width};
+use rhea_devices::chipset::{
+    hpet::{MmioHpet, PIN_TIMER},
+    ioapic::IoApic,
+    lapic::{ApicBus, ProcessorPins},
+    pci::{IsaBridge, PciBus, PciFunction, SlotFunction},
+    pic::Pic,
+    pit::{FREQUENCY, IsaPit},
+    wires::IsaInterrupts,
+};
+
+#[derive(Default)]
+struct Pins {
+    level: AtomicBool,
+    rises: AtomicU32,
+}
+
+impl ProcessorPins for Pins {
+    fn interrupt(&self, level: bool) {
+        self.level.store(level, Ordering::SeqCst);
+        self.rises.fetch_add(u32::from(level), Ordering::SeqCst);
+    }
+
+    fn nmi(&self) {}
+
+    fn init(&self) {}
+
+    fn startup(&self, _: u8) {}
+}
+
+struct Board {
+    clock: Arc<Clock>,
+    timers: Arc<TimerQueue>,
+    ports: PortSpace,
+    pins: Vec<Arc<Pins>>,
+    apics: Arc<ApicBus>,
+    io_apic: Arc<IoApic>,
+    hpet: Arc<MmioHpet>,
+    _pit: Arc<IsaPit>,
+    bridge: Arc<IsaBridge>,
+    pci: Arc<PciBus>,
+    _pic: Arc<Pic>,
+}
+
+impl Board {
+    fn new(processors: usize) -> Self {
+        let clock = Clock::new();
+        let timers = TimerQueue::new(Arc::clone(&clock));
+        let ports = PortSpace::new();
+        let pins: Vec<_> = (0..processors).map(|_| Arc::new(Pins::default())).collect();
+        let apics = ApicBus::new(&timers, pins.iter().map(|pins| Arc::clone(pins) as _).collect());
+        let pic = Pic::new(InterruptLine::new(Arc::clone(&apics) as _, 0));
+        apics.connect_pic(&pic);
+        let io_apic = IoApic::new(Arc::clone(&apics));
+        let isa = IsaInterrupts::new(&(Arc::clone(&pic) as _), &(Arc::clone(&io_apic) as _));
+        let hpet = MmioHpet::new(&timers, [isa.line(0), isa.line(8)], Vec::new());
+        let pit = IsaPit::new(&timers, InterruptLine::new(Arc::clone(&hpet) as _, PIN_TIMER));
+        let bridge = IsaBridge::new(std::array::from_fn(|irq| isa.line(irq)));
+        let pci = PciBus::new(&(Arc::clone(&bridge) as _));
+        pic.map(&ports);
+        pit.map(&ports);
+        for apic in apics.apics() {
+            apic.set_virtual_wire();
+        }
+        for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0xa0, 0x11), (0xa1, 0x38), (0xa1, 2)] {
+            ports.write(port, Width::Byte, value);
+        }
+        ports.write(0xa1, Width::Byte, 1);
+        Self { clock, timers, ports, pins, apics, io_apic, hpet, _pit: pit, bridge, pci, _pic: pic }
+    }
+
+    fn run_to_tick(&self, tick: u64) {
+        self.clock.set(Instant::of_ticks(tick, FREQUENCY));
+        self.timers.run_expired();
+    }
+
+    fn start_timer(&self, period: u16) {
+        self.ports.write(0x43, Width::Byte, 0x34);
+        for byte in period.to_le_bytes() {
+            self.ports.write(0x40, Width::Byte, byte.into());
+        }
+    }
+
+    /// Routes an input of the I/O APIC to processor 0.
+    fn redirect(&self, pin: u32, entry: u32) {
+        self.io_apic.write(0, Width::Dword, (0x10 + 2 * pin).into());
+        self.io_apic.write(0x10, Width::Dword, entry.into());
+    }
+
+    fn acknowledge(&self, cpu: usize) -> Option<u8> {
+        self.apics.apics()[cpu].acknowledge()
+    }
+
+    fn eoi(&self, cpu: usize) {
+        self.apics.apics()[cpu].write(0xb0, Width::Dword, 0);
+    }
+}
+
+#[test]
+fn the_interval_timer_reaches_the_processor_through_the_8259a() {
+    let board = Board::new(1);
+    board.start_timer(1000);
+    for period in 1..4 {
+        board.run_to_tick(period * 1000 + 1);
+        assert!(board.pins[0].level.load(Ordering::SeqCst));
+        assert_eq!(board.acknowledge(0), Some(0x30));
+        assert!(!board.pins[0].level.load(Ordering::SeqCst));
+        assert_eq!(board.acknowledge(0), None);
+        board.ports.write(0x20, Width::Byte, 0x20);
+    }
+}
+
+#[test]
+fn the_interval_timer_reaches_the_processor_through_input_2_of_the_io_apic() {
+    let board = Board::new(1);
+    board.ports.write(0x21, Width::Byte, 0xff);
+    board.redirect(2, 0x51);
+    board.start_timer(1000);
+    for period in 1..4 {
+        board.run_to_tick(period * 1000 + 1);
+        assert_eq!(board.acknowledge(0), Some(0x51));
+        board.eoi(0);
+    }
+}
+
+#[test]
+fn the_hpet_takes_the_place_of_the_interval_timer() {
+    let board = Board::new(1);
+    board.ports.write(0x21, Width::Byte, 0xff);
+    board.redirect(2, 0x51);
+    board.start_timer(1000);
+    // Mode 2 set OUT high: an edge.
+    assert_eq!(board.acknowledge(0), Some(0x51));
+    board.eoi(0);
+    board.hpet.write(0x100, Width::Dword, 4);
+    board.hpet.write(0x108, Width::Qword, 1_000_000);
+    board.hpet.write(0x10, Width::Dword, 3);
+    board.run_to_tick(2000);
+    assert_eq!(board.acknowledge(0), None);
+    board.clock.set(Instant::from_nanos(10_000_000));
+    board.timers.run_expired();
+    assert_eq!(board.acknowledge(0), Some(0x51));
+}
+
+#[test]
+fn a_pci_interrupt_comes_back_after_each_eoi_while_it_stands() {
+    let board = Board::new(1);
+    board.ports.write(0xa1, Width::Byte, 0xff);
+    // Slot 4 has INTA# on PIRQD#, here routed to interrupt 11.
+    board.bridge.write_config(0x63, Width::Byte, 0x0b);
+    board.redirect(11, 0x1_a061);
+    let line = board.pci.interrupt(SlotFunction { slot: 4, function: 0 }, 0);
+    line.raise();
+    assert_eq!(board.acknowledge(0), None);
+    board.redirect(11, 0xa061);
+    for _ in 0..3 {
+        assert_eq!(board.acknowledge(0), Some(0x61));
+        assert_eq!(board.acknowledge(0), None);
+        board.eoi(0);
+    }
+    assert_eq!(board.acknowledge(0), Some(0x61));
+    line.lower();
+    board.eoi(0);
+    assert_eq!(board.acknowledge(0), None);
+}
+
+#[test]
+fn processors_devices_and_timers_at_once_lock_up_nowhere() {
+    let board = Arc::new(Board::new(2));
+    board.redirect(2, 0x51);
+    board.redirect(11, 0xa061);
+    board.bridge.write_config(0x63, Width::Byte, 0x0b);
+    let stop = Arc::new(AtomicBool::new(false));
+    let line = board.pci.interrupt(SlotFunction { slot: 4, function: 0 }, 0);
+    let spawn = |work: Box<dyn Fn(&Board) + Send>| {
+        let (board, stop) = (Arc::clone(&board), Arc::clone(&stop));
+        thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                work(&board);
+            }
+        })
+    };
+    let mut threads = Vec::new();
+    for cpu in 0..2_usize {
+        threads.push(spawn(Box::new(move |board: &Board| {
+            let apic = &board.apics.apics()[cpu];
+            // To everybody else, then the other processor alone.
+            apic.write(0x300, Width::Dword, 0x000c_0071);
+            apic.write(0x310, Width::Dword, (1 - cpu as u64) << 24);
+            apic.write(0x300, Width::Dword, 0x0000_0072);
+            apic.write(0x380, Width::Dword, 100);
+            while board.acknowledge(cpu).is_some() {
+                board.eoi(cpu);
+                board.ports.write(0x20, Width::Byte, 0x20);
+            }
+        })));
+    }
+    threads.push(spawn(Box::new(move |_| line.pulse())));
+    threads.push(spawn(Box::new(|board: &Board| {
+        board.start_timer(2);
+        let now = board.clock.now();
+        board.clock.set(now.saturating_add(Duration::from_micros(5)));
+        board.timers.run_expired();
+    })));
+    thread::sleep(Duration::from_millis(200));
+    stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    // Interrupts went both ways, and each processor's pin says what its APIC says.
+    for (cpu, pins) in board.pins.iter().enumerate() {
+        assert!(pins.rises.load(Ordering::SeqCst) > 0);
+        assert_eq!(pins.level.load(Ordering::SeqCst), board.apics.apics()[cpu].pending());
+    }
+}
