@@ -5,7 +5,7 @@ use std::{
     io,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicI32, Ordering},
+        atomic::{AtomicI32, Ordering},
     },
     thread::{self, JoinHandle, Thread},
 };
@@ -50,7 +50,6 @@ pub struct Processor {
     changed: Condvar,
     thread: OnceLock<Thread>,
     host_thread: AtomicI32,
-    halted: AtomicBool,
 }
 
 impl Processor {
@@ -65,7 +64,6 @@ impl Processor {
             changed: Condvar::new(),
             thread: OnceLock::new(),
             host_thread: AtomicI32::new(0),
-            halted: AtomicBool::new(false),
         })
     }
 
@@ -87,11 +85,6 @@ impl Processor {
     /// What it is asked for.
     pub fn requests(&self) -> &Arc<Requests> {
         &self.requests
-    }
-
-    /// Whether it waits for an interrupt, or to be started.
-    pub fn halted(&self) -> bool {
-        self.halted.load(Ordering::Relaxed)
     }
 
     /// The host's number of its thread, 0 before it has one.
@@ -197,11 +190,9 @@ impl Processor {
     }
 
     fn sleep(&self) {
-        self.halted.store(true, Ordering::Relaxed);
         while !self.requests.any() {
             thread::park();
         }
-        self.halted.store(false, Ordering::Relaxed);
     }
 }
 

@@ -21,7 +21,7 @@ use rhea_devices::{
 };
 use rhea_x86::{
     engine::{Vcpu, VcpuConfig},
-    system::cpuid::CpuidTable,
+    system::cpuid::{CpuidTable, Topology as CpuidTopology},
 };
 
 use super::{Board, SerialPorts, processor_bus::ProcessorBus};
@@ -43,6 +43,11 @@ const HIGH_RAM: u64 = 1 << 32;
 const ROOT_POINTER: u64 = 0xf_0000;
 /// The frame buffer window of a VGA card, where RAM does not answer.
 const VGA_WINDOW: (u64, u64) = (0xa_0000, 0x2_0000);
+
+/// The time stamp counter counts nanoseconds.
+const TSC_KHZ: u32 = 1_000_000;
+/// So does the local APICs' timer, before its divider.
+const APIC_KHZ: u32 = 1_000_000;
 
 /// Port and interrupt of each serial port.
 const SERIAL: [(u16, usize); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
@@ -160,7 +165,12 @@ impl Pc {
                     index: processor.index(),
                     bus: Arc::new(bus),
                     memory: Arc::clone(memory),
-                    cpuid: CpuidTable::default(),
+                    cpuid: CpuidTable::qemu64(CpuidTopology {
+                        apic_id: processor.apic_id(),
+                        cores: u8::try_from(topology.cores * topology.threads).unwrap_or(u8::MAX),
+                        tsc_khz: TSC_KHZ,
+                        apic_khz: APIC_KHZ,
+                    }),
                     requests: Arc::clone(processor.requests()),
                     code_epoch: Arc::clone(code_epoch),
                     bootstrap: processor.index() == 0,

@@ -19,10 +19,8 @@ impl Handler for Commands<'_> {
         let list = self.machine().processors().list();
         list.iter()
             .map(|processor| {
-                // Read before the processor is asked for its address, which makes it leave its sleep.
-                let halted = processor.halted();
-                let pc = processor.with(|vcpu| vcpu.state().linear_instruction_pointer());
-                let pc = pc.ok_or_else(|| Error::generic("the machine is ending"))?;
+                let seen = processor.with(|vcpu| (vcpu.idle(), vcpu.state().linear_instruction_pointer()));
+                let (halted, pc) = seen.ok_or_else(|| Error::generic("the machine is ending"))?;
                 Ok(CpuInfo {
                     cpu: processor.index() as i64,
                     current: processor.index() == 0,

@@ -20,8 +20,7 @@ pub(super) fn info(call: &Call<'_>) -> Result<String, Error> {
     };
     let mut text = String::new();
     for processor in list.iter().filter(|processor| all || processor.index() == call.processor) {
-        let halted = processor.halted();
-        let registers = processor.with(move |vcpu| render(vcpu.state(), halted));
+        let registers = processor.with(|vcpu| render(vcpu.state(), vcpu.idle()));
         let registers = registers.ok_or_else(|| Error::generic("the machine is ending"))?;
         // Writing to a string does not fail.
         let _ = write!(text, "\r\nCPU#{}\r\n{registers}", processor.index());
