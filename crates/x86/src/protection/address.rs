@@ -172,6 +172,8 @@ impl CpuState {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::is_canonical;
     use crate::{
         access::Access,
@@ -283,6 +285,29 @@ mod tests {
             (0xffff_7fff_ffff_ffff, false),
         ] {
             assert_eq!(is_canonical(linear), canonical, "{linear:#x}");
+        }
+    }
+
+    proptest! {
+        /// A limit check of several bytes is one of each byte.
+        #[test]
+        fn limits_hold_for_every_byte(
+            limit in prop_oneof![Just(0), Just(0xfff), Just(0xffff), Just(u32::MAX), any::<u32>()],
+            distance in -20_i64..20,
+            far in any::<u32>(),
+            near in any::<bool>(),
+            size in 1_u64..17,
+            expand_down in any::<bool>(),
+            big in any::<bool>(),
+        ) {
+            let attributes = 0x93 | u16::from(expand_down) << 2 | u16::from(big) << 14;
+            let segment = Segment { base: 0, limit, attributes, selector: 8 };
+            let offset = if near { (i64::from(limit) + distance).clamp(0, 0xffff_ffff) as u64 } else { u64::from(far) };
+            let top = if big { 0xffff_ffff } else { 0xffff };
+            let valid = (offset..offset + size).all(|byte| {
+                if expand_down { byte > u64::from(limit) && byte <= top } else { byte <= u64::from(limit) }
+            });
+            prop_assert_eq!(segment.contains(offset, size), valid);
         }
     }
 }

@@ -4,6 +4,7 @@ use super::fixture::{Fixture, HANDLER, IDT, INNER_STACK, TSS, gate};
 use crate::{
     engine::testing::{CODE, STACK, Stop},
     state::{TableRegister, reg, seg},
+    system::cpuid::Leaf,
 };
 
 const RBX: usize = reg::RBX as usize;
@@ -74,4 +75,56 @@ fn virtual_8086_code_is_watched_by_its_monitor() {
     // #GP(0) at the INT, which needs IOPL 3.
     assert_eq!(fixture.stack::<3>(4), [0, 0x17, 0x900]);
     assert_eq!((fixture.cpu().cpl, fixture.selector(seg::DS), fixture.selector(seg::SS)), (0, 0, 0x10));
+}
+
+/// As Linux brings up its application processors.
+#[test]
+fn a_started_processor_climbs_from_real_to_long_mode() {
+    let mut fixture = Fixture::new(&[], 64);
+    fixture.machine.vcpu.stop_at_exceptions(false);
+    let [a, b, c, d] = (fixture.cpu().cr3 as u32).to_le_bytes();
+    let long_mode = Leaf { edx: 1 << 29 | 1 << 20 | 1 << 11, ..Leaf::default() };
+    fixture.cpu().cpuid.set(0x8000_0000, 0, Leaf { eax: 0x8000_0008, ..Leaf::default() });
+    fixture.cpu().cpuid.set(0x8000_0001, 0, long_mode);
+    fixture.cpu().cpuid.set(1, 0, Leaf { edx: 1 << 6 | 1 << 5, ..Leaf::default() });
+    fixture.cpu().reset();
+    fixture.cpu().startup((CODE >> 12) as u8);
+    #[rustfmt::skip]
+    let code_16 = [
+        0xfa,                                           // cli
+        0x66, 0x0f, 0x01, 0x16, 0x80, 0x80,             // lgdt [0x8080]
+        0x0f, 0x20, 0xc0,                               // mov eax, cr0
+        0x66, 0x83, 0xc8, 0x01,                         // or eax, 1
+        0x0f, 0x22, 0xc0,                               // mov cr0, eax
+        0x66, 0xea, 0x00, 0x90, 0x00, 0x00, 0x08, 0x00, // jmp 0x08:0x9000
+    ];
+    #[rustfmt::skip]
+    let code_32 = [
+        0x66, 0xb8, 0x10, 0x00,                   // mov ax, 0x10
+        0x8e, 0xd8,                               // mov ds, ax
+        0x8e, 0xd0,                               // mov ss, ax
+        0x0f, 0x20, 0xe0,                         // mov eax, cr4
+        0x83, 0xc8, 0x20,                         // or eax, PAE
+        0x0f, 0x22, 0xe0,                         // mov cr4, eax
+        0xb8, a, b, c, d,                         // mov eax, page tables
+        0x0f, 0x22, 0xd8,                         // mov cr3, eax
+        0xb9, 0x80, 0x00, 0x00, 0xc0,             // mov ecx, EFER
+        0x0f, 0x32,                               // rdmsr
+        0x0d, 0x00, 0x01, 0x00, 0x00,             // or eax, LME
+        0x0f, 0x30,                               // wrmsr
+        0x0f, 0x20, 0xc0,                         // mov eax, cr0
+        0x0d, 0x00, 0x00, 0x00, 0x80,             // or eax, PG
+        0x0f, 0x22, 0xc0,                         // mov cr0, eax
+        0xea, 0x00, 0xa0, 0x00, 0x00, 0x18, 0x00, // jmp 0x18:0xa000
+    ];
+    // mov rbx, 0x1122334455667788; hlt
+    let code_64 = [0x48, 0xbb, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, HLT];
+    fixture.write(CODE, &code_16);
+    fixture.write(0x8080, &[0xff, 0x0f, 0x00, 0x10, 0x00, 0x00]);
+    fixture.write(0x9000, &code_32);
+    fixture.write(0xa000, &code_64);
+    assert_eq!(fixture.run(), Stop::Halted, "at {:#x}", fixture.cpu().rip);
+    let cpu = fixture.cpu();
+    assert_eq!((cpu.rip, cpu.gpr[RBX]), (0xa00b, 0x1122_3344_5566_7788));
+    assert!(cpu.long_mode() && cpu.in_64_bit_code());
 }
