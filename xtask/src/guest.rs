@@ -47,7 +47,7 @@ pub fn directory() -> PathBuf {
 /// Fetches and builds what is not there yet.
 pub fn fetch() -> anyhow::Result<Guest> {
     let directory = directory();
-    let guest = Guest { kernel: directory.join("vmlinuz"), initrd: directory.join("initramfs.cpio") };
+    let guest = Guest { kernel: directory.join("vmlinuz"), initrd: directory.join("initrd") };
     let recipe = format!("{INIT}{POWER_BUTTON}{MODULES:?}");
     let made_by = directory.join("recipe");
     if guest.kernel.exists() && guest.initrd.exists() && fs::read_to_string(&made_by).is_ok_and(|text| text == recipe) {

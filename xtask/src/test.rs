@@ -21,8 +21,8 @@ pub fn run_everything() -> anyhow::Result<()> {
     run(cargo()
         .args(["nextest", "run", "--workspace"])
         .env("RHEA_BIN", target().join("release/rhea"))
-        .env("RHEA_GUEST_KERNEL", guest.kernel)
-        .env("RHEA_GUEST_INITRD", guest.initrd))?;
+        .env("RHEA_TEST_KERNEL", guest.kernel)
+        .env("RHEA_TEST_INITRD", guest.initrd))?;
     run(cargo().args(["test", "--doc", "--workspace"]))
 }
 
