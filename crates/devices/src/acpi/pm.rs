@@ -180,7 +180,13 @@ impl PortIo for Window {
     fn read(&self, offset: u16, width: Width) -> u32 {
         let Some(pm) = self.pm.upgrade() else { return u32::MAX };
         match self.part {
-            Part::Registers => pm.with(|chip, now| chip.read(offset, width, now)),
+            Part::Registers => {
+                let now = pm.timer.now();
+                let chip = &mut pm.inner.lock().chip;
+                // If this sees the timer's event, the SCI follows by the timer that is set for it.
+                chip.advance(now);
+                chip.read(offset, width, now)
+            }
             Part::Events => pm.inner.lock().chip.read_gpe(offset).into(),
             Part::Apm => pm.inner.lock().chip.read_apm(offset).into(),
         }

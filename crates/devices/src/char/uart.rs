@@ -472,6 +472,7 @@ struct Inner {
     chip: Uart,
     /// The host was refused characters and waits for room.
     refused: bool,
+    armed: Option<Instant>,
 }
 
 /// A serial port at its eight ISA ports.
@@ -493,7 +494,7 @@ impl Serial {
                     serial.with(|chip, _| chip.advance(now));
                 }
             });
-            let inner = Mutex::new(Inner { chip: Uart::new(), refused: false });
+            let inner = Mutex::new(Inner { chip: Uart::new(), refused: false, armed: None });
             Self { inner, line, timer, sink, room: OnceLock::new() }
         })
     }
@@ -515,7 +516,7 @@ impl Serial {
         let mut inner = self.inner.lock();
         let taken = inner.chip.receive(bytes, now);
         inner.refused |= taken < bytes.len();
-        self.drive(&inner.chip);
+        self.drive(&mut inner);
         taken
     }
 
@@ -529,7 +530,7 @@ impl Serial {
         let now = self.timer.now();
         let mut inner = self.inner.lock();
         let result = change(&mut inner.chip, now);
-        self.drive(&inner.chip);
+        self.drive(&mut inner);
         let room = inner.refused && inner.chip.is_drained();
         if room {
             inner.refused = false;
@@ -541,10 +542,12 @@ impl Serial {
         result
     }
 
-    fn drive(&self, chip: &Uart) {
-        self.line.set(chip.interrupt());
-        if self.timer.deadline() != chip.next_event() {
-            self.timer.set_or_cancel(chip.next_event());
+    fn drive(&self, inner: &mut Inner) {
+        self.line.set(inner.chip.interrupt());
+        let event = inner.chip.next_event();
+        if inner.armed != event {
+            inner.armed = event;
+            self.timer.set_or_cancel(event);
         }
     }
 }

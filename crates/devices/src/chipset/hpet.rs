@@ -212,6 +212,14 @@ impl Hpet {
         Some(Instant::from_nanos(self.seen.checked_add(distance)?.checked_mul(TICK)?))
     }
 
+    /// The main counter at a moment that time need not have advanced to.
+    pub const fn counter(&self, now: Instant) -> u64 {
+        if self.configuration & 1 == 0 {
+            return self.counter;
+        }
+        self.counter.wrapping_add((now.as_nanos() / TICK).saturating_sub(self.seen))
+    }
+
     /// A read of a whole register; time must have advanced to now.
     pub fn read(&self, register: Register) -> u64 {
         match register {
@@ -280,6 +288,7 @@ struct Inner {
     chip: Hpet,
     /// The levels of the interval timer and the clock.
     inputs: [bool; 2],
+    armed: Option<Instant>,
 }
 
 /// The timer in memory. Interrupts 0 and 8 pass through it, so that it can stand in for their devices: the interval timer
@@ -302,7 +311,12 @@ impl MmioHpet {
                     hpet.with(now, |_| ());
                 }
             });
-            Self { inner: Mutex::new(Inner { chip: Hpet::new(), inputs: [false; 2] }), legacy, routes, timer }
+            Self {
+                inner: Mutex::new(Inner { chip: Hpet::new(), inputs: [false; 2], armed: None }),
+                legacy,
+                routes,
+                timer,
+            }
         })
     }
 
@@ -317,7 +331,8 @@ impl MmioHpet {
         let result = change(&mut inner);
         self.drive(&inner);
         let event = inner.chip.next_event();
-        if self.timer.deadline() != event {
+        if inner.armed != event {
+            inner.armed = event;
             self.timer.set_or_cancel(event);
         }
         result
@@ -332,7 +347,7 @@ impl MmioHpet {
     }
 
     fn drive(&self, inner: &Inner) {
-        let Inner { chip, inputs } = inner;
+        let Inner { chip, inputs, .. } = inner;
         for (number, line) in self.legacy.iter().enumerate() {
             line.set(if chip.is_legacy() { chip.level(number) } else { inputs[number] });
         }
@@ -361,7 +376,12 @@ impl InterruptSink for MmioHpet {
 impl Mmio for MmioHpet {
     fn read(&self, offset: u64, _: Width) -> u64 {
         let register = Register::at(offset & !7);
-        let value = self.with(self.timer.now(), |inner| inner.chip.read(register));
+        let now = self.timer.now();
+        let value = match register {
+            // Guests tell the time by it.
+            Register::Counter => self.inner.lock().chip.counter(now),
+            _ => self.with(now, |inner| inner.chip.read(register)),
+        };
         let value = if let Register::Timer(_) = register { value | self.route_capabilities() } else { value };
         value >> (8 * (offset & 7))
     }

@@ -448,14 +448,15 @@ mod state {
 
 /// The pair at its ISA ports. Its inputs are pins 0 to 15 of an [`InterruptSink`]; its output is INTR.
 pub struct Pic {
-    chip: Mutex<Pair>,
+    /// The pair, and the level that INTR has.
+    inner: Mutex<(Pair, bool)>,
     intr: InterruptLine,
 }
 
 impl Pic {
     /// A pair that drives `intr`.
     pub fn new(intr: InterruptLine) -> Arc<Self> {
-        Arc::new(Self { chip: Mutex::new(Pair::new()), intr })
+        Arc::new(Self { inner: Mutex::new((Pair::new(), false)), intr })
     }
 
     /// Puts the ports 0x20, 0xa0 and 0x4d0 into `ports`.
@@ -468,7 +469,7 @@ impl Pic {
 
     /// Whether INTR is asserted.
     pub fn pending(&self) -> bool {
-        self.chip.lock().pending()
+        self.inner.lock().0.pending()
     }
 
     /// The processor takes the interrupt: its vector.
@@ -482,9 +483,14 @@ impl Pic {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Pair) -> T) -> T {
-        let mut chip = self.chip.lock();
-        let result = change(&mut chip);
-        self.intr.set(chip.pending());
+        let mut inner = self.inner.lock();
+        let (chip, intr) = &mut *inner;
+        let result = change(chip);
+        let pending = chip.pending();
+        if *intr != pending {
+            *intr = pending;
+            self.intr.set(pending);
+        }
         result
     }
 }
@@ -505,7 +511,7 @@ impl Saveable for Pic {
     type Chip = Pair;
 
     fn save(&self) -> PairV1 {
-        self.chip.lock().save()
+        self.inner.lock().0.save()
     }
 
     fn restore(&self, state: PairV1) -> Result<(), LoadError> {
@@ -540,7 +546,7 @@ impl EdgeLevelPorts {
 
 impl PortIo for EdgeLevelPorts {
     fn read(&self, offset: u16, _: Width) -> u32 {
-        self.0.chip.lock().edge_level(Self::unit(offset)).into()
+        self.0.inner.lock().0.edge_level(Self::unit(offset)).into()
     }
 
     fn write(&self, offset: u16, _: Width, value: u32) {
@@ -692,7 +698,7 @@ mod tests {
         ports.write(0x4d1, Width::Byte, 0xff);
         pic.set_level(12, true);
         pic.reset();
-        assert_eq!(*pic.chip.lock(), Pair::new());
+        assert_eq!(pic.inner.lock().0, Pair::new());
     }
 
     proptest! {

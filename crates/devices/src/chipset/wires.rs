@@ -39,9 +39,12 @@ impl InterruptSink for SharedWire {
     fn set_level(&self, pin: u32, level: bool) {
         let mut state = self.state.lock();
         let bit = 1 << (pin % DRIVERS);
+        let before = state.levels != 0;
         state.levels = if level { state.levels | bit } else { state.levels & !bit };
-        for end in &self.ends {
-            end.set(state.levels != 0);
+        let after = state.levels != 0;
+        // Devices drive their line at each access; only changes go on to the controllers.
+        if before != after {
+            self.ends.iter().for_each(|end| end.set(after));
         }
     }
 }
