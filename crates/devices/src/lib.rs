@@ -9,6 +9,7 @@ mod saved;
 pub mod acpi;
 pub mod char;
 pub mod chipset;
+pub mod input;
 pub mod misc;
 
 pub use saved::Saveable;
