@@ -19,7 +19,7 @@ use crate::{
 
 /// The address of the instruction after `op`.
 #[inline(always)]
-pub(crate) fn next_rip<const LONG: bool>(cpu: &CpuState, op: &Op) -> u64 {
+fn next_rip<const LONG: bool>(cpu: &CpuState, op: &Op) -> u64 {
     let next = cpu.rip.wrapping_add(u64::from(op.offset)).wrapping_add(u64::from(op.length));
     if LONG { next } else { next & 0xffff_ffff }
 }

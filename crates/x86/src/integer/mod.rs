@@ -2,7 +2,7 @@
 
 mod alu;
 mod bits;
-pub(crate) mod branches;
+mod branches;
 mod decimal;
 mod exchange;
 mod flags;

@@ -10,7 +10,7 @@ use crate::{
     decode::{Form, Kind},
     op::{Handler, Op},
     protection::stack::Stack,
-    state::{CpuState, Cr4, Rflags, reg, seg},
+    state::{CpuState, Rflags, reg, seg},
     trap::{Exception, Trap},
 };
 
@@ -80,46 +80,13 @@ fn check_virtual(cpu: &mut CpuState) -> Result<(), Trap> {
     Ok(())
 }
 
-/// What PUSHF in virtual-8086 mode with VME pushes instead of faulting: IOPL 3, and VIF in the place of IF.
-fn virtual_image(cpu: &CpuState) -> Option<u16> {
-    let flags = cpu.flags();
-    if !cpu.cr4_has(Cr4::VME) || !flags.contains(Rflags::VM) || flags.contains(Rflags::IOPL) {
-        return None;
-    }
-    let mut image = flags | Rflags::IOPL;
-    image.set(Rflags::IF, flags.contains(Rflags::VIF));
-    Some(image.bits() as u16)
-}
-
 extern "C" fn push_flags<T: Word>(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    if T::SIZE == 2
-        && let Some(image) = virtual_image(cpu)
-    {
-        return cpu.push(image);
-    }
     check_virtual(cpu)?;
     let image = (cpu.flags() - Rflags::VM - Rflags::RF).bits();
     cpu.push(T::cut(image))
 }
 
-/// POPF in virtual-8086 mode without I/O privilege, as VME has it: IF goes to VIF.
-fn pop_virtual_flags(cpu: &mut CpuState) -> Result<(), Trap> {
-    let mut image = Rflags::from_bits_retain(u64::from(cpu.stack_top::<u16>(0)?));
-    let interrupts = image.contains(Rflags::IF);
-    if image.contains(Rflags::TF) || interrupts && cpu.flags().contains(Rflags::VIP) {
-        return Err(cpu.raise(Exception::general_protection(0)));
-    }
-    image.set(Rflags::VIF, interrupts);
-    let mask = (Rflags::ARITHMETIC | Rflags::TF | Rflags::DF | Rflags::NT | Rflags::VIF).bits();
-    cpu.drop_from_stack(2);
-    cpu.rflags = cpu.rflags & !mask | image.bits() & mask;
-    Ok(())
-}
-
 extern "C" fn pop_flags<T: Word>(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    if T::SIZE == 2 && virtual_image(cpu).is_some() {
-        return pop_virtual_flags(cpu);
-    }
     check_virtual(cpu)?;
     let old = cpu.rflags;
     // RF is cleared whatever was popped; VM, VIF and VIP stay.

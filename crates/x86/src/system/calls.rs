@@ -2,10 +2,8 @@
 
 use iced_x86::{Code, Instruction, Mnemonic};
 
-use super::privileged;
 use crate::{
     decode::Form,
-    integer::branches::next_rip,
     op::{Handler, Op},
     protection::address::{attribute, is_canonical},
     state::{CpuState, Cr0, Efer, Rflags, Segment, reg, seg},
@@ -60,14 +58,14 @@ extern "C" fn system_call(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let code = (star >> 32) as u16 & !3;
     let stack = code.wrapping_add(8);
     if !cpu.long_mode() {
-        cpu.gpr[RCX] = next_rip::<false>(cpu, op);
+        cpu.gpr[RCX] = op.next_rip(cpu);
         cpu.rflags &= !(Rflags::IF | Rflags::VM | Rflags::RF).bits();
         cpu.rip = star & 0xffff_ffff;
         load_flat(cpu, code, stack, CodeSize::Bits32, 0);
         return Err(Trap::JUMP);
     }
     let from_64_bit_code = cpu.in_64_bit_code();
-    cpu.gpr[RCX] = if from_64_bit_code { next_rip::<true>(cpu, op) } else { next_rip::<false>(cpu, op) };
+    cpu.gpr[RCX] = op.next_rip(cpu);
     let flags = cpu.rflags & !Rflags::RF.bits();
     cpu.gpr[R11] = flags;
     cpu.rflags = flags & !cpu.msr.sfmask | Rflags::FIXED.bits();
@@ -81,7 +79,7 @@ extern "C" fn system_return<const LONG: bool>(cpu: &mut CpuState, _: &Op) -> Res
     if cpu.efer & Efer::SCE.bits() == 0 || !cpu.cr0_has(Cr0::PE) {
         return Err(undefined(cpu));
     }
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     // Intel's processors fault here, in the kernel; AMD's at the target, in user code.
     if LONG && !cpu.cpuid.is_amd() && !is_canonical(cpu.gpr[RCX]) {
         return Err(refuse(cpu));
@@ -154,7 +152,7 @@ extern "C" fn exit<const LONG: bool>(cpu: &mut CpuState, _: &Op) -> Result<(), T
 }
 
 extern "C" fn swap_gs(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     std::mem::swap(&mut cpu.segments[usize::from(seg::GS)].base, &mut cpu.msr.kernel_gs_base);
     Ok(())
 }

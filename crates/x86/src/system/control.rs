@@ -3,7 +3,7 @@
 
 use iced_x86::{Code, Instruction, Mnemonic};
 
-use super::{cpuid::Feature, privileged};
+use super::cpuid::Feature;
 use crate::{
     access::Access,
     decode::{Form, Kind},
@@ -73,7 +73,6 @@ impl CpuState {
         let mut bits = Cr4::TSD | Cr4::DE | Cr4::PSE | Cr4::PAE | Cr4::MCE | Cr4::PGE | Cr4::PCE;
         bits |= Cr4::OSFXSR | Cr4::OSXMMEXCPT;
         for (feature, bit) in [
-            (Feature::VME, Cr4::VME | Cr4::PVI),
             (Feature::FSGSBASE, Cr4::FSGSBASE),
             (Feature::SMEP, Cr4::SMEP),
             (Feature::SMAP, Cr4::SMAP),
@@ -120,7 +119,7 @@ impl CpuState {
 
 /// MOV from CRn; `LONG` moves 64 bits.
 extern "C" fn read_control<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     let value = match op.src {
         0 => cpu.cr0,
         2 => cpu.cr2,
@@ -149,7 +148,7 @@ fn get<const LONG: bool>(cpu: &CpuState, register: u8) -> u64 {
 
 /// MOV to CRn.
 extern "C" fn write_control<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     let value = get::<LONG>(cpu, op.src);
     match op.dst {
         0 => cpu.write_cr0(value)?,
@@ -176,7 +175,7 @@ const DR7_BITS: u64 = 0xffff_23ff;
 
 /// The debug register that a number names, after the checks that come with its use.
 fn debug_register(cpu: &mut CpuState, number: u8) -> Result<usize, Trap> {
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     let number = match number {
         4 | 5 if cpu.cr4_has(Cr4::DE) => return Err(cpu.raise(Exception::INVALID_OPCODE)),
         4 | 5 => number + 2,
@@ -184,8 +183,6 @@ fn debug_register(cpu: &mut CpuState, number: u8) -> Result<usize, Trap> {
         _ => return Err(cpu.raise(Exception::INVALID_OPCODE)),
     };
     if cpu.dr[7] & GENERAL_DETECT != 0 {
-        // The handler may use them: the bit is cleared with the exception.
-        cpu.dr[7] &= !GENERAL_DETECT;
         cpu.dr[6] |= 1 << 13;
         return Err(cpu.raise(Exception::DEBUG));
     }
@@ -220,7 +217,7 @@ extern "C" fn write_debug<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Resu
 
 /// LMSW: the low four bits of CR0; PE can be set but not cleared.
 extern "C" fn load_machine_status<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     let value = if MEMORY {
         let linear = cpu.linear(op, 2, Access::Read)?;
         u64::from(cpu.read::<u16>(linear)?)
@@ -249,7 +246,7 @@ extern "C" fn store_machine_status<const MEMORY: bool>(cpu: &mut CpuState, op: &
 }
 
 extern "C" fn clear_task_switched(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     if !cpu.cr0_has(Cr0::TS) {
         return Ok(());
     }
@@ -260,7 +257,7 @@ extern "C" fn clear_task_switched(cpu: &mut CpuState, _: &Op) -> Result<(), Trap
 
 /// Reads the limit and base of a descriptor table; `op.size` is that of the base: 3 (of four bytes), 4 or 8.
 fn table_operand(cpu: &mut CpuState, op: &Op) -> Result<TableRegister, Trap> {
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     let bytes = if op.size == 8 { 10 } else { 6 };
     let linear = cpu.linear(op, bytes, Access::Read)?;
     let limit = cpu.read(linear)?;
@@ -299,7 +296,7 @@ extern "C" fn store_table<const INTERRUPT: bool>(cpu: &mut CpuState, op: &Op) ->
 }
 
 extern "C" fn invalidate_page(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     // No limit is checked: the address is only a name.
     let offset = op.effective_address(cpu);
     let base =
@@ -317,7 +314,7 @@ extern "C" fn invalidate_page(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
 
 /// INVD, WBINVD: there are no caches to lose or write back.
 extern "C" fn write_back(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    privileged(cpu)
+    cpu.require_cpl_0()
 }
 
 /// Handlers of this file's instructions.

@@ -18,43 +18,33 @@ use crate::{
     trap::{Exception, Trap},
 };
 
-/// #GP(0) for all but the most privileged code.
-#[inline(always)]
-pub(crate) fn privileged(cpu: &mut CpuState) -> Result<(), Trap> {
-    if cpu.cpl == 0 { Ok(()) } else { Err(cpu.raise(Exception::general_protection(0))) }
-}
-
 extern "C" fn halt(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     Err(Trap::HALT)
 }
 
-/// The flag that CLI and STI change: IF, or with virtual interrupts VIF. SDM vol. 2, CLI and STI.
-fn interrupt_flag(cpu: &mut CpuState) -> Result<Rflags, Trap> {
-    let allowed = !cpu.cr0_has(Cr0::PE) || u64::from(cpu.cpl) <= cpu.rflags >> 12 & 3;
-    if allowed {
-        return Ok(Rflags::IF);
+/// #GP(0) for CLI and STI without I/O privilege. Virtual interrupts (VME, PVI) are not offered.
+#[inline(always)]
+fn interrupts_allowed(cpu: &mut CpuState) -> Result<(), Trap> {
+    if cpu.cr0_has(Cr0::PE) && cpu.cpl > cpu.io_privilege() {
+        return Err(cpu.raise(Exception::general_protection(0)));
     }
-    let virtual_interrupts =
-        if cpu.flags().contains(Rflags::VM) { cpu.cr4_has(Cr4::VME) } else { cpu.cpl == 3 && cpu.cr4_has(Cr4::PVI) };
-    if virtual_interrupts { Ok(Rflags::VIF) } else { Err(cpu.raise(Exception::general_protection(0))) }
+    Ok(())
 }
 
 extern "C" fn clear_interrupts(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    cpu.rflags &= !interrupt_flag(cpu)?.bits();
+    interrupts_allowed(cpu)?;
+    cpu.rflags &= !Rflags::IF.bits();
     Ok(())
 }
 
 extern "C" fn set_interrupts(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    let flag = interrupt_flag(cpu)?;
-    if cpu.flags().contains(flag) {
+    interrupts_allowed(cpu)?;
+    if cpu.flags().contains(Rflags::IF) {
         return Ok(());
     }
-    if flag == Rflags::VIF && cpu.flags().contains(Rflags::VIP) {
-        return Err(cpu.raise(Exception::general_protection(0)));
-    }
-    cpu.rflags |= flag.bits();
-    cpu.interrupt_shadow = flag == Rflags::IF;
+    cpu.rflags |= Rflags::IF.bits();
+    cpu.interrupt_shadow = true;
     Err(Trap::NEXT)
 }
 

@@ -6,7 +6,7 @@ use crate::{
     op::Op,
     protection::address::is_canonical,
     state::{CpuState, Efer, reg, seg},
-    system::{cpuid::Feature, privileged},
+    system::cpuid::Feature,
     trap::{Exception, Trap},
 };
 
@@ -230,7 +230,7 @@ impl CpuState {
 
 /// RDMSR.
 pub(super) extern "C" fn read(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     let msr = cpu.register(reg::RCX) as u32;
     let Some(value) = cpu.read_msr(msr) else {
         return Err(cpu.raise(Exception::general_protection(0)));
@@ -242,7 +242,7 @@ pub(super) extern "C" fn read(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
 
 /// WRMSR.
 pub(super) extern "C" fn write(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    privileged(cpu)?;
+    cpu.require_cpl_0()?;
     let msr = cpu.register(reg::RCX) as u32;
     let value = cpu.register(reg::RDX) << 32 | cpu.register(reg::RAX) & 0xffff_ffff;
     if cpu.write_msr(msr, value).is_none() {

@@ -33,8 +33,7 @@ fn check(cpu: &mut CpuState, port: u16, size: usize) -> Result<(), Trap> {
     if !cpu.cr0_has(Cr0::PE) {
         return Ok(());
     }
-    let io_privilege = cpu.rflags >> 12 & 3;
-    if u64::from(cpu.cpl) <= io_privilege && !cpu.flags().contains(Rflags::VM) {
+    if cpu.cpl <= cpu.io_privilege() && !cpu.flags().contains(Rflags::VM) {
         return Ok(());
     }
     check_map(cpu, port, size)

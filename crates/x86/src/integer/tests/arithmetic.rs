@@ -259,7 +259,7 @@ proptest! {
 
     #[test]
     fn decimal_sums_are_right_after_daa(left in 0..100_u8, right in 0..100_u8) {
-        let packed = |n: u8| n / 10 << 4 | n % 10;
+        let packed = |n: u8| ((n / 10) << 4) | (n % 10);
         let mut machine = Machine::new(&[], 32);
         machine.cpu().gpr[RAX] = u64::from(packed(left));
         machine.cpu().gpr[RCX] = u64::from(packed(right));
