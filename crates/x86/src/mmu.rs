@@ -420,3 +420,6 @@ impl CpuState {
         self.raise(Exception::page_fault(code))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,3 +32,6 @@ pub struct EngineState {
     /// What translations of code are valid in.
     pub(crate) contexts: contexts::Contexts,
 }
+
+#[cfg(test)]
+mod tests;

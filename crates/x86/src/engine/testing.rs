@@ -30,6 +30,8 @@ use crate::{
 
 /// Where the descriptor table is.
 pub const GDT: u64 = 0x1000;
+/// Where the interrupt descriptor table is, once it has gates.
+pub const IDT: u64 = 0x2000;
 /// A page for the test's data; RSI and RDI point there.
 pub const DATA: u64 = 0x4000;
 /// The first stack pointer.
@@ -155,6 +157,8 @@ pub struct Machine {
     pub bus: Arc<TestBus>,
     /// Its memory map.
     pub memory: Arc<AddressSpace>,
+    /// What its processors agree to be code.
+    pub code_epoch: Arc<CodeEpoch>,
 }
 
 /// What ended a run.
@@ -183,13 +187,14 @@ impl Machine {
         for (i, descriptor) in DESCRIPTORS.iter().enumerate() {
             assert!(ram.write(GDT + 8 * i as u64, &descriptor.to_le_bytes()));
         }
+        let code_epoch = Arc::new(CodeEpoch::default());
         let mut vcpu = Vcpu::new(VcpuConfig {
             index: 0,
             bus: Arc::clone(&bus) as Arc<dyn SystemBus>,
             memory: Arc::clone(&memory),
             cpuid: CpuidTable::default(),
             requests: Arc::new(Requests::default()),
-            code_epoch: Arc::new(CodeEpoch::default()),
+            code_epoch: Arc::clone(&code_epoch),
             bootstrap: true,
         });
         vcpu.stop_at_exceptions(true);
@@ -212,7 +217,37 @@ impl Machine {
         cpu.gpr[usize::from(reg::RSI)] = DATA;
         cpu.gpr[usize::from(reg::RDI)] = DATA;
         cpu.update_mode();
-        Self { vcpu, ram, bus, memory }
+        Self { vcpu, ram, bus, memory, code_epoch }
+    }
+
+    /// A second processor of the same machine, in the state that the first one is in.
+    pub fn second_processor(&self) -> Box<Vcpu> {
+        let mut vcpu = Vcpu::new(VcpuConfig {
+            index: 1,
+            bus: Arc::clone(&self.bus) as Arc<dyn SystemBus>,
+            memory: Arc::clone(&self.memory),
+            cpuid: self.vcpu.state().cpuid.clone(),
+            requests: Arc::default(),
+            code_epoch: Arc::clone(&self.code_epoch),
+            bootstrap: true,
+        });
+        vcpu.stop_at_exceptions(true);
+        let (from, to) = (self.vcpu.state(), vcpu.state_mut());
+        (to.gpr, to.rip, to.rflags, to.cpl, to.segments) = (from.gpr, from.rip, from.rflags, from.cpl, from.segments);
+        (to.cr0, to.cr3, to.cr4, to.efer) = (from.cr0, from.cr3, from.cr4, from.efer);
+        (to.gdtr, to.idtr) = (from.gdtr, from.idtr);
+        to.update_mode();
+        vcpu
+    }
+
+    /// Points `vector` at `handler` in an interrupt gate of 64-bit code; the table is at [`IDT`].
+    pub fn set_gate(&mut self, vector: u8, handler: u64) {
+        let low =
+            (handler & 0xffff) | u64::from(selector::CODE_64) << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
+        let at = IDT + 16 * u64::from(vector);
+        self.memory.write(at, &low.to_le_bytes());
+        self.memory.write(at + 8, &(handler >> 32).to_le_bytes());
+        self.cpu().idtr = TableRegister { base: IDT, limit: 0xfff };
     }
 
     /// The processor's state.
@@ -255,6 +290,8 @@ fn flat_mode(cpu: &mut CpuState, bits: u8) {
     cpu.cpl = 0;
     cpu.rflags = 2;
     cpu.gdtr = TableRegister { base: GDT, limit: (8 * DESCRIPTORS.len() - 1) as u16 };
+    // No task, and so no port that user code may use.
+    cpu.tr = Segment::default();
     cpu.idtr = TableRegister { base: 0, limit: if bits == 16 { 0x3ff } else { 0 } };
     cpu.cr0 = Cr0::ET.bits() | Cr0::NE.bits() | if bits == 16 { 0 } else { Cr0::PE.bits() };
     cpu.cr4 = (Cr4::OSFXSR | Cr4::OSXMMEXCPT).bits();

@@ -172,7 +172,7 @@ fn locked_sums_of_two_threads_do_not_get_lost() {
         memory: std::sync::Arc::clone(&first.memory),
         cpuid: CpuidTable::default(),
         requests: std::sync::Arc::default(),
-        code_epoch: std::sync::Arc::default(),
+        code_epoch: std::sync::Arc::clone(&first.code_epoch),
         bootstrap: true,
     });
     let (from, to) = (first.cpu(), vcpu.state_mut());
@@ -183,6 +183,7 @@ fn locked_sums_of_two_threads_do_not_get_lost() {
         ram: std::sync::Arc::clone(&first.ram),
         bus: std::sync::Arc::clone(&first.bus),
         memory: std::sync::Arc::clone(&first.memory),
+        code_epoch: std::sync::Arc::clone(&first.code_epoch),
     };
     first.cpu().gpr[RCX] = 20_000;
     second.cpu().gpr[RCX] = 20_000;
