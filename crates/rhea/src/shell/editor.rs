@@ -4,17 +4,14 @@ use std::{
     borrow::Cow,
     path::PathBuf,
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::AtomicBool,
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use reedline::{
-    ColumnarMenu, Completer, CompletionResult, Emacs, ExternalPrinter, FileBackedHistory, KeyCode, KeyModifiers, MenuBuilder, Prompt,
-    PromptEditMode, PromptHistorySearch, PromptHistorySearchStatus, Reedline, ReedlineEvent, ReedlineMenu, Signal, Span,
-    Suggestion, default_emacs_keybindings,
+    ColumnarMenu, Completer, CompletionResult, Emacs, ExternalPrinter, FileBackedHistory, KeyCode, KeyModifiers,
+    MenuBuilder, Prompt, PromptEditMode, PromptHistorySearch, PromptHistorySearchStatus, Reedline, ReedlineEvent,
+    ReedlineMenu, Signal, Span, Suggestion, default_emacs_keybindings,
 };
 use rhea_qmp::client::{Transport, line, schema::Schema};
 
@@ -84,7 +81,7 @@ impl Editor {
             screen.end_editing();
             match read? {
                 Signal::Success(line) => {
-                    if conversation.run_line(&line) == Outcome::Ended {
+                    if let Outcome::Ended(_) = conversation.run_line(&line) {
                         return Ok(ExitCode::SUCCESS);
                     }
                 }

@@ -171,12 +171,12 @@ fn introduce<S: Transport>(client: &Client<S>) -> String {
 }
 
 /// How a command went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Outcome {
     Done,
     Failed,
-    /// There will be no more answers.
-    Ended,
+    /// There will be no more answers, and why.
+    Ended(String),
 }
 
 /// Prints what comes until the connection ends, and tells how commands went.
@@ -201,8 +201,8 @@ fn receive<S: Transport>(mut receiver: Receiver<S>, screen: &Screen, outcomes: &
             }
             Err(error) => {
                 screen.end(&error);
-                // The other side is gone if it has read all that it wanted.
-                let _ = outcomes.send(Outcome::Ended);
+                // Nobody may be waiting any more.
+                let _ = outcomes.send(Outcome::Ended(error.to_string()));
                 return;
             }
         };
@@ -234,7 +234,7 @@ impl<S: Transport> Conversation<S> {
         };
         match self.sender.send(&message) {
             // A connection that broke is told of by the receiver, after what came before that.
-            Ok(()) | Err(_) => self.answers.recv().unwrap_or(Outcome::Ended),
+            Ok(()) | Err(_) => self.answers.recv().unwrap_or_else(|error| Outcome::Ended(error.to_string())),
         }
     }
 
@@ -260,7 +260,10 @@ impl<S: Transport> Conversation<S> {
             match self.run_line(&String::from_utf8_lossy(&bytes)) {
                 Outcome::Done => {}
                 Outcome::Failed => status = ExitCode::FAILURE,
-                Outcome::Ended => return ExitCode::FAILURE,
+                Outcome::Ended(why) => {
+                    self.screen.complain(&why);
+                    return ExitCode::FAILURE;
+                }
             }
         }
     }

@@ -109,10 +109,10 @@ impl Screen {
         self.print(text, self.split);
     }
 
-    /// Prints why there is no more to come, and ends the editor.
+    /// Ends the editor, and prints why there is no more to come. A script learns it when it wants more.
     pub fn end(&self, why: &dyn Display) {
-        self.print(harmless(&why.to_string()), self.split);
         if let Some(editor) = &self.editor {
+            self.print(harmless(&why.to_string()), self.split);
             editor.ended.store(true, Ordering::Release);
         }
     }
