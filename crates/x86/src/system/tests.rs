@@ -36,7 +36,7 @@ fn user(bits: u8) -> Machine {
     let mut machine = machine(bits);
     machine.cpu().cpl = 3;
     // A task state segment without a map of ports.
-    machine.cpu().tr.limit = 0x67;
+    machine.cpu().tr.limit = 0x65;
     machine
 }
 
