@@ -274,7 +274,7 @@ impl Machine {
             _ => control.state = RunState::Prelaunch,
         }
         drop(paused);
-        Ok(result?)
+        result
     }
 
     /// Presses the power button.

@@ -40,12 +40,12 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("RHEA_LOG").unwrap_or_else(|_| "warn".into()))
         .with_writer(std::io::stderr)
         .init();
-    machine(settings)
+    machine(&settings)
 }
 
-fn machine(settings: Settings) -> anyhow::Result<ExitCode> {
+fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     let events = EventSender::new();
-    let mut backends = open_backends(&settings)?;
+    let mut backends = open_backends(settings)?;
     let mut take = |id: &str| backends.iter().position(|(known, _)| known == id).map(|at| backends.swap_remove(at).1);
 
     let mut monitors: Vec<(Backend, MonitorMode)> =
@@ -67,7 +67,7 @@ fn machine(settings: Settings) -> anyhow::Result<ExitCode> {
 
     let emitter = events.clone();
     let machine = Machine::new(
-        config(&settings)?,
+        config(settings)?,
         SerialPorts { ports: outputs.iter().map(|output| output.clone().map(sink)).collect() },
         Arc::new(move |event: rhea_api::Event| {
             emitter.emit(event.name(), event.data());

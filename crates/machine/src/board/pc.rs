@@ -15,7 +15,7 @@ use rhea_devices::{
         pic::Pic,
         pit::IsaPit,
         reset::ResetPorts,
-        wires::IsaInterrupts,
+        wires::{IsaInterrupts, SharedWire},
     },
     misc::rtc::IsaRtc,
 };
@@ -107,7 +107,12 @@ impl Pc {
         let routes = (16..24)
             .map(|input| (input, InterruptLine::new(Arc::clone(&io_apic) as Arc<dyn InterruptSink>, u32::from(input))))
             .collect();
-        let hpet = MmioHpet::new(timers, [isa.line(0), isa.line(8)], routes);
+        let sci = isa.line(usize::from(acpi::SCI));
+        let power = Pm::new(timers, sci, Arc::clone(ports), acpi::ports::PM1A_EVENT);
+        // The clock's alarm is an event of power management as well.
+        let alarm = InterruptLine::new(Arc::clone(&power) as Arc<dyn InterruptSink>, 0);
+        let clock = SharedWire::new(vec![isa.line(8), alarm]);
+        let hpet = MmioHpet::new(timers, [isa.line(0), clock.driver()], routes);
         memory.map(acpi::HPET_ADDRESS, 0x400, 1, Target::Mmio(Arc::clone(&hpet) as Arc<dyn Mmio>));
         let hpet_input = |input| InterruptLine::new(Arc::clone(&hpet) as Arc<dyn InterruptSink>, input);
         let pit = IsaPit::new(timers, hpet_input(0));
@@ -123,8 +128,6 @@ impl Pc {
         let reset = ResetPorts::new(Arc::clone(&on_reset), Arc::new(|_| ()));
         reset.map(ports);
 
-        let sci = isa.line(usize::from(acpi::SCI));
-        let power = Pm::new(timers, sci, Arc::clone(ports), acpi::ports::PM1A_EVENT);
         let sleep_inbox = Arc::clone(inbox);
         power.on_sleep(Box::new(move |request| match request {
             SleepRequest::S3 => sleep_inbox.leave(GuestRequest::Suspend),
