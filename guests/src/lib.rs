@@ -1,1 +1,73 @@
 //! Small bare guests of our own, assembled from Rust.
+//!
+//! Their source is beside this folder, in `bare/`; the build assembles it, so that a program that carries a guest needs
+//! no assembler and no file.
+
+/// A program for a machine without any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its bytes.
+    pub bytes: &'static [u8],
+    /// The guest physical address that they are for.
+    pub address: u64,
+    /// Its first instruction.
+    pub entry: u64,
+    /// How many bytes from `address` it uses, its stack and variables included.
+    pub uses: u64,
+}
+
+/// The guest that runs where no kernel is given: it shows what it finds in the machine on the first serial port, and
+/// then sends back each line that it reads there, until the line is `poweroff` or `reset`.
+///
+/// It is to be entered in 64-bit mode with the first 4 GiB mapped to themselves, flat segments and interrupts off, and
+/// with the address of a page of Linux boot parameters in RSI: e820 table, and root pointer of the ACPI tables.
+pub const fn default_guest() -> Image {
+    Image {
+        bytes: BARE,
+        address: layout::LOAD_ADDRESS,
+        entry: layout::LOAD_ADDRESS,
+        uses: layout::END - layout::LOAD_ADDRESS,
+    }
+}
+
+#[path = "../bare/layout.rs"]
+mod layout;
+
+const BARE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bare.bin"));
+
+const _: () = assert!(BARE.len() as u64 <= layout::STACK_BOTTOM - layout::LOAD_ADDRESS, "the stack needs its room");
+
+#[cfg(test)]
+mod tests {
+    use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Mnemonic};
+
+    use super::*;
+
+    #[test]
+    fn the_image_is_small() {
+        let guest = default_guest();
+        assert!(guest.bytes.len() < 8 * 1024, "{} bytes", guest.bytes.len());
+        assert!(guest.address + guest.uses >= layout::VARIABLES);
+    }
+
+    #[test]
+    fn it_starts_with_interrupts_off_and_with_a_stack_before_its_first_call() {
+        let guest = default_guest();
+        let mut decoder = Decoder::with_ip(64, guest.bytes, guest.entry, DecoderOptions::NONE);
+        assert_eq!(decoder.decode().code(), Code::Cli);
+        let before_call: Vec<_> =
+            decoder.iter().take_while(|instruction| instruction.flow_control() != FlowControl::Call).collect();
+        assert!(before_call.iter().any(|instruction| {
+            instruction.mnemonic() == Mnemonic::Mov && instruction.immediate64() == layout::STACK_TOP
+        }));
+        assert!(before_call.iter().all(|instruction| !instruction.is_invalid()));
+    }
+
+    #[test]
+    fn it_carries_what_it_says() {
+        let text = String::from_utf8_lossy(default_guest().bytes);
+        for part in ["Rhea: bare guest\r\n", "poweroff\0", "reset\0", "usable\0"] {
+            assert!(text.contains(part), "{part:?}");
+        }
+    }
+}
