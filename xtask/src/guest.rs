@@ -94,7 +94,9 @@ fn download(package: &str, to: &Path) -> anyhow::Result<PathBuf> {
         .args(["-qq", "-o", "APT::Sandbox::User=root", "download", package])
         .current_dir(to));
     downloaded.with_context(|| {
-        format!("could not fetch {package}: run 'apt-get update' as root, and check the network and Debian's package source")
+        format!(
+            "could not fetch {package}: run 'apt-get update' as root, and check the network and Debian's package source"
+        )
     })?;
     find(to, &prefix)
 }

@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     fn read<T: FromArgument>(value: Value) -> Result<T, String> {
-        let Value::Object(arguments) = json!({ "x": value }) else { unreachable!() };
+        let arguments = Map::from_iter([("x".to_owned(), value)]);
         let mut members = Members::of_arguments(arguments);
         let read = members.required("x").map_err(|error| error.desc)?;
         members.finish().map_err(|error| error.desc)?;

@@ -1,5 +1,6 @@
 //! Boards: which devices a machine has, where they are and how they are wired.
 
+mod debug_log;
 pub mod none;
 pub mod pc;
 mod processor_bus;

@@ -6,7 +6,7 @@ use rhea_api::run_state::ShutdownCause;
 use rhea_core::{AddressSpace, Device, InterruptLine, InterruptSink, Mmio, Ram, memory::Target};
 use rhea_devices::{
     acpi::pm::{Pm, SleepRequest, WakeCause},
-    char::uart::Serial,
+    char::{debugcon::Debugcon, uart::Serial},
     chipset::{
         hpet::MmioHpet,
         ioapic::IoApic,
@@ -17,14 +17,15 @@ use rhea_devices::{
         reset::ResetPorts,
         wires::{IsaInterrupts, SharedWire},
     },
-    misc::rtc::IsaRtc,
+    input::Ps2,
+    misc::{fw_cfg::FwCfg, rtc::IsaRtc},
 };
 use rhea_x86::{
     engine::{Vcpu, VcpuConfig},
     system::cpuid::{CpuidTable, Topology as CpuidTopology},
 };
 
-use super::{Board, SerialPorts, processor_bus::ProcessorBus};
+use super::{Board, SerialPorts, debug_log::DebugLog, processor_bus::ProcessorBus};
 use crate::{
     MachineError,
     acpi::{self, IO_APIC_ADDRESS, Platform},
@@ -48,6 +49,16 @@ const VGA_WINDOW: (u64, u64) = (0xa_0000, 0x2_0000);
 const TSC_KHZ: u32 = 1_000_000;
 /// So does the local APICs' timer, before its divider.
 const APIC_KHZ: u32 = 1_000_000;
+
+/// Ports of the debug console: what firmware and bare guests print there goes to this program's log.
+const DEBUG_CONSOLE: [u16; 2] = [0xe9, 0x402];
+
+/// Selectors of what firmware asks for by number.
+mod fw_cfg_key {
+    pub(super) const RAM_SIZE: u16 = 0x03;
+    pub(super) const NB_CPUS: u16 = 0x05;
+    pub(super) const MAX_CPUS: u16 = 0x0f;
+}
 
 /// Port and interrupt of each serial port.
 const SERIAL: [(u16, usize); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
@@ -125,8 +136,21 @@ impl Pc {
         let on_reset: Arc<dyn Fn() + Send + Sync> =
             Arc::new(move || reset_inbox.leave(GuestRequest::Reset(ShutdownCause::GuestReset)));
         // The address line A20 is always open, as on processors since Haswell.
-        let reset = ResetPorts::new(Arc::clone(&on_reset), Arc::new(|_| ()));
+        let on_a20: Arc<dyn Fn(bool) + Send + Sync> = Arc::new(|_| ());
+        let reset = ResetPorts::new(Arc::clone(&on_reset), Arc::clone(&on_a20));
         reset.map(ports);
+        let keyboard = Ps2::new(isa.line(1), isa.line(12), on_reset, on_a20);
+        keyboard.map(ports);
+
+        let firmware = FwCfg::new(Arc::clone(memory));
+        firmware.map(ports);
+        firmware.set(fw_cfg_key::RAM_SIZE, config.ram.to_le_bytes());
+        firmware.set(fw_cfg_key::NB_CPUS, (topology.cpus as u16).to_le_bytes());
+        firmware.set(fw_cfg_key::MAX_CPUS, (topology.max_cpus() as u16).to_le_bytes());
+        let debug_console = Debugcon::new(Arc::new(DebugLog::default()));
+        for port in DEBUG_CONSOLE {
+            debug_console.map(ports, port);
+        }
 
         let sleep_inbox = Arc::clone(inbox);
         power.on_sleep(Box::new(move |request| match request {
@@ -181,7 +205,8 @@ impl Pc {
             })
             .collect();
 
-        let mut devices: Vec<Arc<dyn Device>> = vec![pic, Arc::clone(&apics) as _, io_apic, hpet, pit, rtc, reset, pci];
+        let mut devices: Vec<Arc<dyn Device>> =
+            vec![pic, Arc::clone(&apics) as _, io_apic, hpet, pit, rtc, reset, keyboard, firmware, pci];
         devices.extend(serials.iter().flatten().map(|serial| Arc::clone(serial) as Arc<dyn Device>));
         let platform = Platform {
             processors: processors.iter().map(|processor| processor.apic_id()).collect(),
