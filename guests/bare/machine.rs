@@ -59,7 +59,9 @@ impl Guest {
         a.mov(rax, qword_ptr(r15 + ROOT_POINTER))?;
         a.test(rax, rax)?;
         a.jz(end)?;
-        // § 5.2.5.3: the XSDT's address at 24. § 5.2.8: addresses of tables behind its header of 36 bytes.
+        a.cmp(byte_ptr(rax + 15), 2)?;
+        a.jb(end)?;
+        // § 5.2.5.3: the XSDT's address at 24, from revision 2 on. § 5.2.8: addresses of tables behind its header of 36 bytes.
         a.mov(r8, qword_ptr(rax + 24))?;
         a.test(r8, r8)?;
         a.jz(end)?;
