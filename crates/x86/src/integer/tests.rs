@@ -2,6 +2,7 @@
 
 mod arithmetic;
 mod control;
+mod coverage;
 mod memory;
 
 use iced_x86::{Decoder, DecoderOptions};

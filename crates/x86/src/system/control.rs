@@ -68,16 +68,13 @@ impl CpuState {
         Ok(())
     }
 
-    /// CR4's bits that this processor's model has.
+    /// CR4's bits that this processor's model has. SMAP is not among them: translations do not depend on RFLAGS.AC.
     fn cr4_bits(&self) -> u64 {
         let mut bits = Cr4::TSD | Cr4::DE | Cr4::PSE | Cr4::PAE | Cr4::MCE | Cr4::PGE | Cr4::PCE;
         bits |= Cr4::OSFXSR | Cr4::OSXMMEXCPT;
-        for (feature, bit) in [
-            (Feature::FSGSBASE, Cr4::FSGSBASE),
-            (Feature::SMEP, Cr4::SMEP),
-            (Feature::SMAP, Cr4::SMAP),
-            (Feature::UMIP, Cr4::UMIP),
-        ] {
+        for (feature, bit) in
+            [(Feature::FSGSBASE, Cr4::FSGSBASE), (Feature::SMEP, Cr4::SMEP), (Feature::UMIP, Cr4::UMIP)]
+        {
             bits.set(bit, self.cpuid.has(feature));
         }
         bits.bits()
@@ -93,7 +90,7 @@ impl CpuState {
             return Err(refuse(self));
         }
         let old = std::mem::replace(&mut self.cr4, value);
-        let paging = Cr4::PSE | Cr4::PAE | Cr4::PGE | Cr4::SMEP | Cr4::SMAP;
+        let paging = Cr4::PSE | Cr4::PAE | Cr4::PGE | Cr4::SMEP;
         if (old ^ value) & paging.bits() != 0
             && let Err(trap) = self.paging_changed()
         {

@@ -73,7 +73,6 @@ impl Feature {
     pub const HYPERVISOR: Self = Self::Ecx(31);
     pub const FSGSBASE: Self = Self::Structured(0);
     pub const SMEP: Self = Self::Structured(7);
-    pub const SMAP: Self = Self::Structured(20);
     pub const UMIP: Self = Self::StructuredEcx(2);
     pub const SYSCALL: Self = Self::ExtendedEdx(11);
     pub const NX: Self = Self::ExtendedEdx(20);

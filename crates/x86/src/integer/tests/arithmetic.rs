@@ -276,6 +276,28 @@ proptest! {
 }
 
 #[test]
+fn products_with_two_and_three_operands_are_cut_to_the_size() {
+    let mut machine = Machine::new(&[], 64);
+    poke(&machine, (-3_i64) as u64);
+    for (code, expected, overflows) in [
+        (&[0x48, 0x0f, 0xaf, 0xc1][..], (-70_i64) as u64, false), // IMUL RAX, RCX
+        (&[0x0f, 0xaf, 0x06], (-21_i32) as u32 as u64, false),    // IMUL EAX, [RSI]
+        (&[0x48, 0x6b, 0xc1, 0xf8], 80, false),                   // IMUL RAX, RCX, -8
+        (&[0x48, 0x69, 0xc1, 0, 0, 0, 0x40], (-0x2_8000_0000_i64) as u64, false), // IMUL RAX, RCX, 0x40000000
+        (&[0x69, 0xc1, 0, 0, 0, 0x40], 0x8000_0000, true),        // IMUL EAX, ECX, 0x40000000
+        (&[0x48, 0x69, 0x06, 0, 1, 0, 0], (-768_i64) as u64, false), // IMUL RAX, [RSI], 256
+        (&[0x66, 0x69, 0xc0, 0, 0x40], 0xc000, true),             // IMUL AX, AX, 0x4000
+    ] {
+        let cpu = machine.cpu();
+        (cpu.gpr[RAX], cpu.gpr[RCX]) = (7, (-10_i64) as u64);
+        cpu.rflags = 2;
+        execute(&mut machine, code).expect("no trap");
+        assert_eq!(machine.cpu().gpr[RAX], expected, "{code:02x?}");
+        assert_eq!(machine.cpu().rflags & (CF | OF), flag(overflows, CF | OF), "{code:02x?}");
+    }
+}
+
+#[test]
 fn increments_leave_the_carry_alone() {
     let mut machine = Machine::new(&[], 64);
     machine.cpu().gpr[RAX] = 0xffff_ffff;
