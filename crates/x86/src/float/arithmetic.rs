@@ -223,7 +223,7 @@ impl Environment {
     }
 
     /// A signed integer of `bits` bits; the least of them, with an invalid operation, if it does not fit.
-    pub(crate) fn to_integer(&mut self, a: Number, bits: u32, rounding: Rounding) -> i64 {
+    pub(crate) fn round_to_integer(&mut self, a: Number, bits: u32, rounding: Rounding) -> i64 {
         self.rounded_up = false;
         let rounded = match a.class {
             Class::Zero => return 0,

@@ -143,11 +143,11 @@ impl Environment {
         }
         self.check_denormal(&[x]);
         if x.exponent >= 0 {
-            return if x.sign && x.exponent == 0 && x.significand == 1 << 63 {
-                Number::finite(true, -1, 1 << 63)
-            } else {
-                x
-            };
+            if x.exponent > 0 || x.significand != 1 << 63 {
+                self.raise(Flags::INEXACT);
+                return x;
+            }
+            return if x.sign { Number { exponent: -1, ..x } } else { x };
         }
         self.finish(exponential_minus_1(Wide::from(x).multiply(LN_2)))
     }
@@ -184,6 +184,8 @@ impl Environment {
             return Number::zero(sign);
         }
         if x.significand == 1 << 63 {
+            // Processors call the logarithm itself inexact.
+            self.raise(Flags::INEXACT);
             return self.multiply(Format::EXTENDED, y, Number::from_integer(i64::from(x.exponent)));
         }
         self.finish(binary_logarithm(Wide::from(x)).multiply(Wide::from(y)))
@@ -197,6 +199,11 @@ impl Environment {
         }
         let minus_one = x.sign && x.class == Class::Finite && x.exponent == 0 && x.significand == 1 << 63;
         let below = x.sign && !minus_one && (x.is_infinite() || x.class == Class::Finite && x.exponent >= 0);
+        if below && x.class == Class::Finite {
+            // The manuals leave this open; processors hand the operand through.
+            self.raise(Flags::INEXACT);
+            return x;
+        }
         if below || x.is_zero() && y.is_infinite() || (x.is_infinite() || minus_one) && y.is_zero() {
             return self.invalid();
         }

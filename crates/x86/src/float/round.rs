@@ -58,6 +58,11 @@ impl Environment {
         if rounded_exponent > format.max_exponent {
             self.raise(Flags::OVERFLOW);
             if !self.masked.contains(Flags::OVERFLOW) {
+                if rounded_exponent - self.wrap > format.max_exponent && self.wrap != 0 {
+                    self.raise(Flags::INEXACT);
+                    self.rounded_up = true;
+                    return Number::infinity(sign);
+                }
                 self.note_inexact(inexact);
                 return finite(rounded_exponent - self.wrap, kept);
             }
@@ -79,6 +84,11 @@ impl Environment {
         }
         if !self.masked.contains(Flags::UNDERFLOW) {
             self.raise(Flags::UNDERFLOW);
+            if rounded_exponent + self.wrap < format.min_exponent && self.wrap != 0 {
+                self.raise(Flags::INEXACT);
+                self.rounded_up = false;
+                return Number::zero(sign);
+            }
             self.note_inexact(inexact);
             return finite(rounded_exponent + self.wrap, kept);
         }

@@ -210,15 +210,15 @@ proptest! {
                 prop_assert_eq!(env.flags.contains(Flags::INEXACT), expected != x);
             }
             let mut env = environment(rounding);
-            let integer = env.to_integer(unpack(a), 64, rounding);
-            if expected >= -9_223_372_036_854_775_808.0 && expected < 9_223_372_036_854_775_808.0 {
+            let integer = env.round_to_integer(unpack(a), 64, rounding);
+            if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&expected) {
                 prop_assert_eq!(integer, expected as i64);
             } else {
                 prop_assert_eq!((integer, env.flags), (i64::MIN, Flags::INVALID));
             }
             let mut env = environment(rounding);
-            let integer = env.to_integer(unpack(a), 32, rounding);
-            if expected >= -2_147_483_648.0 && expected < 2_147_483_648.0 {
+            let integer = env.round_to_integer(unpack(a), 32, rounding);
+            if (-2_147_483_648.0..2_147_483_648.0).contains(&expected) {
                 prop_assert_eq!(integer, expected as i64);
             } else {
                 prop_assert_eq!((integer, env.flags), (i64::from(i32::MIN), Flags::INVALID));
@@ -231,7 +231,7 @@ proptest! {
         let mut env = environment(Rounding::Nearest);
         let double = env.convert(Format::DOUBLE, Number::from_integer(value));
         prop_assert_eq!(double.pack(Format::DOUBLE), (value as f64).to_bits());
-        prop_assert_eq!(env.to_integer(Number::from_integer(value), 64, Rounding::Nearest), value);
+        prop_assert_eq!(env.round_to_integer(Number::from_integer(value), 64, Rounding::Nearest), value);
     }
 
     #[test]

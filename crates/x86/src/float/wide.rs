@@ -73,8 +73,9 @@ impl Wide {
     pub(super) fn multiply(self, other: Self) -> Self {
         let halves = |value: u128| (value >> 64, value & u128::from(u64::MAX));
         let ((a, b), (c, d)) = (halves(self.significand), halves(other.significand));
-        let middle = (b * d >> 64) + (a * d & u128::from(u64::MAX)) + (b * c & u128::from(u64::MAX));
-        let high = a * c + (a * d >> 64) + (b * c >> 64) + (middle >> 64);
+        let (ad, bc) = (halves(a * d), halves(b * c));
+        let middle = halves(b * d).0 + ad.1 + bc.1;
+        let high = a * c + ad.0 + bc.0 + (middle >> 64);
         Self::normalized(self.sign != other.sign, self.exponent + other.exponent + 1, high)
     }
 
@@ -86,7 +87,7 @@ impl Wide {
             return Self::ZERO;
         }
         let shift = quotient.leading_zeros();
-        let significand = quotient << shift | (rest << shift) / divisor;
+        let significand = (quotient << shift) | ((rest << shift) / divisor);
         Self { sign: self.sign, exponent: self.exponent - shift as i32, significand }
     }
 

@@ -271,12 +271,6 @@ extern "C" fn mask_move_mmx(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     Ok(())
 }
 
-/// MOVNTI; it touches no SSE state and runs whatever CR0 and CR4 say.
-extern "C" fn store_general<const SIZE: u8>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    let value = cpu.register(op.src);
-    if SIZE == 8 { store(cpu, op, value) } else { store(cpu, op, value as u32) }
-}
-
 /// Describes the implied memory operand of MASKMOVQ and MASKMOVDQU: at rDI.
 fn lower_implied_memory(instruction: &Instruction, form: &Form, op: &mut Op) {
     op.base = reg::RDI;
@@ -348,8 +342,6 @@ pub(super) fn select(instruction: &Instruction, form: &Form, destination: Destin
             (false, _) => store_mmx_dword,
         },
         (Mnemonic::Movntq, ..) => store_mmx_qword,
-        (Mnemonic::Movnti, ..) if form.sizes[1] == 8 => store_general::<8>,
-        (Mnemonic::Movnti, ..) => store_general::<4>,
         (Mnemonic::Movlps | Mnemonic::Movlpd, Kind::Register, Kind::Memory) => load_into_low_qword,
         (Mnemonic::Movlps | Mnemonic::Movlpd, Kind::Memory, _) => store_low_qword,
         (Mnemonic::Movhps | Mnemonic::Movhpd, Kind::Register, Kind::Memory) => load_into_high_qword,

@@ -345,7 +345,7 @@ pub(super) fn to_integer<R: Real>(context: &mut Context, a: R, bits: u32, trunca
     let rounding = if truncate { Rounding::Zero } else { context.rounding() };
     context.software(|environment| {
         let a = environment.operand(R::FORMAT, a.to_u64());
-        environment.to_integer(a, bits, rounding)
+        environment.round_to_integer(a, bits, rounding)
     })
 }
 
@@ -385,4 +385,174 @@ pub(super) fn narrow(context: &mut Context, a: f64) -> f32 {
         let a = environment.operand(Format::DOUBLE, a.to_u64());
         f32::from_u64(environment.convert(Format::SINGLE, a).pack(Format::SINGLE))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DEFAULT: u32 = 0x1f80;
+
+    /// An operation under a control word: the result's bits and the flags it raised.
+    fn compute<O: LaneOperation, R: Real>(mxcsr: u32, a: u64, b: u64) -> (u64, Flags) {
+        let mut context = Context { mxcsr, flags: Flags::empty(), immediate: 0 };
+        let result = O::lane(&mut context, R::from_u64(a), R::from_u64(b)).to_u64();
+        (result, context.flags)
+    }
+
+    fn single(a: f32) -> u64 {
+        u64::from(a.to_bits())
+    }
+
+    fn bits() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            any::<u64>(),
+            any::<f32>().prop_map(|a| f64::from(a).to_bits()),
+            (990u64..1060, 0u64..1 << 52).prop_map(|(exponent, fraction)| exponent << 52 | fraction),
+            (0u64..3, 0u64..1 << 52).prop_map(|(exponent, fraction)| exponent << 52 | fraction),
+        ]
+    }
+
+    /// What the short way and the software give is the same, and the host's result.
+    fn agrees<O: LaneOperation>(a: u64, b: u64, expected: f64) -> Result<(), TestCaseError> {
+        let (short, _) = compute::<O, f64>(DEFAULT | PE, a, b);
+        let (long, _) = compute::<O, f64>(DEFAULT, a, b);
+        prop_assert_eq!(short, long);
+        if expected.is_nan() {
+            prop_assert!(f64::from_bits(long).is_nan());
+        } else {
+            prop_assert_eq!(long, expected.to_bits());
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn both_ways_agree_with_the_host(a in bits(), b in bits()) {
+            let (x, y) = (f64::from_bits(a), f64::from_bits(b));
+            agrees::<Add>(a, b, x + y)?;
+            agrees::<Subtract>(a, b, x - y)?;
+            agrees::<Multiply>(a, b, x * y)?;
+            agrees::<Divide>(a, b, x / y)?;
+            agrees::<SquareRoot>(a, b, y.sqrt())?;
+        }
+
+        #[test]
+        fn conversions_agree_with_the_host(a in bits(), integer: i64) {
+            for mxcsr in [DEFAULT, DEFAULT | PE] {
+                let mut context = Context { mxcsr, flags: Flags::empty(), immediate: 0 };
+                let value = f64::from_bits(a);
+                if !value.is_nan() {
+                    prop_assert_eq!(narrow(&mut context, value).to_bits(), (value as f32).to_bits());
+                }
+                let in_range = value.abs() < 9.2e18;
+                let expected = if in_range { value as i64 } else { i64::MIN };
+                prop_assert_eq!(to_integer(&mut context, value, 64, true), expected);
+                prop_assert_eq!(from_integer::<f64>(&mut context, integer), integer as f64);
+                prop_assert_eq!(from_integer::<f32>(&mut context, integer), integer as f32);
+            }
+        }
+    }
+
+    #[test]
+    fn each_rounding_mode_breaks_ties_and_directs_as_named() {
+        // 1 + 2^-24 lies half way between two singles.
+        let (one, half) = (single(1.0), single(1.0 / 16_777_216.0));
+        for (mode, positive, negative) in [
+            (0, 0x3f80_0000, 0xbf80_0000),
+            (1, 0x3f80_0000, 0xbf80_0001),
+            (2, 0x3f80_0001, 0xbf80_0000),
+            (3, 0x3f80_0000, 0xbf80_0000),
+        ] {
+            let mxcsr = DEFAULT | mode << ROUNDING_SHIFT;
+            assert_eq!(compute::<Add, f32>(mxcsr, one, half), (positive, Flags::INEXACT));
+            let sign = 1 << 31;
+            assert_eq!(compute::<Add, f32>(mxcsr, one | sign, half | sign), (negative, Flags::INEXACT));
+        }
+    }
+
+    #[test]
+    fn denormals_are_told_or_taken_for_zero_and_flushed() {
+        let (small, one) = (1, single(1.0));
+        assert_eq!(compute::<Multiply, f32>(DEFAULT, small, one), (1, Flags::DENORMAL));
+        assert_eq!(compute::<Multiply, f32>(DEFAULT | DAZ, small, one), (0, Flags::empty()));
+        let tiny = single(f32::MIN_POSITIVE);
+        let underflow = Flags::UNDERFLOW | Flags::INEXACT;
+        assert_eq!(compute::<Multiply, f32>(DEFAULT | FZ, tiny, single(-0.5)), (0x8000_0000, underflow));
+        assert_eq!(compute::<Multiply, f32>(DEFAULT, tiny, single(-0.5)), (0x8040_0000, Flags::empty()));
+        // The short way must not be taken here.
+        assert_eq!(compute::<Multiply, f32>(DEFAULT | FZ | PE, tiny, single(-0.5)), (0x8000_0000, underflow));
+    }
+
+    #[test]
+    fn exceptions_of_special_operands() {
+        let (zero, one, infinity) = (0, 1f64.to_bits(), f64::INFINITY.to_bits());
+        let (quiet, signaling) = (0x7ff8_0000_0000_0123, 0x7ff0_0000_0000_0456);
+        let default = 0xfff8_0000_0000_0000;
+        assert_eq!(compute::<Divide, f64>(DEFAULT, one, zero), (infinity, Flags::ZERO_DIVIDE));
+        assert_eq!(compute::<Divide, f64>(DEFAULT, zero, zero), (default, Flags::INVALID));
+        // A denormal dividend is not told of when the divisor is zero.
+        assert_eq!(compute::<Divide, f64>(DEFAULT, 1, zero), (infinity, Flags::ZERO_DIVIDE));
+        assert_eq!(compute::<Subtract, f64>(DEFAULT, infinity, infinity), (default, Flags::INVALID));
+        assert_eq!(compute::<Multiply, f64>(DEFAULT, zero, infinity), (default, Flags::INVALID));
+        assert_eq!(compute::<SquareRoot, f64>(DEFAULT, 0, (-1f64).to_bits()), (default, Flags::INVALID));
+        assert_eq!(compute::<Add, f64>(DEFAULT, quiet, signaling), (quiet, Flags::INVALID));
+        assert_eq!(compute::<Add, f64>(DEFAULT, one, signaling), (signaling | 1 << 51, Flags::INVALID));
+        assert_eq!(compute::<Add, f64>(DEFAULT, quiet, 1), (quiet, Flags::empty()));
+    }
+
+    #[test]
+    fn minimum_and_maximum_give_the_second_operand_unless_the_first_wins() {
+        let (positive, negative, nan) = (0, 1 << 31, 0x7f80_0001);
+        assert_eq!(compute::<Minimum, f32>(DEFAULT, positive, negative).0, negative);
+        assert_eq!(compute::<Minimum, f32>(DEFAULT, negative, positive).0, positive);
+        assert_eq!(compute::<Maximum, f32>(DEFAULT, single(1.0), nan), (nan, Flags::INVALID));
+        assert_eq!(compute::<Maximum, f32>(DEFAULT, nan, single(1.0)), (single(1.0), Flags::INVALID));
+        assert_eq!(compute::<Maximum, f32>(DEFAULT, single(2.0), single(1.0)), (single(2.0), Flags::empty()));
+    }
+
+    #[test]
+    fn integers_that_do_not_fit_become_the_indefinite() {
+        let mut context = Context { mxcsr: DEFAULT, flags: Flags::empty(), immediate: 0 };
+        assert_eq!(to_integer(&mut context, 2_147_483_647.0f64, 32, true), 2_147_483_647);
+        assert_eq!(to_integer(&mut context, -2_147_483_648.0f64, 32, false), -2_147_483_648);
+        assert_eq!(context.flags, Flags::empty());
+        assert_eq!(to_integer(&mut context, 2_147_483_648.0f64, 32, true), -2_147_483_648);
+        assert_eq!(context.flags, Flags::INVALID);
+        assert_eq!(to_integer(&mut context, f32::NAN, 64, true), i64::MIN);
+        for (mode, expected) in [(0, 2), (1, 2), (2, 3), (3, 2)] {
+            let mut context = Context { mxcsr: DEFAULT | mode << ROUNDING_SHIFT, flags: Flags::empty(), immediate: 0 };
+            assert_eq!(to_integer(&mut context, 2.5f64, 32, false), expected);
+            assert_eq!(context.flags, Flags::INEXACT);
+        }
+    }
+
+    #[test]
+    fn comparison_predicates() {
+        let nan = single(f32::NAN);
+        let holds = |predicate: u8, a: u64, b: u64| {
+            let mut context = Context { mxcsr: DEFAULT, flags: Flags::empty(), immediate: predicate };
+            let lane = Compare::lane(&mut context, f32::from_u64(a), f32::from_u64(b)).to_bits();
+            assert!(lane == 0 || lane == u32::MAX);
+            (lane != 0, context.flags)
+        };
+        let (one, two) = (single(1.0), single(2.0));
+        for (predicate, less, equal, greater, unordered) in [
+            (0, false, true, false, (false, Flags::empty())),
+            (1, true, false, false, (false, Flags::INVALID)),
+            (2, true, true, false, (false, Flags::INVALID)),
+            (3, false, false, false, (true, Flags::empty())),
+            (4, true, false, true, (true, Flags::empty())),
+            (5, false, true, true, (true, Flags::INVALID)),
+            (6, false, false, true, (true, Flags::INVALID)),
+            (7, true, true, true, (false, Flags::empty())),
+        ] {
+            assert_eq!(holds(predicate, one, two), (less, Flags::empty()));
+            assert_eq!(holds(predicate, one, one), (equal, Flags::empty()));
+            assert_eq!(holds(predicate, two, one), (greater, Flags::empty()));
+            assert_eq!(holds(predicate, one, nan), unordered);
+        }
+    }
 }

@@ -127,8 +127,10 @@ extern "C" fn store_mxcsr(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     store(cpu, op, value)
 }
 
+/// EMMS: all registers are empty; TOP is zero as after every MMX instruction (SDM vol. 3 table 12-1).
 extern "C" fn leave_mmx(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     enter_mmx(cpu)?;
+    cpu.x87.top = 0;
     cpu.x87.valid = 0;
     Ok(())
 }

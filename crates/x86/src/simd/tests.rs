@@ -143,3 +143,99 @@ fn the_short_form_saves_eight_registers_outside_64_bit_code() {
     assert_eq!(machine.read::<16>(DATA + 160 + 7 * 16), [0xff; 16]);
     assert_eq!(machine.read::<16>(DATA + 160 + 8 * 16), [0xcc; 16]);
 }
+
+#[test]
+fn an_unmasked_exception_keeps_the_destination_and_tells_its_flag() {
+    // divps xmm0, xmm1: one lane divides by zero, another one overflows
+    let divps = [0x0f, 0x5e, 0xc1];
+    let setup = |cpu: &mut crate::state::CpuState| {
+        cpu.xmm[0] = 0x3f80_0000_7f7f_ffff_3f80_0000_3f80_0000;
+        cpu.xmm[1] = 0x0000_0000_0080_0000_3f80_0000_4040_0000;
+        cpu.mxcsr = 0x1d80;
+    };
+    let (cpu, exception) = run_to_exception(&divps, 64, setup);
+    assert_eq!(exception, Exception::SIMD_ERROR);
+    assert_eq!(cpu.xmm[0], 0x3f80_0000_7f7f_ffff_3f80_0000_3f80_0000);
+    assert_eq!(cpu.mxcsr, 0x1d84);
+    let (_, exception) = run_to_exception(&divps, 64, |cpu| {
+        setup(cpu);
+        cpu.cr4 &= !Cr4::OSXMMEXCPT.bits();
+    });
+    assert_eq!(exception, Exception::INVALID_OPCODE);
+    let cpu = run(&divps, 64, |cpu| {
+        setup(cpu);
+        cpu.mxcsr = 0x1f80;
+    });
+    assert_eq!(cpu.xmm[0], 0x7f80_0000_7f80_0000_3f80_0000_3eaa_aaab);
+    assert_eq!(cpu.mxcsr, 0x1fac);
+}
+
+#[test]
+fn scalar_operations_read_no_more_than_their_operand() {
+    // addsd xmm0, [rsi]; addss xmm1, [rsi + 8]: the operands end where memory does
+    let mut machine = Machine::new(&[0xf2, 0x0f, 0x58, 0x06, 0xf3, 0x0f, 0x58, 0x4e, 0x08], 64);
+    let end = 1 << 20;
+    assert!(machine.ram.write(end + 5, &1.5f64.to_le_bytes()));
+    assert!(machine.ram.write(end + 13, &0.25f32.to_le_bytes()));
+    let cpu = machine.cpu();
+    cpu.gpr[6] = end + 5;
+    cpu.xmm[0] = 7 << 64 | u128::from(2f64.to_bits());
+    cpu.xmm[1] = 9 << 32 | u128::from(1f32.to_bits());
+    assert_eq!(machine.run(), Stop::Halted);
+    assert_eq!(machine.cpu().xmm[0], 7 << 64 | u128::from(3.5f64.to_bits()));
+    assert_eq!(machine.cpu().xmm[1], 9 << 32 | u128::from(1.25f32.to_bits()));
+}
+
+#[test]
+fn ordered_comparisons_set_three_flags_and_clear_three() {
+    for (a, b, flags, mxcsr) in
+        [(1.0, 2.0, 0x01, 0x1f80), (2.0, 1.0, 0x00, 0x1f80), (-0.0, 0.0, 0x40, 0x1f80), (1.0, f64::NAN, 0x45, 0x1f80)]
+    {
+        // ucomisd xmm0, xmm1
+        let cpu = run(&[0x66, 0x0f, 0x2e, 0xc1], 64, |cpu| {
+            cpu.xmm[0] = u128::from(f64::to_bits(a));
+            cpu.xmm[1] = u128::from(f64::to_bits(b));
+            cpu.rflags |= 0x8d5;
+        });
+        assert_eq!((cpu.rflags & 0x8d5, cpu.mxcsr), (flags, mxcsr));
+    }
+}
+
+#[test]
+fn conversions_to_mmx_registers_take_them_over() {
+    // cvtpi2pd xmm0, [rsi]; cvttpd2pi mm1, xmm0
+    let mut machine = Machine::new(&[0x66, 0x0f, 0x2a, 0x06, 0x66, 0x0f, 0x2c, 0xc8], 64);
+    assert!(machine.ram.write(DATA, &[0xfe, 0xff, 0xff, 0xff, 3, 0, 0, 0]));
+    machine.cpu().x87.top = 3;
+    assert_eq!(machine.run(), Stop::Halted);
+    let cpu = machine.cpu();
+    assert_eq!(cpu.xmm[0], u128::from(3f64.to_bits()) << 64 | u128::from((-2f64).to_bits()));
+    assert_eq!(cpu.x87.registers[1], 0xffff_0000_0003_ffff_fffe);
+    assert_eq!((cpu.x87.top, cpu.x87.valid), (0, 0xff));
+}
+
+#[test]
+fn horizontal_operations_take_neighbours_of_both_operands() {
+    let vector = |lanes: [f32; 4]| lanes.iter().rev().fold(0, |v, lane| v << 32 | u128::from(lane.to_bits()));
+    let setup = |cpu: &mut crate::state::CpuState| {
+        cpu.xmm[0] = vector([1.0, 2.0, 4.0, 8.0]);
+        cpu.xmm[1] = vector([16.0, 32.0, 64.0, 128.0]);
+    };
+    // haddps, hsubps, addsubps xmm0, xmm1
+    assert_eq!(run(&[0xf2, 0x0f, 0x7c, 0xc1], 64, setup).xmm[0], vector([3.0, 12.0, 48.0, 192.0]));
+    assert_eq!(run(&[0xf2, 0x0f, 0x7d, 0xc1], 64, setup).xmm[0], vector([-1.0, -4.0, -16.0, -64.0]));
+    assert_eq!(run(&[0xf2, 0x0f, 0xd0, 0xc1], 64, setup).xmm[0], vector([-15.0, 34.0, -60.0, 136.0]));
+}
+
+#[test]
+fn instructions_beyond_sse3_are_undefined() {
+    // pshufb xmm0, xmm1; pextrw [rsi], xmm0, 0; ptest xmm0, xmm1; vaddps xmm0, xmm1, xmm2
+    for code in [
+        &[0x66, 0x0f, 0x38, 0x00, 0xc1][..],
+        &[0x66, 0x0f, 0x3a, 0x15, 0x06, 0x00],
+        &[0x66, 0x0f, 0x38, 0x17, 0xc1],
+        &[0xc5, 0xf0, 0x58, 0xc2],
+    ] {
+        assert_eq!(run_to_exception(code, 64, |_| {}).1, Exception::INVALID_OPCODE);
+    }
+}

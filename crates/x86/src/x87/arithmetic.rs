@@ -178,7 +178,7 @@ impl Pair for Scale {
             _ if next.is_zero() => 0,
             16.. if next.sign => -LIMIT,
             16.. => LIMIT,
-            _ => quiet.to_integer(next, 64, Rounding::Zero),
+            _ => quiet.round_to_integer(next, 64, Rounding::Zero),
         };
         let significand = u128::from(top.significand) << 64;
         environment.round(Format::EXTENDED, top.sign, top.exponent + scale as i32, significand)
@@ -206,34 +206,39 @@ extern "C" fn on_pair<P: Pair, const POPS: u8>(cpu: &mut CpuState, op: &Op) -> R
 extern "C" fn partial_remainder<const NEAREST: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     begin(cpu, op)?;
     if is_empty(cpu, 0) || is_empty(cpu, 1) {
-        cpu.x87.status &= !(C0 | C2 | C3);
+        cpu.x87.status &= !C2;
         underflow(cpu, op, 0, 0);
         return Ok(());
     }
     let mut environment = environment(cpu);
     let (a, b) = (number(cpu, 0), number(cpu, 1));
     let mut quotient = Some(0);
+    cpu.x87.status &= !C2;
+    let special = a.is_nan() || b.is_nan() || a.is_infinite() || b.is_zero();
     let result = if a.is_nan() || b.is_nan() {
         environment.propagate(a, b)
-    } else if a.is_infinite() || b.is_zero() {
+    } else if special {
         environment.invalid()
     } else {
         environment.check_denormal(&[a, b]);
-        if a.is_zero() || b.is_infinite() {
-            a
-        } else {
+        let mut rest = a;
+        if !a.is_zero() && !b.is_infinite() {
             let step = remainder(a, b, NEAREST);
-            quotient = step.quotient;
-            match step.value.class {
-                Class::Finite => {
-                    let significand = u128::from(step.value.significand) << 64;
-                    environment.round(Format::EXTENDED, step.value.sign, step.value.exponent, significand)
-                }
-                _ => step.value,
+            (rest, quotient) = (step.value, step.quotient);
+        }
+        match rest.class {
+            Class::Finite => {
+                let significand = u128::from(rest.significand) << 64;
+                environment.round(Format::EXTENDED, rest.sign, rest.exponent, significand)
             }
+            _ => rest,
         }
     };
     if conclude(cpu, op, &environment) {
+        set_number(cpu, 0, result);
+        if special {
+            return Ok(());
+        }
         let condition = |bit: u32, code: u16| match quotient {
             Some(quotient) if quotient >> bit & 1 != 0 => code,
             _ => 0,
@@ -241,7 +246,6 @@ extern "C" fn partial_remainder<const NEAREST: bool>(cpu: &mut CpuState, op: &Op
         let incomplete = if quotient.is_none() { C2 } else { 0 };
         let codes = incomplete | condition(2, C0) | condition(1, C3) | condition(0, C1);
         cpu.x87.status = cpu.x87.status & !(C0 | C1 | C2 | C3) | codes;
-        set_number(cpu, 0, result);
     }
     Ok(())
 }

@@ -28,12 +28,16 @@ pub(super) const C3: u16 = 1 << 14;
 
 /// Where the order goes.
 trait Report {
+    /// Bits of the status word that stay as they are.
+    const KEPT: u16;
     fn report(cpu: &mut CpuState, order: Option<Ordering>);
 }
 
 /// To the condition codes.
 struct ConditionCodes;
 impl Report for ConditionCodes {
+    const KEPT: u16 = 0;
+
     fn report(cpu: &mut CpuState, order: Option<Ordering>) {
         let codes = match order {
             Some(Ordering::Greater) => 0,
@@ -48,6 +52,9 @@ impl Report for ConditionCodes {
 /// To the processor's flags; OF, SF and AF become zero.
 struct ProcessorFlags;
 impl Report for ProcessorFlags {
+    // Only a stack fault writes it.
+    const KEPT: u16 = C1;
+
     fn report(cpu: &mut CpuState, order: Option<Ordering>) {
         let flags = match order {
             Some(Ordering::Greater) => Rflags::empty(),
@@ -61,24 +68,22 @@ impl Report for ProcessorFlags {
 
 /// Compares ST(0) with `other`; `None` if that is an empty register.
 fn compare<R: Report>(cpu: &mut CpuState, op: &Op, other: Option<Number>, signals: bool, pops: u8) {
-    let order = match other {
+    let (order, goes_on) = match other {
         Some(other) if !is_empty(cpu, 0) => {
             let mut environment = environment(cpu);
             let order = environment.compare(number(cpu, 0), other, signals);
-            if !conclude(cpu, op, &environment) {
-                return;
-            }
-            order
+            let kept = cpu.x87.status & R::KEPT;
+            let goes_on = conclude(cpu, op, &environment);
+            cpu.x87.status |= kept;
+            (order, goes_on)
         }
-        _ => {
-            if !stack_fault(cpu, op, StackFault::Underflow) {
-                return;
-            }
-            None
-        }
+        _ => (None, stack_fault(cpu, op, StackFault::Underflow)),
     };
+    // The order is told also if an exception traps, but then nothing is popped.
     R::report(cpu, order);
-    pop(cpu, pops);
+    if goes_on {
+        pop(cpu, pops);
+    }
 }
 
 fn register(cpu: &CpuState, i: u8) -> Option<Number> {

@@ -226,6 +226,7 @@ extern "C" fn decrement_top(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
 extern "C" fn free<const POP: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter(cpu)?;
     cpu.x87.valid &= !(1 << (cpu.x87.top.wrapping_add(op.dst) & 7));
+    cpu.x87.status &= !C1;
     if POP {
         cpu.x87.valid &= !(1 << (cpu.x87.top & 7));
         cpu.x87.top = cpu.x87.top.wrapping_add(1) & 7;

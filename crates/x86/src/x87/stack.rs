@@ -139,7 +139,18 @@ pub(super) fn stack_fault(cpu: &mut CpuState, op: &Op, fault: StackFault) -> boo
 /// exception traps that comes before computing.
 #[inline(always)]
 pub(super) fn conclude(cpu: &mut CpuState, op: &Op, environment: &Environment) -> bool {
-    let before = environment.flags & Flags::BEFORE;
+    conclude_with(cpu, op, environment, Flags::BEFORE)
+}
+
+/// As [`conclude`], for loads, which go on after a denormal operand also if that traps.
+#[inline(always)]
+pub(super) fn conclude_despite_denormals(cpu: &mut CpuState, op: &Op, environment: &Environment) -> bool {
+    conclude_with(cpu, op, environment, Flags::INVALID)
+}
+
+#[inline(always)]
+fn conclude_with(cpu: &mut CpuState, op: &Op, environment: &Environment, stopping: Flags) -> bool {
+    let before = environment.flags & stopping;
     let goes_on = environment.masked.contains(before);
     let flags = if goes_on { environment.flags } else { before };
     let direction = if goes_on && environment.rounded_up { C1 } else { 0 };

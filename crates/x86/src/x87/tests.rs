@@ -101,3 +101,218 @@ fn saving_all_keeps_registers_in_stack_order_and_initialises() {
     let cpu = run(&[0xdd, 0x36], 64, |cpu| cpu.x87.valid = 0xff);
     assert_eq!((cpu.x87.valid, cpu.x87.control), (0, 0x37f));
 }
+
+/// Runs 64-bit code after FNINIT with `control`; gives the state.
+fn run_with(control: u16, code: &[u8], data: &[u8]) -> Machine {
+    let mut machine = Machine::new(code, 64);
+    assert!(machine.ram.write(DATA, data));
+    machine.cpu().x87 = crate::state::X87::INITIAL;
+    machine.cpu().x87.load_control(control);
+    assert_eq!(machine.run(), Stop::Halted);
+    machine
+}
+
+/// ST(0) after such a run.
+fn top_after(control: u16, code: &[u8], data: &[u8]) -> u128 {
+    let mut machine = run_with(control, code, data);
+    let x87 = machine.cpu().x87;
+    x87.registers[usize::from(x87.top)]
+}
+
+#[test]
+fn pushing_onto_a_full_stack_gives_the_default_nan_and_says_overflow() {
+    // fld1, nine times
+    let mut machine = run_with(0x37f, &[0xd9, 0xe8].repeat(9), &[]);
+    let x87 = machine.cpu().x87;
+    assert_eq!((x87.top, x87.valid), (7, 0xff));
+    assert_eq!(x87.status_word(), 0x3a41);
+    assert_eq!(x87.registers[7], 0xffff_c000_0000_0000_0000);
+}
+
+#[test]
+fn using_an_empty_register_gives_the_default_nan_and_says_underflow() {
+    // fld1; faddp st(1), st(0)
+    let mut machine = run_with(0x37f, &[0xd9, 0xe8, 0xde, 0xc1], &[]);
+    let x87 = machine.cpu().x87;
+    assert_eq!((x87.top, x87.valid, x87.status_word()), (0, 1, 0x0041));
+    assert_eq!(x87.registers[0], 0xffff_c000_0000_0000_0000);
+}
+
+#[test]
+fn an_unmasked_stack_fault_changes_nothing_and_comes_up_later() {
+    // faddp st(1), st(0); fnstsw ax; fld1
+    let (cpu, exception) = run_to_exception(&[0xde, 0xc1, 0xdf, 0xe0, 0xd9, 0xe8], 64, |cpu| {
+        cpu.x87.load_control(0x37e);
+        cpu.x87.load_status(0);
+        cpu.x87.valid = 0;
+    });
+    assert_eq!(exception, Exception::X87_ERROR);
+    assert_eq!(cpu.gpr[0] & 0xffff, 0x80c1);
+    assert_eq!((cpu.x87.top, cpu.x87.valid), (0, 0));
+    assert_eq!((cpu.x87.last_opcode, cpu.x87.last_instruction), (0x6c1, crate::engine::testing::CODE));
+}
+
+#[test]
+fn rounding_and_precision_control_govern_a_quotient() {
+    // fld1; fidiv dword [rsi]: 1 / 3 and 1 / -3
+    let code = [0xd9, 0xe8, 0xda, 0x36];
+    for (control, positive, negative) in [
+        (0x37f, 0x3ffd_aaaa_aaaa_aaaa_aaab_u128, 0xbffd_aaaa_aaaa_aaaa_aaab_u128),
+        (0x77f, 0x3ffd_aaaa_aaaa_aaaa_aaaa, 0xbffd_aaaa_aaaa_aaaa_aaab),
+        (0xb7f, 0x3ffd_aaaa_aaaa_aaaa_aaab, 0xbffd_aaaa_aaaa_aaaa_aaaa),
+        (0xf7f, 0x3ffd_aaaa_aaaa_aaaa_aaaa, 0xbffd_aaaa_aaaa_aaaa_aaaa),
+        (0x27f, 0x3ffd_aaaa_aaaa_aaaa_a800, 0xbffd_aaaa_aaaa_aaaa_a800),
+        (0x07f, 0x3ffd_aaaa_ab00_0000_0000, 0xbffd_aaaa_ab00_0000_0000),
+        (0xc7f, 0x3ffd_aaaa_aa00_0000_0000, 0xbffd_aaaa_aa00_0000_0000),
+    ] {
+        assert_eq!(top_after(control, &code, &3i32.to_le_bytes()), positive, "control {control:#x}");
+        assert_eq!(top_after(control, &code, &(-3i32).to_le_bytes()), negative, "control {control:#x}");
+    }
+}
+
+#[test]
+fn integers_are_stored_as_the_rounding_mode_says() {
+    // fld qword [rsi]; fistp dword [rsi + 8]; fld qword [rsi]; fisttp word [rsi + 12]
+    let code = [0xdd, 0x06, 0xdb, 0x5e, 0x08, 0xdd, 0x06, 0xdf, 0x4e, 0x0c];
+    for (control, value, expected, truncated) in [
+        (0x37f, 2.5, 2, 2),
+        (0x37f, 3.5, 4, 3),
+        (0x77f, -2.5, -3, -2),
+        (0xb7f, -2.5, -2, -2),
+        (0xf7f, 2.75, 2, 2),
+        (0x37f, 1e10, i32::MIN, i16::MIN),
+        (0x37f, f64::NAN, i32::MIN, i16::MIN),
+    ] {
+        let machine = run_with(control, &code, &f64::to_le_bytes(value));
+        assert_eq!(i32::from_le_bytes(machine.read(DATA + 8)), expected, "{value}");
+        assert_eq!(i16::from_le_bytes(machine.read(DATA + 12)), truncated, "{value}");
+    }
+}
+
+#[test]
+fn packed_decimals_come_and_go() {
+    // fbld [rsi]; fchs; fbstp [rsi + 16]
+    let code = [0xdf, 0x26, 0xd9, 0xe0, 0xdf, 0x76, 0x10];
+    let data = [0x90, 0x78, 0x56, 0x34, 0x12, 0x90, 0x78, 0x56, 0x34, 0x80];
+    let machine = run_with(0x37f, &code, &data);
+    assert_eq!(machine.read::<9>(DATA + 16), data[..9]);
+    assert_eq!(machine.read::<1>(DATA + 25), [0]);
+    // Nineteen digits do not fit. fild qword [rsi]; fbstp [rsi + 16]
+    let machine = run_with(0x37f, &[0xdf, 0x2e, 0xdf, 0x76, 0x10], &i64::MAX.to_le_bytes());
+    assert_eq!(machine.read::<10>(DATA + 16), [0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff]);
+}
+
+#[test]
+fn every_class_of_number_is_told() {
+    // fxam; fnstsw ax
+    for (value, valid, expected) in [
+        (0x3fff_8000_0000_0000_0000_u128, 1, 0x0400),
+        (0xbfff_8000_0000_0000_0000, 1, 0x0600),
+        (0, 1, 0x4000),
+        (1 << 79, 1, 0x4200),
+        (1, 1, 0x4400),
+        (0x7fff_8000_0000_0000_0000, 1, 0x0500),
+        (0xffff_c000_0000_0000_0000, 1, 0x0300),
+        (0x3fff_0000_0000_0000_0001, 1, 0x0000),
+        (0x3fff_8000_0000_0000_0000, 0, 0x4100),
+    ] {
+        let cpu = run(&[0xd9, 0xe5, 0xdf, 0xe0], 64, |cpu| {
+            cpu.x87 = crate::state::X87::INITIAL;
+            cpu.x87.registers[0] = value;
+            cpu.x87.valid = valid;
+        });
+        assert_eq!(cpu.gpr[0] & 0xffff, expected, "{value:#x}");
+    }
+}
+
+#[test]
+fn comparisons_report_to_condition_codes_or_flags() {
+    // fld qword [rsi + 8]; fld qword [rsi]; fucom st(1); fnstsw ax; fucomip st, st(1)
+    let code = [0xdd, 0x46, 0x08, 0xdd, 0x06, 0xdd, 0xe1, 0xdf, 0xe0, 0xdf, 0xe9];
+    for (a, b, codes, flags) in
+        [(1.0, 2.0, 0x0100, 0x01), (2.0, 1.0, 0x0000, 0x00), (0.0, -0.0, 0x4000, 0x40), (f64::NAN, 1.0, 0x4500, 0x45)]
+    {
+        let mut data = f64::to_le_bytes(a).to_vec();
+        data.extend(f64::to_le_bytes(b));
+        let mut machine = run_with(0x37f, &code, &data);
+        let cpu = machine.cpu();
+        assert_eq!((cpu.gpr[0] & 0x47ff, cpu.rflags & 0x8d5), (codes, flags), "{a} {b}");
+        assert_eq!(cpu.x87.valid.count_ones(), 1);
+    }
+}
+
+#[test]
+fn a_remainder_is_complete_when_c2_is_clear_and_tells_the_quotient() {
+    // fld qword [rsi + 8]; fld qword [rsi]; fprem; fnstsw ax
+    let code = [0xdd, 0x46, 0x08, 0xdd, 0x06, 0xd9, 0xf8, 0xdf, 0xe0];
+    let mut data = 23f64.to_le_bytes().to_vec();
+    data.extend(4f64.to_le_bytes());
+    let mut machine = run_with(0x37f, &code, &data);
+    // 23 = 5 * 4 + 3; 5 is 101: C0 and C1.
+    assert_eq!(machine.cpu().gpr[0] & 0x4700, 0x0300);
+    assert_eq!(machine.cpu().x87.registers[6], 0x4000_c000_0000_0000_0000);
+    // fprem1 in fprem's place: 23 = 6 * 4 - 1; 6 is 110: C0 and C3.
+    let code = [0xdd, 0x46, 0x08, 0xdd, 0x06, 0xd9, 0xf5, 0xdf, 0xe0];
+    let mut machine = run_with(0x37f, &code, &data);
+    assert_eq!(machine.cpu().gpr[0] & 0x4700, 0x4100);
+    assert_eq!(machine.cpu().x87.registers[6], 0xbfff_8000_0000_0000_0000);
+    let mut data = 1e300f64.to_le_bytes().to_vec();
+    data.extend(3f64.to_le_bytes());
+    let mut machine = run_with(0x37f, &code, &data);
+    assert_eq!(machine.cpu().gpr[0] & 0x0400, 0x0400);
+}
+
+#[test]
+fn a_trapped_overflow_is_wrapped_in_a_register_and_not_stored_to_memory() {
+    let huge = 0x7ffe_8000_0000_0000_0000;
+    // fadd st, st(0)
+    let cpu = run(&[0xd8, 0xc0], 64, |cpu| {
+        cpu.x87 = crate::state::X87::INITIAL;
+        cpu.x87.load_control(0x377);
+        cpu.x87.valid = 1;
+        cpu.x87.registers[0] = huge;
+    });
+    assert_eq!(cpu.x87.status_word(), 0x8088);
+    assert_eq!(cpu.x87.registers[0], 0x1fff_8000_0000_0000_0000);
+    // fstp dword [rsi]
+    let mut machine = Machine::new(&[0xd9, 0x1e], 64);
+    assert!(machine.ram.write(DATA, &[0xcc; 4]));
+    machine.cpu().x87 = crate::state::X87::INITIAL;
+    machine.cpu().x87.load_control(0x377);
+    machine.cpu().x87.valid = 1;
+    machine.cpu().x87.registers[0] = huge;
+    assert_eq!(machine.run(), Stop::Halted);
+    assert_eq!(machine.read::<4>(DATA), [0xcc; 4]);
+    assert_eq!((machine.cpu().x87.valid, machine.cpu().x87.status_word()), (1, 0x8088));
+}
+
+#[test]
+fn constants_are_rounded_as_the_mode_says() {
+    // fldpi
+    assert_eq!(top_after(0x37f, &[0xd9, 0xeb], &[]), 0x4000_c90f_daa2_2168_c235);
+    assert_eq!(top_after(0x77f, &[0xd9, 0xeb], &[]), 0x4000_c90f_daa2_2168_c234);
+    // fldl2t
+    assert_eq!(top_after(0x37f, &[0xd9, 0xe9], &[]), 0x4000_d49a_784b_cd1b_8afe);
+    assert_eq!(top_after(0xb7f, &[0xd9, 0xe9], &[]), 0x4000_d49a_784b_cd1b_8aff);
+}
+
+#[test]
+fn scaling_and_extraction_are_inverse() {
+    // fld qword [rsi]; fxtract; fscale; fstp st(1)
+    let code = [0xdd, 0x06, 0xd9, 0xf4, 0xd9, 0xfd, 0xdd, 0xd9];
+    let mut machine = run_with(0x37f, &code, &(-1234.5f64).to_le_bytes());
+    let x87 = machine.cpu().x87;
+    assert_eq!((x87.valid.count_ones(), x87.status_word() & 0x3f), (1, 0));
+    assert_eq!(x87.registers[7], 0xc009_9a50_0000_0000_0000);
+}
+
+#[test]
+fn memory_that_cannot_be_written_keeps_the_stack() {
+    // fstp qword [rsi]
+    let (cpu, exception) = run_to_exception(&[0xdd, 0x1e], 64, |cpu| {
+        cpu.x87.load_status(0);
+        cpu.x87.valid = 1;
+        cpu.gpr[6] = 1 << 40;
+    });
+    assert_eq!((exception.vector, cpu.x87.valid, cpu.x87.top), (14, 1, 0));
+}

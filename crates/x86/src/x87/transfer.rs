@@ -8,8 +8,8 @@ use super::{
     control::{C1, store},
     source::{Extended, Integer16, Integer32, Integer64, PackedDecimal, Real32, Real64, Source},
     stack::{
-        StackFault, begin, begin_memory, bits, conclude, environment, is_empty, number, pop, push, set_bits,
-        stack_fault,
+        StackFault, begin, begin_memory, bits, conclude, conclude_despite_denormals, environment, is_empty, number,
+        pop, push, set_bits, stack_fault,
     },
 };
 use crate::{
@@ -44,7 +44,7 @@ extern "C" fn load<S: Source>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     }
     let mut environment = environment(cpu);
     let value = if S::EXACT { value } else { environment.convert(Format::EXTENDED, value) };
-    if conclude(cpu, op, &environment) {
+    if conclude_despite_denormals(cpu, op, &environment) {
         push(cpu, value.pack_extended());
     }
     Ok(())
@@ -138,10 +138,15 @@ fn store_converted<T: Value>(
     } else {
         convert(&mut environment, number(cpu, 0))
     };
-    // Unlike a register, memory gets nothing if overflow or underflow trap.
+    // A store is never told of denormals. Unlike a register, memory gets nothing if overflow or underflow trap, and
+    // so nothing was inexact.
+    environment.flags -= Flags::DENORMAL;
     let stored = environment.masked.contains(environment.flags - Flags::INEXACT);
     if stored {
         store(cpu, op, value)?;
+    } else {
+        environment.flags -= Flags::INEXACT;
+        environment.rounded_up = false;
     }
     if empty {
         stack_fault(cpu, op, StackFault::Underflow);
@@ -181,7 +186,7 @@ extern "C" fn store_integer_64<const POPS: u8, const TRUNCATE: bool>(cpu: &mut C
 
 fn integer<const TRUNCATE: bool>(environment: &mut Environment, value: Number, bits: u32) -> i64 {
     let rounding = if TRUNCATE { Rounding::Zero } else { environment.rounding };
-    environment.to_integer(value, bits, rounding)
+    environment.round_to_integer(value, bits, rounding)
 }
 
 /// Stores 80 bits.
@@ -214,7 +219,7 @@ extern "C" fn store_decimal(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let empty = is_empty(cpu, 0);
     let value = number(cpu, 0);
     let rounding = environment.rounding;
-    let integer = environment.to_integer(value, 64, rounding);
+    let integer = environment.round_to_integer(value, 64, rounding);
     let (low, high) = if empty || integer.unsigned_abs() > DECIMAL_MAX {
         environment.flags = Flags::INVALID;
         environment.rounded_up = false;
@@ -291,7 +296,6 @@ extern "C" fn conditional_move<const FLAGS: u64, const INVERTED: bool>(
         }
         return Ok(());
     }
-    cpu.x87.status &= !C1;
     if (cpu.rflags & FLAGS != 0) != INVERTED {
         let value = bits(cpu, op.src);
         set_bits(cpu, 0, value);
