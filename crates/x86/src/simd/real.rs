@@ -487,6 +487,19 @@ mod tests {
     }
 
     #[test]
+    fn unmasked_underflow_and_overflow_are_judged_before_the_exponent_is_cut() {
+        let unmasked = |flags: Flags| DEFAULT & !(u32::from(flags.bits()) << MASK_SHIFT);
+        let half = single(0.5);
+        let flags = |mxcsr: u32, a: u64, b: u64| compute::<Multiply, f32>(mxcsr, a, b).1;
+        // Inexact as a denormal, but not with an exponent without bounds.
+        assert_eq!(flags(DEFAULT, 0x80_0001, half), Flags::UNDERFLOW | Flags::INEXACT);
+        assert_eq!(flags(unmasked(Flags::UNDERFLOW), 0x80_0001, half), Flags::UNDERFLOW);
+        assert_eq!(flags(unmasked(Flags::UNDERFLOW), 0xff_ffff, half - 1), Flags::UNDERFLOW | Flags::INEXACT);
+        assert_eq!(flags(DEFAULT, 0x7f00_0000, single(4.0)), Flags::OVERFLOW | Flags::INEXACT);
+        assert_eq!(flags(unmasked(Flags::OVERFLOW), 0x7f00_0000, single(4.0)), Flags::OVERFLOW);
+    }
+
+    #[test]
     fn exceptions_of_special_operands() {
         let (zero, one, infinity) = (0, 1f64.to_bits(), f64::INFINITY.to_bits());
         let (quiet, signaling) = (0x7ff8_0000_0000_0123, 0x7ff0_0000_0000_0456);
