@@ -151,8 +151,16 @@ impl Cache {
         None
     }
 
-    /// Remembers that `to`, at `rip`, follows `from` in `context`.
+    /// Remembers that `to`, at `rip`, follows `from` in `context`, if that is worth it.
+    #[inline(always)]
     pub(super) fn link(&mut self, from: BlockId, rip: u64, context: u64, to: BlockId) {
+        if self.block(from).direct {
+            self.set_link(from, rip, context, to);
+        }
+    }
+
+    #[inline(never)]
+    fn set_link(&mut self, from: BlockId, rip: u64, context: u64, to: BlockId) {
         let same_page = {
             let (a, b) = (self.block(from), self.block(to));
             // Both on the page of `from`'s start as the guest and as the host see it.
@@ -164,9 +172,6 @@ impl Cache {
                 && b.second.is_none()
         };
         let block = &mut self.blocks[from.0 as usize];
-        if !block.direct {
-            return;
-        }
         let slot = usize::from(block.links[0].rip != rip && block.links[0].context != NOWHERE);
         block.links[slot] = Link { rip, context: if same_page { ANYWHERE } else { context }, block: to };
     }

@@ -372,7 +372,7 @@ impl Vcpu {
             Ok(Found::Once) => self.run_once(),
             Ok(Found::Kept(id, _)) => {
                 let end = execute(&mut self.state, self.cache.ops_of(self.cache.block(id)));
-                self.ended(end, 1)
+                self.ended(&end, 1)
             }
             Err(_) => (false, self.exception(self.state.rip)),
         };
@@ -392,18 +392,18 @@ impl Vcpu {
         let end = execute(&mut self.state, &ops);
         let count = ops.len() as u64;
         self.once = ops;
-        self.ended(end, count)
+        self.ended(&end, count)
     }
 
-    fn ended(&mut self, end: End, count: u64) -> (bool, Option<Exit>) {
+    fn ended(&mut self, end: &End, count: u64) -> (bool, Option<Exit>) {
         match end {
             End::Done => {
                 self.instructions += count;
                 (true, None)
             }
             End::Trap(trap, op, done) => {
-                self.instructions += done as u64;
-                self.trapped(trap, &op)
+                self.instructions += *done as u64;
+                self.trapped(*trap, op)
             }
         }
     }
@@ -578,16 +578,18 @@ fn code_translation(state: &mut CpuState, linear: u64) -> Result<(u64, bool), Tr
 /// Executes operations in order.
 #[inline(always)]
 fn execute(state: &mut CpuState, ops: &[Op]) -> End {
-    for (done, op) in ops.iter().enumerate() {
+    let mut left = ops;
+    while let Some((op, rest)) = left.split_first() {
         if let Err(trap) = (op.handler)(state, op) {
-            return End::Trap(trap, *op, done);
+            return End::Trap(trap, *op, ops.len() - left.len());
         }
         if state.engine.stop {
             state.engine.stop = false;
-            if done + 1 < ops.len() {
-                return End::Trap(Trap::NEXT, *op, done);
+            if !rest.is_empty() {
+                return End::Trap(Trap::NEXT, *op, ops.len() - left.len());
             }
         }
+        left = rest;
     }
     End::Done
 }
