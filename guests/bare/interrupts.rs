@@ -5,7 +5,7 @@ use iced_x86::{Code, Instruction, code_asm::*};
 
 use super::{
     Done, Guest,
-    console::{COM1, DATA_READY, LINE_STATUS},
+    console::COM1,
     layout::{IDT, VARIABLES},
     variable,
 };
@@ -115,37 +115,14 @@ impl Guest {
         self.a.jmp(self.routines.halt)
     }
 
-    /// Moves what the serial port received to the ring, as far as there is room.
+    /// Only ends the processor's sleep: who slept reads the port.
     fn serial_handler(&mut self) -> Done {
         let a = &mut self.a;
-        let (mut next, mut done) = (a.create_label(), a.create_label());
-        for register in [rax, rcx, rdx, rbp] {
-            a.push(register)?;
-        }
-        a.mov(ebp, VARIABLES as u32)?;
-        a.set_label(&mut next)?;
-        a.mov(edx, LINE_STATUS)?;
-        a.in_(al, dx)?;
-        a.test(al, DATA_READY)?;
-        a.jz(done)?;
-        a.mov(edx, COM1)?;
-        a.in_(al, dx)?;
-        a.mov(ecx, dword_ptr(rbp + variable::PUT))?;
-        a.mov(edx, ecx)?;
-        a.sub(edx, dword_ptr(rbp + variable::TAKEN))?;
-        a.cmp(edx, variable::RING_SIZE)?;
-        a.jae(next)?;
-        a.inc(dword_ptr(rbp + variable::PUT))?;
-        a.and(ecx, variable::RING_SIZE - 1)?;
-        a.mov(byte_ptr(rbp + rcx + variable::RING), al)?;
-        a.jmp(next)?;
-        a.set_label(&mut done)?;
+        a.push(rax)?;
         // A non-specific end of interrupt.
         a.mov(al, 0x20)?;
         a.out(0x20, al)?;
-        for register in [rbp, rdx, rcx, rax] {
-            a.pop(register)?;
-        }
+        a.pop(rax)?;
         a.iretq()
     }
 }

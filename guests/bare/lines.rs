@@ -2,7 +2,11 @@
 
 use iced_x86::code_asm::*;
 
-use super::{Done, Guest, variable};
+use super::{
+    Done, Guest,
+    console::{COM1, DATA_READY, LINE_STATUS},
+    variable,
+};
 
 /// PM1a control of the PIIX4 (ACPI 5.0 § 4.8.3.2.1): sleep type 0 is off, bit 13 enters it.
 const PM1A_CONTROL: u32 = 0x604;
@@ -23,17 +27,18 @@ impl Guest {
         a.set_label(&mut next)?;
         // Off while looking, so that nothing comes between the look and the sleep.
         a.cli()?;
-        a.mov(ecx, dword_ptr(rbp + variable::TAKEN))?;
-        a.cmp(ecx, dword_ptr(rbp + variable::PUT))?;
-        a.jne(take)?;
+        a.mov(edx, LINE_STATUS)?;
+        a.in_(al, dx)?;
+        a.test(al, DATA_READY)?;
+        a.jnz(take)?;
         a.sti()?;
         a.hlt()?;
         a.jmp(next)?;
         a.set_label(&mut take)?;
-        a.and(ecx, variable::RING_SIZE - 1)?;
-        a.movzx(eax, byte_ptr(rbp + rcx + variable::RING))?;
-        a.inc(dword_ptr(rbp + variable::TAKEN))?;
+        a.mov(edx, COM1)?;
+        a.in_(al, dx)?;
         a.sti()?;
+        a.movzx(eax, al)?;
         a.mov(ecx, dword_ptr(rbp + variable::LAST))?;
         a.mov(dword_ptr(rbp + variable::LAST), eax)?;
         a.cmp(eax, CARRIAGE_RETURN)?;

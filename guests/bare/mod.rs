@@ -21,9 +21,6 @@ pub type Done = Result<(), IcedError>;
 
 /// Offsets of variables from RBP.
 pub mod variable {
-    /// Characters that the interrupt handler put into the ring, and those that were taken out.
-    pub const PUT: i32 = 0;
-    pub const TAKEN: i32 = 4;
     /// Characters in the line so far, and the last one read.
     pub const LENGTH: i32 = 8;
     pub const LAST: i32 = 12;
@@ -36,9 +33,6 @@ pub mod variable {
     /// The line being read.
     pub const LINE: i32 = 128;
     pub const LINE_SIZE: u32 = 256;
-    /// The ring of characters; a power of two.
-    pub const RING: i32 = 512;
-    pub const RING_SIZE: u32 = 1024;
 }
 
 /// Routines that others call.
