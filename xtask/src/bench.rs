@@ -129,7 +129,14 @@ fn measure(programs: &[Program], guest: Option<&guest::Guest>) -> anyhow::Result
         session.quit()?;
     }
     if let Some(guest) = guest {
-        let figures = programs.iter().map(|program| boot(program, guest)).collect::<Result<Vec<_>, _>>()?;
+        // A guest that does not boot is told of in the table: the other figures hold all the same.
+        let figures = programs.iter().map(|program| {
+            boot(program, guest).unwrap_or_else(|error| {
+                eprintln!("{error:#}");
+                f64::NAN
+            })
+        });
+        let figures = figures.collect();
         rows.push(Row { what: "boot to init, -smp 2", unit: "s", figures, aim: Aim::Within(25.0) });
     }
     Ok(rows)
@@ -350,7 +357,7 @@ fn print_table(programs: &[Program], rows: &[Row]) {
         let shown: Vec<String> = row.figures.iter().map(|figure| format!("{} {}", digits(*figure), row.unit)).collect();
         let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
         let ratio = match row.figures[..] {
-            [ours, theirs, ..] => Some(ours / theirs),
+            [ours, theirs, ..] if ours.is_finite() && theirs.is_finite() => Some(ours / theirs),
             _ => None,
         };
         let (aim, reached) = match row.aim {
@@ -375,6 +382,7 @@ fn line(what: &str, figures: &[&str], ratio: &str, aim: &str, verdict: &str) -> 
 /// Three digits that count.
 fn digits(value: f64) -> String {
     match value.abs() {
+        size if size.is_nan() => "failed".to_owned(),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         size if size >= 1.0 => format!("{value:.2}"),
