@@ -1,14 +1,18 @@
 //! What every part of a machine stands on: time, guest memory, address spaces, ports, interrupt lines and saved state.
 
+pub mod backend;
 pub mod bus;
+pub mod gate;
 pub mod interrupt;
 pub mod memory;
 pub mod state;
 pub mod time;
 
+pub use backend::{BlockMedium, RandomSource};
 pub use bus::{PortIo, PortSpace, Width};
+pub use gate::Gate;
 pub use interrupt::{InterruptLine, InterruptSink};
-pub use memory::{AddressSpace, Mmio, Ram};
+pub use memory::{AddressSpace, Dma, Mmio, Ram};
 pub use state::{LoadError, SaveState};
 pub use time::{Clock, Instant, Timer, TimerQueue};
 

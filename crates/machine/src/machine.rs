@@ -8,6 +8,7 @@ use rhea_api::{
     run_state::{RunState, ShutdownCause},
 };
 use rhea_core::{AddressSpace, Clock, PortSpace, TimerQueue};
+use rhea_devices::chipset::pci::PciBus;
 use rhea_x86::engine::CodeEpoch;
 
 use crate::{
@@ -164,6 +165,11 @@ impl Machine {
     /// The machine's clock.
     pub fn clock(&self) -> &Arc<Clock> {
         self.parts.timers.clock()
+    }
+
+    /// The PCI bus, if the board has one.
+    pub fn pci(&self) -> Option<&Arc<PciBus>> {
+        self.board.pci()
     }
 
     /// Serial port `index`, if the board has it.

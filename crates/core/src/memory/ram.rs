@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use zerocopy::FromZeros;
 
 /// Bytes of a page.
@@ -124,6 +124,25 @@ impl Ram {
             // SAFETY: as in `read`, with source and target exchanged.
             unsafe { ptr::copy_nonoverlapping(data.as_ptr(), self.base.add(offset as usize).as_ptr(), data.len()) };
             self.note_write(offset, data.len() as u64);
+        }
+        inside
+    }
+
+    /// Gives the host the memory of the page at `offset` back; it reads as zeros. `false` if it is not inside.
+    pub fn discard_page(&self, offset: u64) -> bool {
+        let offset = offset & !(PAGE - 1);
+        let inside = self.contains(offset, PAGE as usize);
+        if inside {
+            // SAFETY: the page is inside the mapping, which is private and anonymous: it is there again, zeroed, when
+            // it is next touched. Nobody holds references into it.
+            let given = unsafe {
+                madvise(self.base.add(offset as usize).as_ptr().cast(), PAGE as usize, Advice::LinuxDontNeed)
+            };
+            if given.is_err() {
+                // Locked memory stays; its contents go all the same.
+                return self.write(offset, &[0; PAGE as usize]);
+            }
+            self.note_write(offset, PAGE);
         }
         inside
     }

@@ -14,7 +14,10 @@ pub use super::chip::{
     WakeCause,
 };
 
-use crate::{Saveable, chipset::pci::PciFunction};
+use crate::{
+    Saveable,
+    chipset::pci::{ConfigSpace, PciFunction},
+};
 
 /// Where firmware puts the registers on a PC.
 pub const DEFAULT_BASE: u16 = 0x600;
@@ -128,6 +131,10 @@ impl PciFunction for Pm {
 
     fn write_config(&self, offset: u8, width: Width, value: u32) {
         self.with(|chip, _| chip.config.write(offset, width, value));
+    }
+
+    fn config(&self) -> ConfigSpace {
+        self.inner.lock().chip.config.clone()
     }
 }
 

@@ -7,7 +7,10 @@ mod processor_bus;
 
 use std::sync::Arc;
 
-use rhea_devices::char::{CharSink, uart::Serial};
+use rhea_devices::{
+    char::{CharSink, uart::Serial},
+    chipset::pci::PciBus,
+};
 
 use crate::{MachineError, processors::Processors};
 
@@ -40,6 +43,9 @@ pub trait Board: Send + Sync {
     /// # Errors
     /// The board has none.
     fn nmi(&self) -> Result<(), MachineError>;
+
+    /// The PCI bus, if the board has one.
+    fn pci(&self) -> Option<&Arc<PciBus>>;
 
     /// Serial port `index`, if the board has it.
     fn serial(&self, index: usize) -> Option<Arc<Serial>>;

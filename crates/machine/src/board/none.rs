@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rhea_devices::char::uart::Serial;
+use rhea_devices::{char::uart::Serial, chipset::pci::PciBus};
 
 use super::Board;
 use crate::{MachineError, processors::Processors};
@@ -23,6 +23,10 @@ impl Board for NoBoard {
 
     fn nmi(&self) -> Result<(), MachineError> {
         Err(MachineError::Unsupported("machine does not provide NMIs"))
+    }
+
+    fn pci(&self) -> Option<&Arc<PciBus>> {
+        None
     }
 
     fn serial(&self, _: usize) -> Option<Arc<Serial>> {

@@ -11,7 +11,7 @@ use rhea_devices::{
         hpet::MmioHpet,
         ioapic::IoApic,
         lapic::{ApicBus, ProcessorPins},
-        pci::{HostBridge, IsaBridge, PciBus, PciFunction, SlotFunction},
+        pci::{HostBridge, IsaBridge, MessageSink, PciBus, PciFunction, SlotFunction, map_message_space},
         pic::Pic,
         pit::IsaPit,
         reset::ResetPorts,
@@ -71,6 +71,7 @@ pub struct Pc {
     software: Software,
     apics: Arc<ApicBus>,
     power: Arc<Pm>,
+    pci: Arc<PciBus>,
     serials: Vec<Option<Arc<Serial>>>,
     /// Everything that a reset resets, in order.
     devices: Vec<Arc<dyn Device>>,
@@ -109,6 +110,8 @@ impl Pc {
         pic.map(ports);
         let io_apic = IoApic::new(Arc::clone(&apics));
         memory.map(u64::from(IO_APIC_ADDRESS), 0x1000, 1, Target::Mmio(Arc::clone(&io_apic) as Arc<dyn Mmio>));
+
+        map_message_space(memory, Arc::clone(&apics) as Arc<dyn MessageSink>);
 
         let isa = IsaInterrupts::new(
             &(Arc::clone(&pic) as Arc<dyn InterruptSink>),
@@ -205,15 +208,25 @@ impl Pc {
             })
             .collect();
 
-        let mut devices: Vec<Arc<dyn Device>> =
-            vec![pic, Arc::clone(&apics) as _, io_apic, hpet, pit, rtc, reset, keyboard, firmware, pci];
+        let mut devices: Vec<Arc<dyn Device>> = vec![
+            pic,
+            Arc::clone(&apics) as _,
+            io_apic,
+            hpet,
+            pit,
+            rtc,
+            reset,
+            keyboard,
+            firmware,
+            Arc::clone(&pci) as _,
+        ];
         devices.extend(serials.iter().flatten().map(|serial| Arc::clone(serial) as Arc<dyn Device>));
         let platform = Platform {
             processors: processors.iter().map(|processor| processor.apic_id()).collect(),
             pci_window: map.below_4g().max(LOW_RAM_LIMIT) as u32,
         };
         let software = config.software.clone();
-        let board = Self { memory: Arc::clone(memory), map, platform, software, apics, power, serials, devices };
+        let board = Self { memory: Arc::clone(memory), map, platform, software, apics, power, pci, serials, devices };
         Ok((board, processors, vcpus))
     }
 
@@ -311,6 +324,10 @@ impl Board for Pc {
             apic.set_lint(1, false);
         }
         Ok(())
+    }
+
+    fn pci(&self) -> Option<&Arc<PciBus>> {
+        Some(&self.pci)
     }
 
     fn serial(&self, index: usize) -> Option<Arc<Serial>> {

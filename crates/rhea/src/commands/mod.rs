@@ -6,6 +6,7 @@ mod human_monitor;
 mod introspect;
 mod machine;
 mod memory;
+mod pci;
 mod run_state;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 //! that there is one source of truth.
 
 mod examine;
+mod pci;
 mod readline;
 mod registers;
 mod session;
@@ -86,6 +87,7 @@ const SUBJECTS: &[Row] = &[
     row("name", "", "the guest's name", |call| {
         Ok(machine::Handler::query_name(&mut call.commands())?.name.map_or_else(String::new, |name| name + "\r\n"))
     }),
+    row("pci", "", "the PCI buses and what is on them", pci::info),
     row("registers", "[-a]", "a processor's registers, or all processors'", registers::info),
     row("status", "", "whether the machine runs", info_status),
     row("uuid", "", "the guest's identifier", |call| {

@@ -223,6 +223,24 @@ impl ConfigSpace {
         }
     }
 
+    /// Who it is.
+    pub fn identity(&self) -> Identity {
+        let word = |offset| self.dword(offset) as u16;
+        Identity {
+            vendor: word(0x00),
+            device: word(0x02),
+            class: self.dword(0x08) >> 8,
+            revision: self.byte(0x08),
+            subsystem: (word(0x2c), word(0x2e)),
+        }
+    }
+
+    /// Its interrupt pin, 1 for INTA#, and the interrupt that software noted for it; nothing if it uses no pin.
+    pub fn interrupt_pin(&self) -> Option<(u8, u8)> {
+        let pin = self.bytes[INTERRUPT_PIN];
+        (pin != 0).then_some((pin, self.bytes[INTERRUPT_LINE]))
+    }
+
     /// The command register.
     pub fn command(&self) -> Command {
         Command::from(self.dword(COMMAND) as u16)

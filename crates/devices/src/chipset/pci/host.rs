@@ -178,6 +178,10 @@ impl PciFunction for HostBridge {
     fn write_config(&self, offset: u8, width: Width, value: u32) {
         self.with(|chip| chip.write(offset, width, value));
     }
+
+    fn config(&self) -> ConfigSpace {
+        self.chip.lock().config.clone()
+    }
 }
 
 impl Device for HostBridge {

@@ -160,6 +160,10 @@ impl PciFunction for IsaBridge {
     fn write_config(&self, offset: u8, width: Width, value: u32) {
         self.with(|chip| chip.config.write(offset, width, value));
     }
+
+    fn config(&self) -> ConfigSpace {
+        self.chip.lock().config.clone()
+    }
 }
 
 impl Device for IsaBridge {

@@ -2,10 +2,12 @@
 //!
 //! Source: PCI Local Bus Specification 3.0 (cited as §); Intel 290549, "82441FX (PMC)", §3.2 for the ports.
 
+mod class;
 mod config;
 mod host;
 mod interrupt;
 mod isa_bridge;
+mod msi;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,9 +18,11 @@ use rhea_core::{
     memory::{RegionId, Target},
 };
 
+pub use class::class_name;
 pub use config::{BARS, Bar, BarKind, Command, ConfigSpace, Identity, SIZE};
 pub use host::{HostBridge, HostBridgeV1, Northbridge, Segment, Smram};
 pub use isa_bridge::{IsaBridge, IsaBridgeV1, Piix3};
+pub use msi::{MESSAGE_ADDRESS, Message, MessageSink, Msi, MsiX, MsiXV1, map_message_space};
 
 pub use state::MechanismV1;
 
@@ -32,6 +36,27 @@ pub trait PciFunction: Device {
 
     /// A configuration write.
     fn write_config(&self, offset: u8, width: Width, value: u32);
+
+    /// The configuration space as it is now.
+    fn config(&self) -> ConfigSpace;
+}
+
+/// A function as the bus holds it.
+struct Plugged {
+    /// What its user called it.
+    id: Option<String>,
+    function: Arc<dyn PciFunction>,
+}
+
+/// A function on the bus, as its configuration space says now.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Where.
+    pub at: SlotFunction,
+    /// What its user called it.
+    pub id: Option<String>,
+    /// Its configuration space.
+    pub config: ConfigSpace,
 }
 
 /// Where a function is on its bus.
@@ -86,7 +111,7 @@ mod state {
 
 /// Bus 0, with its configuration ports.
 pub struct PciBus {
-    functions: RwLock<BTreeMap<SlotFunction, Arc<dyn PciFunction>>>,
+    functions: RwLock<BTreeMap<SlotFunction, Plugged>>,
     mechanism: Mutex<Mechanism>,
     router: Arc<PirqRouter>,
 }
@@ -109,6 +134,14 @@ impl PciBus {
     /// # Errors
     /// A place that is taken or that there is not.
     pub fn add(&self, at: SlotFunction, function: Arc<dyn PciFunction>) -> Result<(), AddError> {
+        self.plug(at, None, function)
+    }
+
+    /// Puts a function on the bus that its user calls `id`.
+    ///
+    /// # Errors
+    /// A place that is taken or that there is not.
+    pub fn plug(&self, at: SlotFunction, id: Option<String>, function: Arc<dyn PciFunction>) -> Result<(), AddError> {
         if at.slot > 31 || at.function > 7 {
             return Err(AddError::OutOfRange(at.slot, at.function));
         }
@@ -116,23 +149,37 @@ impl PciBus {
         if functions.contains_key(&at) {
             return Err(AddError::Taken(at.slot, at.function));
         }
-        functions.insert(at, function);
+        functions.insert(at, Plugged { id, function });
         Ok(())
     }
 
     /// Takes a function away.
     pub fn remove(&self, at: SlotFunction) -> Option<Arc<dyn PciFunction>> {
-        self.functions.write().remove(&at)
+        self.functions.write().remove(&at).map(|plugged| plugged.function)
     }
 
     /// The function at a place.
     pub fn function(&self, at: SlotFunction) -> Option<Arc<dyn PciFunction>> {
-        self.functions.read().get(&at).cloned()
+        self.functions.read().get(&at).map(|plugged| Arc::clone(&plugged.function))
     }
 
     /// All functions, by place.
     pub fn functions(&self) -> Vec<(SlotFunction, Arc<dyn PciFunction>)> {
-        self.functions.read().iter().map(|(at, function)| (*at, Arc::clone(function))).collect()
+        self.functions.read().iter().map(|(at, plugged)| (*at, Arc::clone(&plugged.function))).collect()
+    }
+
+    /// All functions as they are now, by place.
+    pub fn list(&self) -> Vec<Listed> {
+        let functions = self.functions.read();
+        let list = functions.iter();
+        list.map(|(at, Plugged { id, function })| Listed { at: *at, id: id.clone(), config: function.config() })
+            .collect()
+    }
+
+    /// The first slot in which nothing is.
+    pub fn free_slot(&self) -> Option<SlotFunction> {
+        let functions = self.functions.read();
+        (0..32).find(|&slot| functions.keys().all(|at| at.slot != slot)).map(|slot| SlotFunction { slot, function: 0 })
     }
 
     /// The wire for the function at `at` to drive its pin `pin` (0 for INTA#). Slots take the four wires in turn; slot 1,
@@ -351,6 +398,10 @@ mod tests {
             let mut config = self.config.lock();
             config.write(offset, width, value);
             self.windows.update(&config);
+        }
+
+        fn config(&self) -> ConfigSpace {
+            self.config.lock().clone()
         }
     }
 

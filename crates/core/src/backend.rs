@@ -1,0 +1,51 @@
+//! What stands behind devices: disks and sources of random bytes, as devices use them. Backends implement these.
+
+use std::{fmt, io};
+
+/// What a disk keeps its bytes in. Calls wait until they are done; several threads may call.
+pub trait BlockMedium: fmt::Debug + Send + Sync {
+    /// Bytes.
+    fn size(&self) -> u64;
+
+    /// Whether it refuses to be written.
+    fn read_only(&self) -> bool;
+
+    /// Fills `data` from `offset` on.
+    ///
+    /// # Errors
+    /// What the host says, or a range past the end.
+    fn read(&self, offset: u64, data: &mut [u8]) -> io::Result<()>;
+
+    /// Writes `data` at `offset`. It survives the end of this program only after [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// What the host says, or a range past the end.
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Makes all that was written before survive the end of the program and of the host.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn flush(&self) -> io::Result<()>;
+
+    /// Says that a range is not needed any more; it reads as anything.
+    ///
+    /// # Errors
+    /// What the host says, or a range past the end.
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Makes a range read as zeros; `unmap` if its room may be given back.
+    ///
+    /// # Errors
+    /// What the host says, or a range past the end.
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()>;
+}
+
+/// Where random bytes come from.
+pub trait RandomSource: fmt::Debug + Send + Sync {
+    /// Fills `data`; may wait.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn fill(&self, data: &mut [u8]) -> io::Result<()>;
+}
