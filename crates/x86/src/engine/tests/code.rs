@@ -68,7 +68,7 @@ fn a_block_of_another_page_is_decoded_anew_after_every_write() {
     machine.cpu().gpr[RSI] = FUNCTION;
     machine.cpu().gpr[RCX] = 10;
     run(&mut machine);
-    assert_eq!(machine.cpu().gpr[RBX], (1..=10).sum());
+    assert_eq!(machine.cpu().gpr[RBX], (1..=10).sum::<u64>());
 }
 
 #[test]
