@@ -1,5 +1,7 @@
 //! The command line, and several monitors and clients at once, some of them unfriendly.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod served;
 
 use std::fs;

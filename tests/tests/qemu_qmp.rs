@@ -2,6 +2,8 @@
 //!
 //! They are installed under `target/` at the first run. Without Python or PyPI the tests fail and say what to do.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod served;
 
 use std::fs::{self, File};

@@ -1,5 +1,7 @@
 //! `rhea schema`: checks, introspects, documents and compares schema files.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

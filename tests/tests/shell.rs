@@ -1,5 +1,7 @@
 //! `rhea shell` against a running machine: as a script, and on a terminal.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod served;
 
 use std::fs::File;
