@@ -81,8 +81,12 @@ pub enum Software {
     Flat {
         /// The code and data.
         image: Vec<u8>,
-        /// Where in memory it belongs, and where it starts.
+        /// Where in memory it belongs.
         address: u64,
+        /// Its first instruction.
+        entry: u64,
+        /// How many bytes from `address` it uses, stack and variables included.
+        uses: u64,
     },
 }
 

@@ -254,13 +254,14 @@ impl Pc {
         match &self.software {
             Software::None => Ok(None),
             Software::Linux(kernel) => kernel.load(&self.memory, &self.map, ROOT_POINTER).map(Some),
-            Software::Flat { image, address } => {
-                if !self.map.usable_below_4g(*address, address.saturating_add(image.len() as u64)) {
-                    return Err(LoadError::Memory { what: "the guest", needs: image.len() as u64 });
+            Software::Flat { image, address, entry, uses } => {
+                let needs = (*uses).max(image.len() as u64);
+                if !self.map.usable_below_4g(*address, address.saturating_add(needs)) {
+                    return Err(LoadError::Memory { what: "the guest", needs });
                 }
                 self.memory.write(*address, image);
                 self.memory.write(parameters::ADDRESS, &parameters::page(&self.map, ROOT_POINTER));
-                Ok(Some(Entry::Long { rip: *address, rsi: parameters::ADDRESS }))
+                Ok(Some(Entry::Long { rip: *entry, rsi: parameters::ADDRESS }))
             }
         }
     }
