@@ -140,7 +140,15 @@ fn first_minute_monitor() -> anyhow::Result<Backend> {
 
 fn config(settings: &Settings) -> anyhow::Result<Config> {
     let software = match &settings.kernel {
-        None => Software::None,
+        None => {
+            let guest = rhea_guests::default_guest();
+            Software::Flat {
+                image: guest.bytes.to_vec(),
+                address: guest.address,
+                entry: guest.entry,
+                uses: guest.uses,
+            }
+        }
         Some(path) => {
             let image = read(path)?;
             let initrd = settings.initrd.as_deref().map(read).transpose()?;
