@@ -142,12 +142,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
     let software = match &settings.kernel {
         None => {
             let guest = rhea_guests::default_guest();
-            Software::Flat {
-                image: guest.bytes.to_vec(),
-                address: guest.address,
-                entry: guest.entry,
-                uses: guest.uses,
-            }
+            Software::Flat { image: guest.bytes.to_vec(), address: guest.address, entry: guest.entry, uses: guest.uses }
         }
         Some(path) => {
             let image = read(path)?;

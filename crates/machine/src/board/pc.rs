@@ -22,6 +22,7 @@ use rhea_devices::{
 };
 use rhea_x86::{
     engine::{Vcpu, VcpuConfig},
+    state::CpuState,
     system::cpuid::{CpuidTable, Topology as CpuidTopology},
 };
 
@@ -277,12 +278,14 @@ impl Pc {
     }
 
     /// Processors in their reset state, the first one at `entry`.
-    fn reset_processors(processors: &Processors, entry: Option<Entry>) {
+    fn reset_processors(&self, processors: &Processors, entry: Option<Entry>) {
+        let pci_window = self.platform.pci_window;
         for processor in processors.list() {
             let entry = entry.filter(|_| processor.index() == 0);
             processor.with(move |vcpu| {
                 vcpu.reset();
                 let cpu = vcpu.state_mut();
+                set_memory_types(cpu, pci_window);
                 match entry {
                     None => {}
                     Some(Entry::Long { rip, rsi }) => {
@@ -299,7 +302,7 @@ impl Board for Pc {
     fn reset(&self, processors: &Processors) -> Result<(), MachineError> {
         self.reset_devices();
         let entry = self.load()?;
-        Self::reset_processors(processors, entry);
+        self.reset_processors(processors, entry);
         Ok(())
     }
 
@@ -311,7 +314,7 @@ impl Board for Pc {
         }
         self.reset_devices();
         self.power.wake(WakeCause::Other);
-        Self::reset_processors(processors, Some(Entry::Real { address: vector }));
+        self.reset_processors(processors, Some(Entry::Real { address: vector }));
         Ok(())
     }
 
@@ -334,6 +337,20 @@ impl Board for Pc {
     fn serial(&self, index: usize) -> Option<Arc<Serial>> {
         self.serials.get(index).cloned().flatten()
     }
+}
+
+/// Memory types as firmware sets them (SDM vol. 3 § 11.11): write-back, but for the window of PCI devices.
+fn set_memory_types(cpu: &mut CpuState, pci_window: u32) {
+    const UNCACHED: u64 = 0;
+    const VALID: u64 = 1 << 11;
+    const PHYSICAL_MASK: u64 = 0xff_ffff_f000;
+    cpu.msr.mtrr_base[0] = u64::from(pci_window) | UNCACHED;
+    cpu.msr.mtrr_mask[0] = PHYSICAL_MASK & !(HIGH_RAM - u64::from(pci_window) - 1) | VALID;
+    // Enabled, with the fixed ranges, which are write-back too; the default is write-back.
+    cpu.msr.mtrr_def_type = 0xc06;
+    cpu.msr.mtrr_fixed = [0x0606_0606_0606_0606; 11];
+    // The frame buffer window.
+    cpu.msr.mtrr_fixed[2] = 0;
 }
 
 fn seconds_since_1970() -> i64 {
