@@ -111,13 +111,14 @@ fn talk<S: Transport + Send + 'static>(
         ClientError::Io(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
             anyhow::anyhow!("no greeting came: this is no QMP monitor, or it is busy with another client")
         }
-        error => error.into(),
+        // The text tells its cause already.
+        error => anyhow::anyhow!("{error}"),
     })?;
     // A monitor that cannot describe itself can be talked to all the same, without completion.
     let schema = match client.execute("query-qmp-schema", Value::Null) {
         Ok(answer) => Arc::new(Schema::from_json(&answer)),
         Err(ClientError::Command(_)) => Arc::default(),
-        Err(error) => return Err(error.into()),
+        Err(error) => bail!("{error}"),
     };
     let greeting = introduce(&client);
     let early = client.take_events();
