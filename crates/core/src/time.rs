@@ -64,6 +64,10 @@ enum Source {
     Stopped {
         at: u64,
     },
+    /// Moves only when told.
+    Told {
+        at: u64,
+    },
 }
 
 /// The machine's clock.
@@ -77,17 +81,27 @@ impl Clock {
         Arc::new(Self { source: Mutex::new(Source::Stopped { at: 0 }) })
     }
 
+    /// A clock at power-on that never moves by itself, started or not: for tests that count every nanosecond.
+    pub fn told() -> Arc<Self> {
+        Arc::new(Self { source: Mutex::new(Source::Told { at: 0 }) })
+    }
+
     /// The machine's time now.
     pub fn now(&self) -> Instant {
         match *self.source.lock() {
             Source::Running { at, host } => Instant(at.saturating_add(host.elapsed().as_nanos() as u64)),
-            Source::Stopped { at } => Instant(at),
+            Source::Stopped { at } | Source::Told { at } => Instant(at),
         }
     }
 
     /// Whether the clock moves by itself.
     pub fn is_running(&self) -> bool {
         matches!(*self.source.lock(), Source::Running { .. })
+    }
+
+    /// Whether the clock moves only when told.
+    pub fn is_told(&self) -> bool {
+        matches!(*self.source.lock(), Source::Told { .. })
     }
 
     /// Lets the clock follow the host's from here on.
@@ -106,12 +120,13 @@ impl Clock {
         }
     }
 
-    /// Moves a stopped clock to `now`; used by the test accelerator and when a saved machine is loaded.
+    /// Moves the clock to `now`; used by the test accelerator and when a saved machine is loaded.
     pub fn set(&self, now: Instant) {
         let mut source = self.source.lock();
         *source = match *source {
             Source::Running { .. } => Source::Running { at: now.0, host: std::time::Instant::now() },
             Source::Stopped { .. } => Source::Stopped { at: now.0 },
+            Source::Told { .. } => Source::Told { at: now.0 },
         };
     }
 }
@@ -133,10 +148,12 @@ impl Queue {
     }
 }
 
-/// All timers of a machine. One thread runs what is due; any thread may set and cancel.
+/// All timers of a machine. They run one at a time, on any thread that asks; any thread may set and cancel.
 pub struct TimerQueue {
     clock: Arc<Clock>,
     queue: Mutex<Queue>,
+    /// Held while one timer runs, so that the clock is moved between timers only.
+    step: Mutex<()>,
     next_id: AtomicU64,
     waker: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -144,7 +161,7 @@ pub struct TimerQueue {
 impl TimerQueue {
     /// A queue on `clock`.
     pub fn new(clock: Arc<Clock>) -> Arc<Self> {
-        Arc::new(Self { clock, queue: Mutex::default(), next_id: AtomicU64::new(0), waker: OnceLock::new() })
+        Arc::new(Self { clock, queue: Mutex::default(), step: Mutex::new(()), next_id: AtomicU64::new(0), waker: OnceLock::new() })
     }
 
     /// The clock that the timers follow.
@@ -171,15 +188,33 @@ impl TimerQueue {
         self.queue.lock().order.first().map(|&(at, _)| at)
     }
 
-    /// Runs every timer whose deadline is not after the clock's time, earliest first. Callbacks run without any lock of
-    /// the queue, so that they may set timers again.
+    /// Runs every timer whose deadline is not after the clock's time, earliest first. Callbacks may set timers again.
     pub fn run_expired(&self) {
         let now = self.clock.now();
-        while let Some(callback) = self.pop_expired(now) {
-            if let Some(callback) = callback.upgrade() {
-                callback(now);
-            }
+        while self.run_one(|_| now) {}
+    }
+
+    /// Moves a clock that is told its time to `target`, and every timer on the way runs exactly at its deadline, with the
+    /// clock at that time. A `target` in the past runs what is due and leaves the clock as it is.
+    pub fn run_until(&self, target: Instant) {
+        let advance = |next: Option<Instant>| {
+            let now = self.clock.now();
+            let to = next.map_or(target, |deadline| deadline.min(target)).max(now);
+            self.clock.set(to);
+            to
+        };
+        while self.run_one(advance) {}
+    }
+
+    /// Runs the first timer if it is due at the time that `now` makes of the next deadline.
+    fn run_one(&self, now: impl Fn(Option<Instant>) -> Instant) -> bool {
+        let _step = self.step.lock();
+        let now = now(self.next_deadline());
+        let Some(callback) = self.pop_expired(now) else { return false };
+        if let Some(callback) = callback.upgrade() {
+            callback(now);
         }
+        true
     }
 
     fn pop_expired(&self, now: Instant) -> Option<Expiry> {
@@ -314,6 +349,44 @@ mod tests {
         assert_eq!(clock.now(), at);
         clock.start();
         assert!(clock.now() >= at);
+    }
+
+    #[test]
+    fn each_timer_on_the_way_runs_exactly_at_its_deadline() {
+        let queue = TimerQueue::new(Clock::told());
+        queue.clock().start();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (seen, clock) = (Arc::clone(&log), Arc::clone(queue.clock()));
+        let slow = queue.timer(move |now| seen.lock().push(("slow", now.as_nanos(), clock.now().as_nanos())));
+        let seen = Arc::clone(&log);
+        // Each of its runs sets it again, 40 later.
+        let again: Arc<OnceLock<Timer>> = Arc::default();
+        let own = Arc::downgrade(&again);
+        let fast = queue.timer(move |now| {
+            seen.lock().push(("fast", now.as_nanos(), now.as_nanos()));
+            if let Some(own) = own.upgrade() {
+                own.get().unwrap().set(now.saturating_add(Duration::from_nanos(40)));
+            }
+        });
+        let fast = again.get_or_init(|| fast);
+        fast.set(Instant::from_nanos(40));
+        slow.set(Instant::from_nanos(100));
+        queue.run_until(Instant::from_nanos(125));
+        assert_eq!(*log.lock(), [("fast", 40, 40), ("fast", 80, 80), ("slow", 100, 100), ("fast", 120, 120)]);
+        assert_eq!(queue.clock().now(), Instant::from_nanos(125));
+        queue.run_until(Instant::from_nanos(5));
+        assert_eq!((queue.clock().now(), queue.next_deadline()), (Instant::from_nanos(125), Some(Instant::from_nanos(160))));
+    }
+
+    #[test]
+    fn a_clock_that_is_told_its_time_does_not_start() {
+        let clock = Clock::told();
+        clock.start();
+        assert!(clock.is_told() && !clock.is_running());
+        clock.set(Instant::from_nanos(7));
+        clock.stop();
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(clock.now(), Instant::from_nanos(7));
     }
 
     #[test]
