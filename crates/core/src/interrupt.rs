@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use parking_lot::Mutex;
+
 /// The far end of interrupt lines: an interrupt controller, a router, a processor pin.
 pub trait InterruptSink: Send + Sync {
     /// Drives input `pin` to `level`; `true` is asserted. Called on changes and on repetitions alike.
@@ -49,11 +51,92 @@ impl InterruptLine {
     }
 }
 
+/// Hears of the changes that pass a [`Tap`]: pin and new level.
+pub type TapListener = Arc<dyn Fn(u32, bool) + Send + Sync>;
+
+#[derive(Default)]
+struct Tapped {
+    levels: u64,
+    listener: Option<TapListener>,
+}
+
+/// A place on up to 64 wires where a test listens. What comes goes on unchanged.
+pub struct Tap {
+    pins: u32,
+    state: Mutex<Tapped>,
+    end: Arc<dyn InterruptSink>,
+}
+
+impl Tap {
+    /// A tap before the first `pins` inputs of `end`, at most 64.
+    pub fn new(pins: u32, end: Arc<dyn InterruptSink>) -> Arc<Self> {
+        Arc::new(Self { pins: pins.min(64), state: Mutex::default(), end })
+    }
+
+    /// How many wires there are.
+    pub const fn pins(&self) -> u32 {
+        self.pins
+    }
+
+    /// Tells `listener` of changes from now on, in place of any other one; `None` ends that. It is called on the thread
+    /// that drives the wire, and must not drive one itself.
+    pub fn listen(&self, listener: Option<TapListener>) {
+        self.state.lock().listener = listener;
+    }
+}
+
+impl InterruptSink for Tap {
+    fn set_level(&self, pin: u32, level: bool) {
+        if pin < self.pins {
+            let mut state = self.state.lock();
+            let bit = 1 << pin;
+            if (state.levels & bit != 0) != level {
+                state.levels ^= bit;
+                if let Some(listener) = &state.listener {
+                    listener(pin, level);
+                }
+            }
+        }
+        self.end.set_level(pin, level);
+    }
+}
+
 impl fmt::Debug for InterruptLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.end {
             Some((_, pin)) => write!(f, "InterruptLine({pin})"),
             None => f.write_str("InterruptLine(unconnected)"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Log(Mutex<Vec<(u32, bool)>>);
+
+    impl InterruptSink for Log {
+        fn set_level(&self, pin: u32, level: bool) {
+            self.0.lock().push((pin, level));
+        }
+    }
+
+    #[test]
+    fn a_tap_passes_all_on_and_tells_of_changes_only() {
+        let (end, heard) = (Arc::new(Log::default()), Arc::new(Log::default()));
+        let tap = Tap::new(4, Arc::clone(&end) as Arc<dyn InterruptSink>);
+        tap.set_level(1, true);
+        let log = Arc::clone(&heard);
+        tap.listen(Some(Arc::new(move |pin, level| log.set_level(pin, level))));
+        for (pin, level) in [(1, true), (3, true), (3, true), (1, false), (64, true)] {
+            tap.set_level(pin, level);
+        }
+        tap.listen(None);
+        tap.set_level(3, false);
+        assert_eq!(*heard.0.lock(), [(3, true), (1, false)]);
+        let passed = [(1, true), (1, true), (3, true), (3, true), (1, false), (64, true), (3, false)];
+        assert_eq!(*end.0.lock(), passed);
     }
 }

@@ -11,7 +11,7 @@ pub mod time;
 pub use backend::{BlockMedium, RandomSource};
 pub use bus::{PortIo, PortSpace, Width};
 pub use gate::Gate;
-pub use interrupt::{InterruptLine, InterruptSink};
+pub use interrupt::{InterruptLine, InterruptSink, Tap, TapListener};
 pub use memory::{AddressSpace, Dma, Mmio, Ram};
 pub use state::{LoadError, SaveState};
 pub use time::{Clock, Instant, Timer, TimerQueue};

@@ -12,6 +12,16 @@ pub enum BoardKind {
     Pc,
 }
 
+/// What runs the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The software processor.
+    #[default]
+    Tcg,
+    /// Nothing: no instruction runs and the clock stands still, for tests that drive the machine from outside.
+    Qtest,
+}
+
 /// The most processors that a `pc` has.
 pub const MAX_PROCESSORS: u32 = 8;
 
@@ -56,6 +66,8 @@ impl Topology {
 pub struct Config {
     /// The board.
     pub board: BoardKind,
+    /// What runs the guest.
+    pub accelerator: Accelerator,
     /// Bytes of RAM.
     pub ram: u64,
     /// Processors.

@@ -8,8 +8,11 @@ mod inbox;
 mod machine;
 mod processors;
 mod save;
+pub mod taps;
+mod test_access;
 
-pub use config::{BoardKind, Config, ConfigError, MAX_PROCESSORS, Software, Topology};
+pub use config::{Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, Software, Topology};
 pub use inbox::GuestRequest;
 pub use machine::{EventSink, Machine, MachineError};
 pub use processors::{Place, Processor, Processors};
+pub use test_access::{TestAccess, TestError};

@@ -14,9 +14,10 @@ use rhea_x86::engine::CodeEpoch;
 use crate::{
     board::{Board, none::NoBoard, pc::Pc},
     boot::LoadError,
-    config::{BoardKind, Config, ConfigError},
+    config::{Accelerator, BoardKind, Config, ConfigError},
     inbox::{GuestRequest, Inbox},
     processors::Processors,
+    taps::Taps,
 };
 
 /// Takes the events of a machine; called on the thread that made them happen.
@@ -89,6 +90,8 @@ pub struct Parts {
     pub inbox: Arc<Inbox>,
     /// Keeps processors informed of each other's decoded code.
     pub code_epoch: Arc<CodeEpoch>,
+    /// Where tests listen to interrupt lines.
+    pub taps: Taps,
 }
 
 /// A machine.
@@ -118,13 +121,15 @@ impl Machine {
         events: EventSink,
     ) -> Result<Arc<Self>, MachineError> {
         config.check()?;
-        let timers = TimerQueue::new(Clock::new());
+        let under_test = config.accelerator == Accelerator::Qtest;
+        let timers = TimerQueue::new(if under_test { Clock::told() } else { Clock::new() });
         let parts = Parts {
             memory: Arc::default(),
             ports: Arc::default(),
             timers,
             inbox: Inbox::new(),
             code_epoch: Arc::default(),
+            taps: Taps::new(under_test),
         };
         let inbox = Arc::clone(&parts.inbox);
         parts.timers.on_earlier_deadline(move || inbox.wake());
@@ -150,6 +155,14 @@ impl Machine {
     /// What the machine was asked to be.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    pub(crate) fn board(&self) -> &dyn Board {
+        &*self.board
     }
 
     /// Guest physical memory.
@@ -209,11 +222,16 @@ impl Machine {
     fn go_on(&self, control: &mut RunControl) {
         control.state = RunState::Running;
         self.clock().start();
-        if !control.released {
+        self.release(control);
+        self.parts.inbox.wake();
+    }
+
+    /// Lets the processors run, if anything runs them.
+    fn release(&self, control: &mut RunControl) {
+        if !control.released && self.config.accelerator != Accelerator::Qtest {
             control.released = true;
             self.processors.release();
         }
-        self.parts.inbox.wake();
     }
 
     /// Stops processors and clock, without an event.
@@ -272,10 +290,7 @@ impl Machine {
             RunState::Running => {}
             RunState::Suspended => {
                 control.state = RunState::Running;
-                if !control.released {
-                    control.released = true;
-                    self.processors.release();
-                }
+                self.release(&mut control);
             }
             _ => control.state = RunState::Prelaunch,
         }
@@ -302,10 +317,7 @@ impl Machine {
         self.board.wake(&self.processors)?;
         self.emit(Event::Wakeup);
         control.state = RunState::Running;
-        if !control.released {
-            control.released = true;
-            self.processors.release();
-        }
+        self.release(&mut control);
         self.parts.inbox.wake();
         Ok(())
     }

@@ -12,6 +12,8 @@ use rhea_devices::{
     chipset::pci::PciBus,
 };
 
+use rhea_x86::bus::SystemBus;
+
 use crate::{MachineError, processors::Processors};
 
 /// Where the serial ports' output goes, first port first; absent ports have none.
@@ -34,6 +36,9 @@ pub trait Board: Send + Sync {
     /// # Errors
     /// The guest left no waking vector.
     fn wake(&self, processors: &Processors) -> Result<(), MachineError>;
+
+    /// Memory and ports as the first processor sees them, if there is one.
+    fn first_processor_bus(&self) -> Option<Arc<dyn SystemBus>>;
 
     /// The power button was pressed.
     fn power_button(&self);

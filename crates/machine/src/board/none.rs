@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rhea_devices::{char::uart::Serial, chipset::pci::PciBus};
+use rhea_x86::bus::SystemBus;
 
 use super::Board;
 use crate::{MachineError, processors::Processors};
@@ -17,6 +18,10 @@ impl Board for NoBoard {
 
     fn wake(&self, _: &Processors) -> Result<(), MachineError> {
         Err(MachineError::NotSuspended)
+    }
+
+    fn first_processor_bus(&self) -> Option<Arc<dyn SystemBus>> {
+        None
     }
 
     fn power_button(&self) {}

@@ -21,6 +21,7 @@ use rhea_devices::{
     misc::{fw_cfg::FwCfg, rtc::IsaRtc},
 };
 use rhea_x86::{
+    bus::SystemBus,
     engine::{Vcpu, VcpuConfig},
     state::CpuState,
     system::cpuid::{CpuidTable, Topology as CpuidTopology},
@@ -71,6 +72,7 @@ pub struct Pc {
     platform: Platform,
     software: Software,
     apics: Arc<ApicBus>,
+    first_bus: Option<Arc<dyn SystemBus>>,
     power: Arc<Pm>,
     pci: Arc<PciBus>,
     serials: Vec<Option<Arc<Serial>>>,
@@ -97,7 +99,7 @@ impl Pc {
     /// # Errors
     /// The host cannot give the memory.
     pub fn build(config: &Config, parts: &Parts, serial_ports: SerialPorts) -> Result<Built, MachineError> {
-        let Parts { memory, ports, timers, inbox, code_epoch } = parts;
+        let Parts { memory, ports, timers, inbox, code_epoch, taps } = parts;
         let map = Self::map_ram(config.ram, memory)?;
 
         let topology = &config.topology;
@@ -106,7 +108,8 @@ impl Pc {
             .collect();
         let pins = processors.iter().map(|processor| Arc::clone(processor) as Arc<dyn ProcessorPins>).collect();
         let apics = ApicBus::new(timers, pins);
-        let pic = Pic::new(InterruptLine::new(Arc::clone(&apics) as Arc<dyn InterruptSink>, 0));
+        let interrupt = taps.outputs("pic", 1, Arc::clone(&apics) as Arc<dyn InterruptSink>);
+        let pic = Pic::new(InterruptLine::new(interrupt, 0));
         apics.connect_pic(&pic);
         pic.map(ports);
         let io_apic = IoApic::new(Arc::clone(&apics));
@@ -114,13 +117,12 @@ impl Pc {
 
         map_message_space(memory, Arc::clone(&apics) as Arc<dyn MessageSink>);
 
-        let isa = IsaInterrupts::new(
-            &(Arc::clone(&pic) as Arc<dyn InterruptSink>),
-            &(Arc::clone(&io_apic) as Arc<dyn InterruptSink>),
-        );
+        let pic_inputs = taps.inputs("pic", 16, Arc::clone(&pic) as Arc<dyn InterruptSink>);
+        let io_apic_inputs = taps.inputs("ioapic", 24, Arc::clone(&io_apic) as Arc<dyn InterruptSink>);
+        let isa = IsaInterrupts::new(&pic_inputs, &io_apic_inputs);
         // Inputs that no ISA interrupt uses are free for the timer.
         let routes = (16..24)
-            .map(|input| (input, InterruptLine::new(Arc::clone(&io_apic) as Arc<dyn InterruptSink>, u32::from(input))))
+            .map(|input| (input, InterruptLine::new(Arc::clone(&io_apic_inputs), u32::from(input))))
             .collect();
         let sci = isa.line(usize::from(acpi::SCI));
         let power = Pm::new(timers, sci, Arc::clone(ports), acpi::ports::PM1A_EVENT);
@@ -182,19 +184,27 @@ impl Pc {
             }));
         }
 
-        let vcpus = processors
+        let buses: Vec<Arc<dyn SystemBus>> = apics
+            .apics()
             .iter()
-            .zip(apics.apics())
-            .map(|(processor, apic)| {
+            .map(|apic| {
                 let bus = ProcessorBus {
                     apic: Arc::clone(apic),
                     memory: Arc::clone(memory),
                     ports: Arc::clone(ports),
                     clock: Arc::clone(timers.clock()),
                 };
+                Arc::new(bus) as Arc<dyn SystemBus>
+            })
+            .collect();
+        let first_bus = buses.first().cloned();
+        let vcpus = processors
+            .iter()
+            .zip(buses)
+            .map(|(processor, bus)| {
                 Vcpu::new(VcpuConfig {
                     index: processor.index(),
-                    bus: Arc::new(bus),
+                    bus,
                     memory: Arc::clone(memory),
                     cpuid: CpuidTable::qemu64(CpuidTopology {
                         apic_id: processor.apic_id(),
@@ -227,7 +237,8 @@ impl Pc {
             pci_window: map.below_4g().max(LOW_RAM_LIMIT) as u32,
         };
         let software = config.software.clone();
-        let board = Self { memory: Arc::clone(memory), map, platform, software, apics, power, pci, serials, devices };
+        let memory = Arc::clone(memory);
+        let board = Self { memory, map, platform, software, apics, first_bus, power, pci, serials, devices };
         Ok((board, processors, vcpus))
     }
 
@@ -316,6 +327,10 @@ impl Board for Pc {
         self.power.wake(WakeCause::Other);
         self.reset_processors(processors, Some(Entry::Real { address: vector }));
         Ok(())
+    }
+
+    fn first_processor_bus(&self) -> Option<Arc<dyn SystemBus>> {
+        self.first_bus.clone()
     }
 
     fn power_button(&self) {

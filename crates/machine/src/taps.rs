@@ -1,0 +1,60 @@
+//! Where tests listen to interrupt lines, by the name of the part that they lead to or come from.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rhea_core::{InterruptSink, Tap};
+
+/// Which wires of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Those that lead to it.
+    In,
+    /// Those that it drives.
+    Out,
+}
+
+struct Place {
+    side: Side,
+    name: &'static str,
+    tap: Arc<Tap>,
+}
+
+/// All taps of a machine. A machine that is not under test has none: its wires stay as they are.
+#[derive(Default)]
+pub struct Taps {
+    under_test: bool,
+    places: Mutex<Vec<Place>>,
+}
+
+impl Taps {
+    /// An empty list.
+    pub fn new(under_test: bool) -> Self {
+        Self { under_test, places: Mutex::default() }
+    }
+
+    /// What the wires to the inputs of `end` are to lead to: `end`, through a tap named `name`.
+    pub fn inputs(&self, name: &'static str, pins: u32, end: Arc<dyn InterruptSink>) -> Arc<dyn InterruptSink> {
+        self.tap(Side::In, name, pins, end)
+    }
+
+    /// What the part `name` is to drive in place of `end`: `end`, through a tap.
+    pub fn outputs(&self, name: &'static str, pins: u32, end: Arc<dyn InterruptSink>) -> Arc<dyn InterruptSink> {
+        self.tap(Side::Out, name, pins, end)
+    }
+
+    fn tap(&self, side: Side, name: &'static str, pins: u32, end: Arc<dyn InterruptSink>) -> Arc<dyn InterruptSink> {
+        if !self.under_test {
+            return end;
+        }
+        let tap = Tap::new(pins, end);
+        self.places.lock().push(Place { side, name, tap: Arc::clone(&tap) });
+        tap
+    }
+
+    /// The tap at one side of the part `name`.
+    pub fn find(&self, side: Side, name: &str) -> Option<Arc<Tap>> {
+        let places = self.places.lock();
+        places.iter().find(|place| place.side == side && place.name == name).map(|place| Arc::clone(&place.tap))
+    }
+}
