@@ -35,6 +35,15 @@ pub struct Connections {
     pub console: Option<UnixStream>,
 }
 
+/// The connections that a program under test has opened to us.
+#[derive(Debug)]
+pub struct TestConnections {
+    /// The test port.
+    pub port: UnixStream,
+    /// The QMP monitor.
+    pub monitor: UnixStream,
+}
+
 /// Why there is no machine.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
@@ -95,6 +104,36 @@ impl Machine {
         let monitor = machine.accept(&monitor, deadline)?;
         let console = console.map(|console| machine.accept(&console, deadline)).transpose()?;
         Ok((machine, Connections { monitor, console }))
+    }
+
+    /// Starts the program as the device tests of others start it: by a name with `-system-` in it, under the accelerator
+    /// `qtest`, with a test port and a monitor.
+    pub fn start_under_test(arguments: &[String]) -> Result<(Self, TestConnections), ProcessError> {
+        let directory = tempfile::Builder::new().prefix("rhea-").tempdir_in("/tmp")?;
+        let program_path = directory.path().join("rhea-system-x86_64");
+        std::os::unix::fs::symlink(fs::canonicalize(program()?)?, &program_path)?;
+        let (port_path, monitor_path) = (directory.path().join("port"), directory.path().join("monitor"));
+        let (port, monitor) = (UnixListener::bind(&port_path)?, UnixListener::bind(&monitor_path)?);
+        let log = directory.path().join("log");
+        let mut command = Command::new(&program_path);
+        command.arg("-qtest").arg(format!("unix:{}", port_path.display())).arg("-qtest-log").arg(&log);
+        command.arg("-chardev").arg(format!("socket,path={},id=char0", monitor_path.display()));
+        command.args(["--mon", "chardev=char0,mode=control", "-display", "none", "--audio", "none"]);
+        let replacement = directory.path().to_string_lossy();
+        command.args(arguments.iter().map(|argument| argument.replace("@DIR@", &replacement)));
+        command.args(["-accel", "qtest"]);
+        let said = File::create(directory.path().join("said"))?;
+        command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
+        let mut machine = Self { child: command.spawn()?, directory };
+        let deadline = Instant::now() + CONNECT;
+        let port = machine.accept(&port, deadline)?;
+        let monitor = machine.accept(&monitor, deadline)?;
+        Ok((machine, TestConnections { port, monitor }))
+    }
+
+    /// The number of the process.
+    pub fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// The directory of this run, which `@DIR@` means.

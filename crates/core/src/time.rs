@@ -161,7 +161,13 @@ pub struct TimerQueue {
 impl TimerQueue {
     /// A queue on `clock`.
     pub fn new(clock: Arc<Clock>) -> Arc<Self> {
-        Arc::new(Self { clock, queue: Mutex::default(), step: Mutex::new(()), next_id: AtomicU64::new(0), waker: OnceLock::new() })
+        Arc::new(Self {
+            clock,
+            queue: Mutex::default(),
+            step: Mutex::new(()),
+            next_id: AtomicU64::new(0),
+            waker: OnceLock::new(),
+        })
     }
 
     /// The clock that the timers follow.
@@ -375,7 +381,10 @@ mod tests {
         assert_eq!(*log.lock(), [("fast", 40, 40), ("fast", 80, 80), ("slow", 100, 100), ("fast", 120, 120)]);
         assert_eq!(queue.clock().now(), Instant::from_nanos(125));
         queue.run_until(Instant::from_nanos(5));
-        assert_eq!((queue.clock().now(), queue.next_deadline()), (Instant::from_nanos(125), Some(Instant::from_nanos(160))));
+        assert_eq!(
+            (queue.clock().now(), queue.next_deadline()),
+            (Instant::from_nanos(125), Some(Instant::from_nanos(160)))
+        );
     }
 
     #[test]

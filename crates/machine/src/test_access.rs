@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rhea_core::{AddressSpace, InterruptSink, Instant, PortSpace, Tap, TapListener, Width};
+use rhea_core::{AddressSpace, Instant, InterruptSink, PortSpace, Tap, TapListener, Width};
 use rhea_x86::bus::SystemBus;
 
 use crate::{

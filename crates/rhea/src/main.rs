@@ -8,6 +8,7 @@ mod options;
 mod run;
 mod schema;
 mod shell;
+mod test_port;
 mod version;
 
 use std::process::ExitCode;

@@ -20,6 +20,7 @@ use crate::{
     daemon,
     monitor::{EndOfInput, MonitorThread, Monitors, SharedTerminal},
     options::{self, CharUse, MonitorMode, Settings},
+    test_port,
 };
 
 /// Runs what `arguments` say.
@@ -65,6 +66,8 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     let outputs: Vec<Option<Arc<Output>>> =
         serials.iter().map(|(used, _)| (*used != CharUse::None).then(Output::new)).collect();
 
+    let test_port = settings.test_port.as_deref().and_then(&mut take);
+
     let emitter = events.clone();
     let machine = Machine::new(
         config(settings)?,
@@ -98,6 +101,9 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     end_on_signals(&machine)?;
     // From here on clients may come, and find the machine in the state that it was to start in.
     machine.power_on();
+    if let Some(backend) = test_port {
+        test_port::start(backend, settings.test_log.as_deref(), &machine)?;
+    }
     let monitors = MonitorThread::start(Monitors { backends: monitors, terminal }, context, events)
         .context("could not start the monitor thread")?;
     if let Some(path) = &settings.pid_file {
@@ -154,6 +160,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
     };
     Ok(Config {
         board: settings.board,
+        accelerator: settings.accelerator,
         ram: settings.memory,
         topology: settings.topology,
         software,

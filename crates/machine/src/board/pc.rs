@@ -121,9 +121,8 @@ impl Pc {
         let io_apic_inputs = taps.inputs("ioapic", 24, Arc::clone(&io_apic) as Arc<dyn InterruptSink>);
         let isa = IsaInterrupts::new(&pic_inputs, &io_apic_inputs);
         // Inputs that no ISA interrupt uses are free for the timer.
-        let routes = (16..24)
-            .map(|input| (input, InterruptLine::new(Arc::clone(&io_apic_inputs), u32::from(input))))
-            .collect();
+        let routes =
+            (16..24).map(|input| (input, InterruptLine::new(Arc::clone(&io_apic_inputs), u32::from(input)))).collect();
         let sci = isa.line(usize::from(acpi::SCI));
         let power = Pm::new(timers, sci, Arc::clone(ports), acpi::ports::PM1A_EVENT);
         // The clock's alarm is an event of power management as well.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rhea_backends::char::{Address, Options as CharOptions};
-use rhea_machine::{BoardKind, Topology};
+use rhea_machine::{Accelerator, BoardKind, Topology};
 use uuid::Uuid;
 
 use super::{
@@ -46,6 +46,8 @@ pub struct MonitorSettings {
 pub struct Settings {
     /// The board.
     pub board: BoardKind,
+    /// What runs the guest.
+    pub accelerator: Accelerator,
     /// The processor model.
     pub cpu: String,
     /// Bytes of memory.
@@ -64,6 +66,10 @@ pub struct Settings {
     pub serials: Vec<CharUse>,
     /// Monitors.
     pub monitors: Vec<MonitorSettings>,
+    /// The backend of the test port.
+    pub test_port: Option<String>,
+    /// Where to write what passes there.
+    pub test_log: Option<PathBuf>,
     /// The guest's name.
     pub name: Option<String>,
     /// The guest's identifier; all zeros if none was given.
@@ -91,6 +97,8 @@ struct Said {
     display_none: bool,
     serial: bool,
     monitor: bool,
+    /// Accelerators to try, in order.
+    accelerators: Vec<String>,
 }
 
 /// Machines by all their names.
@@ -110,6 +118,7 @@ const SERIAL_PORTS: usize = 4;
 pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
     let mut settings = Settings {
         board: BoardKind::Pc,
+        accelerator: Accelerator::default(),
         cpu: CPU_MODEL.to_owned(),
         memory: 128 << 20,
         topology: Topology::default(),
@@ -119,6 +128,8 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         backends: Vec::new(),
         serials: Vec::new(),
         monitors: Vec::new(),
+        test_port: None,
+        test_log: None,
         name: None,
         uuid: Uuid::nil(),
         start_stopped: false,
@@ -157,8 +168,8 @@ impl Settings {
         match row.name {
             "help" | "h" => self.print = Some(table::help("rhea")),
             "version" => self.print = Some(format!("{}\n", crate::version::text())),
-            "machine" | "M" => self.machine(&parameters()?, value)?,
-            "accel" => self.accelerator(&parameters()?, value)?,
+            "machine" | "M" => self.machine(&parameters()?, value, said)?,
+            "accel" => self.accelerator(&parameters()?, value, said)?,
             "cpu" => self.processor(value)?,
             "smp" => self.topology = topology(&parameters()?)?,
             "m" => self.memory = memory(&parameters()?)?,
@@ -186,6 +197,14 @@ impl Settings {
                     }
                 }
             }
+            "qtest" => match self.device("qtest", 0, value)? {
+                CharUse::None => {}
+                CharUse::Backend(backend) => self.test_port = Some(backend),
+                CharUse::SharedTerminal => return Err(OptionError::about("qtest", "'mon:' is for serial ports")),
+            },
+            "qtest-log" => self.test_log = Some(value.into()),
+            "audio" if matches!(value, "none" | "driver=none") => {}
+            "audio" => return Err(OptionError::about("audio", format!("'{value}' is not there; 'none' is"))),
             "display" => match value.split(',').next() {
                 Some("none") => said.display_none = true,
                 Some("help") => self.print = Some("Available display backend types:\nnone\n".to_owned()),
@@ -210,7 +229,7 @@ impl Settings {
         Ok(())
     }
 
-    fn machine(&mut self, parameters: &KeyValues, value: &str) -> Result<(), OptionError> {
+    fn machine(&mut self, parameters: &KeyValues, value: &str, said: &mut Said) -> Result<(), OptionError> {
         if value == "help" || value == "?" {
             self.print = Some(
                 "Supported machines are:\n\
@@ -230,7 +249,7 @@ impl Settings {
                 .1;
         }
         if let Some(accelerators) = parameters.get("accel") {
-            choose_accelerator("machine", accelerators)?;
+            said.accelerators.extend(accelerators.split(':').map(str::to_owned));
         }
         for property in ["usb", "graphics"] {
             if parameters.flag(property, false) {
@@ -243,12 +262,12 @@ impl Settings {
         Ok(())
     }
 
-    fn accelerator(&mut self, parameters: &KeyValues, value: &str) -> Result<(), OptionError> {
+    fn accelerator(&mut self, parameters: &KeyValues, value: &str, said: &mut Said) -> Result<(), OptionError> {
         if value == "help" {
-            self.print = Some("Accelerators supported in this build:\ntcg\n".to_owned());
+            self.print = Some("Accelerators supported in this build:\ntcg\nqtest\n".to_owned());
             return Ok(());
         }
-        choose_accelerator("accel", parameters.require("accel")?)?;
+        said.accelerators.push(parameters.require("accel")?.to_owned());
         match parameters.get("thread") {
             None | Some("multi") => Ok(()),
             Some(other) => Err(parameters.error(format!("'thread={other}' is not there; 'multi' is"))),
@@ -314,6 +333,7 @@ impl Settings {
     fn device(&mut self, label: &str, number: usize, value: &str) -> Result<CharUse, OptionError> {
         let option = match label {
             "serial" => "serial",
+            "qtest" => "qtest",
             _ => "monitor",
         };
         if value == "none" {
@@ -354,6 +374,7 @@ impl Settings {
         if self.kernel.is_none() && (self.initrd.is_some() || self.append.is_some()) {
             return Err(OptionError("-initrd and -append need a -kernel".to_owned()));
         }
+        self.accelerator = choose_accelerator(&said.accelerators)?;
         if self.daemonize && said.nographic {
             return Err(OptionError("-nographic cannot be used with -daemonize".to_owned()));
         }
@@ -367,11 +388,17 @@ impl Settings {
             && !said.monitor
             && self.serials == [CharUse::SharedTerminal]
             && !said.nographic
-            && !self.start_stopped;
+            && !self.start_stopped
+            && self.accelerator != Accelerator::Qtest;
         if self.serials.len() > SERIAL_PORTS {
             return Err(OptionError::about("serial", format!("there are {SERIAL_PORTS} serial ports at the most")));
         }
-        self.check_backends()
+        self.check_backends()?;
+        // Tests wait for the test port before they wait for a monitor.
+        if let Some(at) = self.backends.iter().position(|(id, _)| Some(id) == self.test_port.as_ref()) {
+            self.backends[..=at].rotate_right(1);
+        }
+        Ok(())
     }
 
     /// Every backend that is used is there, and none is used twice.
@@ -381,7 +408,8 @@ impl Settings {
             _ => None,
         });
         let mut seen: Vec<&str> = Vec::new();
-        for id in serials.chain(self.monitors.iter().map(|monitor| monitor.backend.as_str())) {
+        let monitors = self.monitors.iter().map(|monitor| monitor.backend.as_str());
+        for id in serials.chain(monitors).chain(self.test_port.as_deref()) {
             if !self.backends.iter().any(|(known, _)| known == id) {
                 return Err(OptionError::about("chardev", format!("there is no backend '{id}'")));
             }
@@ -394,12 +422,21 @@ impl Settings {
     }
 }
 
-fn choose_accelerator(option: &str, names: &str) -> Result<(), OptionError> {
-    // The first usable one wins; KVM never is.
-    if names.split(':').any(|name| name == "tcg") {
-        return Ok(());
+/// The first usable one of `names`; KVM never is.
+fn choose_accelerator(names: &[String]) -> Result<Accelerator, OptionError> {
+    let usable = names.iter().find_map(|name| match name.as_str() {
+        "tcg" => Some(Accelerator::Tcg),
+        "qtest" => Some(Accelerator::Qtest),
+        _ => None,
+    });
+    match usable {
+        Some(accelerator) => Ok(accelerator),
+        None if names.is_empty() => Ok(Accelerator::default()),
+        None => {
+            let reason = format!("no usable accelerator in '{}'; there are 'tcg' and 'qtest'", names.join(":"));
+            Err(OptionError::about("accel", reason))
+        }
     }
-    Err(OptionError::about(option, format!("no usable accelerator in '{names}'; there is 'tcg'")))
 }
 
 fn socket(parameters: &KeyValues) -> Result<CharOptions, OptionError> {

@@ -121,7 +121,7 @@ pub const OPTIONS: &[OptionRow] = &[
     OptionRow {
         name: "accel",
         argument: Argument::Parameters("[accel=]NAME[,PROPERTY=VALUE]..."),
-        help: "choose what runs the guest; 'tcg' is the software processor",
+        help: "choose what runs the guest: 'tcg', the software processor, or 'qtest', nothing; the first of several that can be",
         implied: Some("accel"),
         parameters: &[
             parameter("accel", Text, "the accelerator's name"),
@@ -200,7 +200,10 @@ pub const OPTIONS: &[OptionRow] = &[
     },
     device("qmp", "make a QMP monitor"),
     device("monitor", "make a monitor for people"),
+    device("qtest", "let a test drive the machine from outside by a text protocol"),
+    word("qtest-log", "FILE", "write down what the test says and hears"),
     word("display", "TYPE", "choose the display; there is 'none'"),
+    word("audio", "TYPE", "choose the sound output; there is 'none'"),
     flag("nographic", "serial port and monitor share the terminal; Ctrl-a h tells how"),
     flag("nodefaults", "no default serial port and monitor"),
     flag("no-user-config", "accepted: no configuration files are read"),

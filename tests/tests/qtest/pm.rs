@@ -1,0 +1,81 @@
+//! Power management: ACPI 5.0 §4.8 and 82371AB (PIIX4) ch. 7. The SCI is input 9 of the I/O APIC.
+
+use std::time::Duration;
+
+use rhea_tests::qtest::TestMachine;
+use serde_json::json;
+
+use crate::of_ticks;
+
+const FREQUENCY: u64 = 3_579_545;
+const STATUS: u16 = 0x600;
+const ENABLE: u16 = 0x602;
+const CONTROL: u16 = 0x604;
+const TIMER: u16 = 0x608;
+const SCI: u32 = 9;
+
+/// ACPI mode, as the FADT's command switches it on (§4.7.2.5).
+fn start(arguments: &[&str]) -> TestMachine {
+    let mut machine = TestMachine::start(arguments);
+    machine.intercept_in("ioapic");
+    machine.outb(0xb2, 0xf1);
+    assert_eq!(machine.inw(CONTROL) & 1, 1);
+    machine
+}
+
+#[test]
+fn the_timer_counts_24_bits() {
+    let mut machine = TestMachine::start(&[]);
+    for tick in [1, 1000, 0xff_ffff] {
+        machine.set_clock(of_ticks(tick, FREQUENCY) - 1);
+        assert_eq!(u64::from(machine.inl(TIMER)), tick - 1);
+        machine.set_clock(of_ticks(tick, FREQUENCY));
+        assert_eq!(u64::from(machine.inl(TIMER)), tick);
+    }
+    machine.set_clock(of_ticks(0x100_0005, FREQUENCY));
+    assert_eq!(machine.inl(TIMER), 5);
+}
+
+#[test]
+fn a_change_of_the_timers_top_bit_raises_the_sci() {
+    let mut machine = start(&[]);
+    // §4.8.3.1: TMR_EN.
+    machine.outw(ENABLE, 1);
+    for turn in 1..3 {
+        machine.set_clock(of_ticks(turn << 23, FREQUENCY) - 1);
+        assert_eq!((machine.changes(), machine.inw(STATUS) & 1), (vec![], 0));
+        machine.set_clock(of_ticks(turn << 23, FREQUENCY));
+        assert_eq!((machine.changes(), machine.inw(STATUS) & 1), (vec![(SCI, true)], 1));
+        machine.outw(STATUS, 1);
+        assert_eq!(machine.changes(), [(SCI, false)]);
+    }
+}
+
+#[test]
+fn the_power_button_is_an_event() {
+    let mut machine = start(&[]);
+    machine.outw(ENABLE, 1 << 8);
+    machine.qmp("system_powerdown", json!({}));
+    assert_eq!(machine.inw(STATUS) & 1 << 8, 1 << 8);
+    assert_eq!(machine.changes(), [(SCI, true)]);
+    machine.outw(STATUS, 1 << 8);
+    assert_eq!(machine.changes(), [(SCI, false)]);
+}
+
+#[test]
+fn soft_off_ends_the_program() {
+    let mut machine = TestMachine::start(&[]);
+    // §4.8.3.2: SLP_EN with the sleep type of S5, which is 0 here.
+    machine.outw(CONTROL, 1 << 13);
+    let data = machine.event("SHUTDOWN");
+    assert_eq!((&data["guest"], &data["reason"]), (&json!(true), &json!("guest-shutdown")));
+    assert!(machine.process().wait(Duration::from_secs(10)).unwrap().success());
+}
+
+#[test]
+fn sleep_is_left_by_system_wakeup() {
+    let mut machine = start(&[]);
+    machine.outw(CONTROL, 1 << 13 | 1 << 10);
+    machine.event("SUSPEND");
+    assert_eq!(machine.qmp("query-status", json!({}))["status"], "suspended");
+}
