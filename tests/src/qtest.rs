@@ -260,16 +260,18 @@ impl TestMachine {
         self.step(Duration::ZERO)
     }
 
-    /// Listens to the inputs of the part `path` from now on.
+    /// Listens to the inputs of the part `path` from now on; what is asserted already is known then.
     #[track_caller]
     pub fn intercept_in(&mut self, path: &str) {
         self.value(&format!("irq_intercept_in {path}"));
+        self.changes.clear();
     }
 
-    /// Listens to the outputs of the part `path` from now on.
+    /// Listens to the outputs of the part `path` from now on; what is asserted already is known then.
     #[track_caller]
     pub fn intercept_out(&mut self, path: &str) {
         self.value(&format!("irq_intercept_out {path}"));
+        self.changes.clear();
     }
 
     /// Whether line `pin` is asserted, of those that are listened to.

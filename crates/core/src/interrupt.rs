@@ -78,10 +78,14 @@ impl Tap {
         self.pins
     }
 
-    /// Tells `listener` of changes from now on, in place of any other one; `None` ends that. It is called on the thread
-    /// that drives the wire, and must not drive one itself.
+    /// Tells `listener` which wires are asserted, and of changes from now on, in place of any other one; `None` ends that.
+    /// It is called on the thread that drives the wire, and must not drive one itself.
     pub fn listen(&self, listener: Option<TapListener>) {
-        self.state.lock().listener = listener;
+        let mut state = self.state.lock();
+        if let Some(listener) = &listener {
+            (0..self.pins).filter(|pin| state.levels >> pin & 1 != 0).for_each(|pin| listener(pin, true));
+        }
+        state.listener = listener;
     }
 }
 
@@ -135,7 +139,7 @@ mod tests {
         }
         tap.listen(None);
         tap.set_level(3, false);
-        assert_eq!(*heard.0.lock(), [(3, true), (1, false)]);
+        assert_eq!(*heard.0.lock(), [(1, true), (3, true), (1, false)]);
         let passed = [(1, true), (1, true), (3, true), (3, true), (1, false), (64, true), (3, false)];
         assert_eq!(*end.0.lock(), passed);
     }
