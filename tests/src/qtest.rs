@@ -61,6 +61,7 @@ impl TestMachine {
 
     /// Runs a QMP command and gives what it returns; events on the way are dropped.
     #[track_caller]
+    #[allow(clippy::needless_pass_by_value, reason = "it is written in place")]
     pub fn qmp(&mut self, command: &str, arguments: Value) -> Value {
         let text = json!({ "execute": command, "arguments": arguments }).to_string();
         self.monitor.send(&text).unwrap_or_else(|error| panic!("{text}: {error}"));

@@ -19,5 +19,5 @@ mod uart;
 
 /// The first nanosecond at which a counter of `frequency` hertz that started at power-on has counted `ticks`.
 fn of_ticks(ticks: u64, frequency: u64) -> u64 {
-    u64::try_from((u128::from(ticks) * 1_000_000_000).div_ceil(u128::from(frequency))).unwrap()
+    (u128::from(ticks) * 1_000_000_000).div_ceil(u128::from(frequency)) as u64
 }

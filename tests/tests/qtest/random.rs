@@ -68,7 +68,13 @@ fn access() -> impl Strategy<Value = Access> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        // Each is a machine of its own.
+        cases: ProptestConfig::default().cases.div_ceil(4),
+        max_shrink_iters: 64,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn no_access_stops_the_machine_from_answering(accesses in proptest::collection::vec(access(), 1..4000)) {

@@ -103,8 +103,6 @@ struct Lines {
     /// Where in `bytes` the next line begins, and how far there was no end of it.
     start: usize,
     searched: usize,
-    /// The rest of a line of which too much came already.
-    skipping: bool,
 }
 
 impl Lines {
@@ -116,29 +114,20 @@ impl Lines {
     }
 
     fn next(&mut self) -> Option<Vec<u8>> {
-        loop {
-            let end = self.bytes[self.searched..].iter().position(|&byte| byte == b'\n').map(|at| self.searched + at);
-            let Some(end) = end else {
-                self.searched = self.bytes.len();
-                if self.searched - self.start > MAX_LINE {
-                    // Kept short, it still is too long; the end of the line will answer it.
-                    self.bytes.truncate(self.start + MAX_LINE + 1);
-                    self.searched = self.bytes.len();
-                    self.skipping = true;
-                }
-                return None;
-            };
-            let mut line = self.bytes[self.start..end].to_vec();
-            self.start = end + 1;
-            self.searched = self.start;
-            if std::mem::take(&mut self.skipping) {
-                line.truncate(MAX_LINE + 1);
-            }
-            if line.last() == Some(&b'\r') {
-                line.pop();
-            }
-            return Some(line);
+        let end = self.bytes[self.searched..].iter().position(|&byte| byte == b'\n').map(|at| self.searched + at);
+        let Some(end) = end else {
+            // Cut short, it still is too long, and the end of the line will answer it.
+            self.bytes.truncate(self.start + MAX_LINE + 1);
+            self.searched = self.bytes.len();
+            return None;
+        };
+        let mut line = self.bytes[self.start..end].to_vec();
+        self.start = end + 1;
+        self.searched = self.start;
+        if line.last() == Some(&b'\r') {
+            line.pop();
         }
+        Some(line)
     }
 }
 
