@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use rhea_api::run_state::ShutdownCause;
 use rhea_backends::char::{Address, Backend, Options as CharOptions, Output, Port, pump};
-use rhea_machine::{Config, GuestRequest, Machine, Software, board::SerialPorts, boot::linux::Kernel};
+use rhea_machine::{Accelerator, Config, GuestRequest, Machine, Software, board::SerialPorts, boot::linux::Kernel};
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
@@ -146,6 +146,8 @@ fn first_minute_monitor() -> anyhow::Result<Backend> {
 
 fn config(settings: &Settings) -> anyhow::Result<Config> {
     let software = match &settings.kernel {
+        // A test wants memory as it is at power-on.
+        None if settings.accelerator == Accelerator::Qtest => Software::None,
         None => {
             let guest = rhea_guests::default_guest();
             Software::Flat { image: guest.bytes.to_vec(), address: guest.address, entry: guest.entry, uses: guest.uses }

@@ -2,6 +2,8 @@
 //!
 //! Times are given in nanoseconds of the machine's time or in ticks of the device's crystal.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod fw_cfg;
 mod hpet;
 mod i8042;
