@@ -61,6 +61,14 @@ pub enum ProcessError {
         /// What it printed.
         said: String,
     },
+    /// What comes before the program failed.
+    #[error("'{command}' failed:\n{said}")]
+    Unprepared {
+        /// The command.
+        command: String,
+        /// What it printed.
+        said: String,
+    },
     /// The program did something too late.
     #[error("the program did not {0} within {1:?}")]
     Late(&'static str, Duration),
@@ -72,9 +80,25 @@ pub enum ProcessError {
 impl Machine {
     /// Starts the program with `arguments` (`@DIR@` replaced) and a monitor, and with a console if there is a guest.
     pub fn start(arguments: &[String], guest: Guest) -> Result<(Self, Connections), ProcessError> {
+        Self::start_prepared(&[], arguments, guest)
+    }
+
+    /// As [`start`](Self::start), after the shell commands `prepare` in the directory of the run.
+    pub fn start_prepared(
+        prepare: &[String],
+        arguments: &[String],
+        guest: Guest,
+    ) -> Result<(Self, Connections), ProcessError> {
         let program = program()?;
         // Socket paths are limited to 107 bytes, so the directory must not lie deep.
         let directory = tempfile::Builder::new().prefix("rhea-").tempdir_in("/tmp")?;
+        for command in prepare {
+            let output = Command::new("sh").arg("-c").arg(command).current_dir(directory.path()).output()?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                return Err(ProcessError::Unprepared { command: command.clone(), said });
+            }
+        }
         let monitor_path = directory.path().join("monitor");
         let monitor = UnixListener::bind(&monitor_path)?;
         let mut command = Command::new(&program);

@@ -25,8 +25,9 @@ pub fn run(path: &Path) -> Result<(), String> {
 
 /// Holds the conversation of a transcript that was read from the file `place`.
 pub fn hold(transcript: &Transcript, place: &str) -> Result<(), String> {
+    let header = &transcript.header;
     let (machine, connections) =
-        Machine::start(&transcript.header.machine, transcript.header.guest).map_err(|error| error.to_string())?;
+        Machine::start_prepared(&header.prepare, &header.machine, header.guest).map_err(|error| error.to_string())?;
     let console = connections.console.map(Console::new).transpose().map_err(|error| error.to_string())?;
     let names = vec![("DIR".to_owned(), machine.directory().to_string_lossy().into_owned())];
     let mut conversation = Conversation {

@@ -20,6 +20,8 @@ pub struct Transcript {
 pub struct Header {
     /// Arguments of the program, in which `@DIR@` is not replaced yet.
     pub machine: Vec<String>,
+    /// Commands for a shell of the host, in the directory of the run, before the machine starts.
+    pub prepare: Vec<String>,
     /// What runs in the machine.
     pub guest: Guest,
     /// Whether the session is opened before the first step.
@@ -97,6 +99,7 @@ impl Transcript {
     pub fn parse(text: &str) -> Result<Self, TranscriptError> {
         let mut header = Header {
             machine: Vec::new(),
+            prepare: Vec::new(),
             guest: Guest::None,
             negotiate: true,
             // A guest's system sets its clock when it likes.
@@ -123,11 +126,15 @@ impl Transcript {
                 message
             };
             let action = match word {
-                "machine" | "guest" | "negotiate" | "ignore" | "timeout" if !steps.is_empty() => {
+                "machine" | "prepare" | "guest" | "negotiate" | "ignore" | "timeout" if !steps.is_empty() => {
                     return Err(fault(format!("'{word}' belongs above the first step")));
                 }
                 "machine" => {
                     header.machine.extend(split_words(rest).map_err(fault)?);
+                    continue;
+                }
+                "prepare" => {
+                    header.prepare.push(rest.to_owned());
                     continue;
                 }
                 "guest" => {

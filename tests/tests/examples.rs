@@ -15,8 +15,20 @@ use rhea_tests::transcript::{Action, Guest, Header, Step, Transcript};
 use serde_json::Value;
 
 /// The machine that the examples speak of.
-const MACHINE: [&str; 10] =
-    ["-machine", "pc", "-m", "64", "-smp", "2", "-name", "web-7", "-uuid", "3f0a2d4c-8b1e-4c57-9a6d-5e21c0b7f894"];
+const MACHINE: [&str; 12] = [
+    "-device",
+    "virtio-balloon-pci",
+    "-machine",
+    "pc",
+    "-m",
+    "64",
+    "-smp",
+    "2",
+    "-name",
+    "web-7",
+    "-uuid",
+    "3f0a2d4c-8b1e-4c57-9a6d-5e21c0b7f894",
+];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -67,6 +79,7 @@ fn transcript(command: &str, example: &Example) -> Result<Transcript, String> {
     }
     let header = Header {
         machine: MACHINE.map(str::to_owned).to_vec(),
+        prepare: Vec::new(),
         guest: Guest::Embedded,
         negotiate,
         ignore: Vec::new(),

@@ -25,6 +25,29 @@ pub struct Guest {
 /// Modules that the guest loads, in this order.
 const MODULES: [&str; 2] = ["drivers/acpi/button.ko", "drivers/input/evdev.ko"];
 
+/// Modules that the guest has and loads, in this order, when it is told `virtio`.
+const VIRTIO_MODULES: [&str; 9] = [
+    "drivers/virtio/virtio_ring.ko",
+    "drivers/virtio/virtio.ko",
+    "drivers/virtio/virtio_pci_legacy_dev.ko",
+    "drivers/virtio/virtio_pci_modern_dev.ko",
+    "drivers/virtio/virtio_pci.ko",
+    "drivers/char/hw_random/virtio-rng.ko",
+    "drivers/block/virtio_blk.ko",
+    "drivers/virtio/virtio_balloon.ko",
+    "drivers/char/virtio_console.ko",
+];
+
+/// Loads the virtio modules; its arguments, such as `force_legacy=1`, are for the transport.
+const VIRTIO: &str = r#"#!/bin/busybox sh
+for module in /modules/virtio/*.ko; do
+    case "$module" in
+    *virtio_pci.ko) insmod "$module" "$@" ;;
+    *) insmod "$module" ;;
+    esac
+done
+"#;
+
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -48,7 +71,7 @@ pub fn directory() -> PathBuf {
 pub fn fetch() -> anyhow::Result<Guest> {
     let directory = directory();
     let guest = Guest { kernel: directory.join("vmlinuz"), initrd: directory.join("initrd") };
-    let recipe = format!("{INIT}{POWER_BUTTON}{MODULES:?}");
+    let recipe = format!("{INIT}{VIRTIO}{POWER_BUTTON}{MODULES:?}{VIRTIO_MODULES:?}");
     let made_by = directory.join("recipe");
     if guest.kernel.exists() && guest.initrd.exists() && fs::read_to_string(&made_by).is_ok_and(|text| text == recipe) {
         return Ok(guest);
@@ -125,19 +148,24 @@ fn build_initrd(tree: &Path, modules: &Path, to: &Path) -> anyhow::Result<()> {
         let inode = entries.len() as u32 + 1;
         entries.push((NewcBuilder::new(name).ino(inode).mode(mode).set_mode_file_type(kind), Cursor::new(data)));
     };
-    for directory in ["bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "modules", "proc", "sys", "tmp"] {
+    for directory in
+        ["bin", "dev", "etc", "etc/acpi", "etc/acpi/PWRF", "modules", "modules/virtio", "proc", "sys", "tmp"]
+    {
         add(directory, ModeFileType::Directory, 0o755, Vec::new());
     }
     add("init", ModeFileType::Regular, 0o755, INIT.into());
+    add("bin/virtio", ModeFileType::Regular, 0o755, VIRTIO.into());
     add("etc/acpi/PWRF/00000080", ModeFileType::Regular, 0o755, POWER_BUTTON.into());
     let busybox = tree.join("bin/busybox");
     let busybox = fs::read(&busybox).with_context(|| format!("could not read {}", busybox.display()))?;
     add("bin/busybox", ModeFileType::Regular, 0o755, busybox);
-    for (i, module) in MODULES.iter().enumerate() {
+    let loaded = MODULES.iter().enumerate().map(|(i, module)| ("modules", i, module));
+    let on_demand = VIRTIO_MODULES.iter().enumerate().map(|(i, module)| ("modules/virtio", i, module));
+    for (directory, i, module) in loaded.chain(on_demand) {
         let path = modules.join(module);
         let data = fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        add(&format!("modules/{i:02}-{name}"), ModeFileType::Regular, 0o644, data);
+        add(&format!("{directory}/{i:02}-{name}"), ModeFileType::Regular, 0o644, data);
     }
     let file = fs::File::create(to).with_context(|| format!("could not create {}", to.display()))?;
     write_cpio(entries.into_iter(), file)?;

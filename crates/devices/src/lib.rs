@@ -11,5 +11,6 @@ pub mod char;
 pub mod chipset;
 pub mod input;
 pub mod misc;
+pub mod virtio;
 
 pub use saved::Saveable;

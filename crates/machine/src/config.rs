@@ -1,5 +1,13 @@
 //! What a machine is to be: everything that is decided before power-on.
 
+use std::sync::Arc;
+
+use rhea_core::RandomSource;
+use rhea_devices::{
+    chipset::pci::SlotFunction,
+    virtio::{Interface, block::BlockOptions},
+};
+
 use crate::{boot::linux::Kernel, processors::Place};
 
 /// The boards there are.
@@ -74,12 +82,43 @@ pub struct Config {
     pub topology: Topology,
     /// What runs first.
     pub software: Software,
+    /// Virtio devices on the PCI bus.
+    pub devices: Vec<DeviceConfig>,
     /// Whether the machine waits for `cont` at the start.
     pub start_stopped: bool,
     /// Whether a reset ends the machine.
     pub no_reboot: bool,
     /// Whether a guest that powers off leaves the machine there, stopped.
     pub no_shutdown: bool,
+}
+
+/// A virtio device on the PCI bus.
+#[derive(Clone, Debug)]
+pub struct DeviceConfig {
+    /// What its user calls it.
+    pub id: Option<String>,
+    /// Its place; the first free slot if it has none.
+    pub address: Option<SlotFunction>,
+    /// For which drivers it is.
+    pub interface: Interface,
+    /// Vectors of MSI-X, if not as many as it can use; 0 for none.
+    pub vectors: Option<u16>,
+    /// What it is.
+    pub kind: DeviceKind,
+}
+
+/// What a virtio device is.
+#[derive(Clone, Debug)]
+pub enum DeviceKind {
+    /// Gives random bytes.
+    Rng(Arc<dyn RandomSource>),
+    /// A disk.
+    Block(BlockOptions),
+    /// A balloon.
+    Balloon {
+        /// Whether the guest may take pages back when it has no others.
+        deflate_on_oom: bool,
+    },
 }
 
 /// What runs first.

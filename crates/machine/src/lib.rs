@@ -11,7 +11,9 @@ mod save;
 pub mod taps;
 mod test_access;
 
-pub use config::{Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, Software, Topology};
+pub use config::{
+    Accelerator, BoardKind, Config, ConfigError, DeviceConfig, DeviceKind, MAX_PROCESSORS, Software, Topology,
+};
 pub use inbox::GuestRequest;
 pub use machine::{EventSink, Machine, MachineError};
 pub use processors::{Place, Processor, Processors};

@@ -7,8 +7,8 @@ use rhea_api::{
     Event,
     run_state::{RunState, ShutdownCause},
 };
-use rhea_core::{AddressSpace, Clock, PortSpace, TimerQueue};
-use rhea_devices::chipset::pci::PciBus;
+use rhea_core::{AddressSpace, Clock, Gate, PortSpace, TimerQueue};
+use rhea_devices::{chipset::pci::PciBus, virtio::balloon::BALLOON_PAGE};
 use rhea_x86::engine::CodeEpoch;
 
 use crate::{
@@ -32,6 +32,12 @@ pub enum MachineError {
     /// The software does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The PCI bus has no free slot.
+    #[error("no slot of the PCI bus is free")]
+    NoSlot,
+    /// A second balloon.
+    #[error("Only one balloon device is supported")]
+    SecondBalloon,
     /// A place on the PCI bus that is not free.
     #[error(transparent)]
     Pci(#[from] rhea_devices::chipset::pci::AddError),
@@ -74,6 +80,8 @@ struct RunControl {
     state: RunState,
     /// Whether the processors may run.
     released: bool,
+    /// Whether what works for devices stands still.
+    gated: bool,
     /// Stopped while the guest slept.
     was_suspended: bool,
 }
@@ -88,6 +96,8 @@ pub struct Parts {
     pub timers: Arc<TimerQueue>,
     /// Where devices leave what concerns the whole machine.
     pub inbox: Arc<Inbox>,
+    /// Stands before what works for devices outside of processors.
+    pub gate: Arc<Gate>,
     /// Keeps processors informed of each other's decoded code.
     pub code_epoch: Arc<CodeEpoch>,
     /// Where tests listen to interrupt lines.
@@ -128,6 +138,7 @@ impl Machine {
             ports: Arc::default(),
             timers,
             inbox: Inbox::new(),
+            gate: Gate::new(),
             code_epoch: Arc::default(),
             taps: Taps::new(under_test),
         };
@@ -148,7 +159,12 @@ impl Machine {
             .start(vcpus, &on_shutdown)
             .map_err(|source| MachineError::Host { what: "could not start a processor thread".into(), source })?;
         board.reset(&processors)?;
-        let control = Mutex::new(RunControl { state: RunState::Prelaunch, released: false, was_suspended: false });
+        if let Some(balloon) = board.balloon() {
+            let (events, ram) = (Arc::clone(&events), config.ram);
+            balloon.on_change(Box::new(move |pages| events(Event::BalloonChange { actual: left(ram, pages) })));
+        }
+        let control =
+            Mutex::new(RunControl { state: RunState::Prelaunch, released: false, gated: false, was_suspended: false });
         Ok(Arc::new(Self { config, parts, processors, board, control, events }))
     }
 
@@ -178,6 +194,20 @@ impl Machine {
     /// The machine's clock.
     pub fn clock(&self) -> &Arc<Clock> {
         self.parts.timers.clock()
+    }
+
+    /// Memory that the guest is left with by its balloon; nothing without a balloon.
+    pub fn balloon(&self) -> Option<i64> {
+        let balloon = self.board.balloon()?;
+        Some(left(self.config.ram, balloon.actual()))
+    }
+
+    /// Asks the guest to leave itself `size` bytes, or all it has if that is less; `false` without a balloon.
+    pub fn set_balloon(&self, size: u64) -> bool {
+        let Some(balloon) = self.board.balloon() else { return false };
+        let pages = self.config.ram.saturating_sub(size) / BALLOON_PAGE;
+        balloon.set_target(u32::try_from(pages).unwrap_or(u32::MAX));
+        true
     }
 
     /// The PCI bus, if the board has one.
@@ -212,6 +242,7 @@ impl Machine {
             control.was_suspended = false;
             control.state = RunState::Suspended;
             self.clock().start();
+            self.open_gate(control);
             self.emit(Event::Resume);
             return;
         }
@@ -222,6 +253,7 @@ impl Machine {
     fn go_on(&self, control: &mut RunControl) {
         control.state = RunState::Running;
         self.clock().start();
+        self.open_gate(control);
         self.release(control);
         self.parts.inbox.wake();
     }
@@ -240,7 +272,18 @@ impl Machine {
             control.released = false;
             self.processors.hold();
         }
+        if !control.gated {
+            control.gated = true;
+            self.parts.gate.close();
+        }
         self.clock().stop();
+    }
+
+    fn open_gate(&self, control: &mut RunControl) {
+        if control.gated {
+            control.gated = false;
+            self.parts.gate.open();
+        }
     }
 
     /// Stops the machine. A machine that does not run stays as it is.
@@ -396,6 +439,11 @@ impl Machine {
         }
         self.processors.quit();
     }
+}
+
+/// What `pages` in the balloon leave of `ram` bytes. The number is the guest's own.
+fn left(ram: u64, pages: u32) -> i64 {
+    ram.saturating_sub(u64::from(pages) * BALLOON_PAGE) as i64
 }
 
 /// Whether the guest itself is the cause.

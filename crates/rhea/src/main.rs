@@ -2,6 +2,7 @@
 
 mod commands;
 mod daemon;
+mod devices;
 mod human;
 mod monitor;
 mod options;

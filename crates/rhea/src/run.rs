@@ -17,7 +17,7 @@ use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 use crate::{
     commands::{Context, Identity},
-    daemon,
+    daemon, devices,
     monitor::{EndOfInput, MonitorThread, Monitors, SharedTerminal},
     options::{self, CharUse, MonitorMode, Settings},
     test_port,
@@ -69,8 +69,9 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     let test_port = settings.test_port.as_deref().and_then(&mut take);
 
     let emitter = events.clone();
+    let (devices, media) = devices::open(&settings.devices)?;
     let machine = Machine::new(
-        config(settings)?,
+        Config { devices, ..config(settings)? },
         SerialPorts { ports: outputs.iter().map(|output| output.clone().map(sink)).collect() },
         Arc::new(move |event: rhea_api::Event| {
             emitter.emit(event.name(), event.data());
@@ -114,6 +115,11 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     }
     machine.main_loop();
     monitors.end();
+    for medium in &media {
+        if let Err(error) = medium.flush() {
+            tracing::error!("{medium:?}: {error}");
+        }
+    }
     if let Some(path) = &settings.pid_file {
         // Gone already is as good.
         let _ = fs::remove_file(path);
@@ -166,6 +172,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         ram: settings.memory,
         topology: settings.topology,
         software,
+        devices: Vec::new(),
         start_stopped: settings.start_stopped,
         no_reboot: settings.no_reboot,
         no_shutdown: settings.no_shutdown,

@@ -4,12 +4,14 @@ mod debug_log;
 pub mod none;
 pub mod pc;
 mod processor_bus;
+mod virtio;
 
 use std::sync::Arc;
 
 use rhea_devices::{
     char::{CharSink, uart::Serial},
     chipset::pci::PciBus,
+    virtio::balloon::Balloon,
 };
 
 use rhea_x86::bus::SystemBus;
@@ -48,6 +50,9 @@ pub trait Board: Send + Sync {
     /// # Errors
     /// The board has none.
     fn nmi(&self) -> Result<(), MachineError>;
+
+    /// The balloon, if the machine has one.
+    fn balloon(&self) -> Option<&Arc<Balloon>>;
 
     /// The PCI bus, if the board has one.
     fn pci(&self) -> Option<&Arc<PciBus>>;

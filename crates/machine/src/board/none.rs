@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rhea_devices::{char::uart::Serial, chipset::pci::PciBus};
+use rhea_devices::{char::uart::Serial, chipset::pci::PciBus, virtio::balloon::Balloon};
 use rhea_x86::bus::SystemBus;
 
 use super::Board;
@@ -28,6 +28,10 @@ impl Board for NoBoard {
 
     fn nmi(&self) -> Result<(), MachineError> {
         Err(MachineError::Unsupported("machine does not provide NMIs"))
+    }
+
+    fn balloon(&self) -> Option<&Arc<Balloon>> {
+        None
     }
 
     fn pci(&self) -> Option<&Arc<PciBus>> {

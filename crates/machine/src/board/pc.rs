@@ -19,6 +19,7 @@ use rhea_devices::{
     },
     input::Ps2,
     misc::{fw_cfg::FwCfg, rtc::IsaRtc},
+    virtio::balloon::Balloon,
 };
 use rhea_x86::{
     bus::SystemBus,
@@ -27,7 +28,7 @@ use rhea_x86::{
     system::cpuid::{CpuidTable, Topology as CpuidTopology},
 };
 
-use super::{Board, SerialPorts, debug_log::DebugLog, processor_bus::ProcessorBus};
+use super::{Board, SerialPorts, debug_log::DebugLog, processor_bus::ProcessorBus, virtio::VirtioDevices};
 use crate::{
     MachineError,
     acpi::{self, IO_APIC_ADDRESS, Platform},
@@ -75,6 +76,7 @@ pub struct Pc {
     first_bus: Option<Arc<dyn SystemBus>>,
     power: Arc<Pm>,
     pci: Arc<PciBus>,
+    virtio: VirtioDevices,
     serials: Vec<Option<Arc<Serial>>>,
     /// Everything that a reset resets, in order.
     devices: Vec<Arc<dyn Device>>,
@@ -99,7 +101,7 @@ impl Pc {
     /// # Errors
     /// The host cannot give the memory.
     pub fn build(config: &Config, parts: &Parts, serial_ports: SerialPorts) -> Result<Built, MachineError> {
-        let Parts { memory, ports, timers, inbox, code_epoch, taps } = parts;
+        let Parts { memory, ports, timers, inbox, code_epoch, taps, gate: _ } = parts;
         let map = Self::map_ram(config.ram, memory)?;
 
         let topology = &config.topology;
@@ -174,6 +176,11 @@ impl Pc {
             pci.add(SlotFunction { slot, function }, device)?;
         }
 
+        let mut virtio = VirtioDevices::default();
+        for device in &config.devices {
+            virtio.plug(device, parts, &pci, &apics)?;
+        }
+
         let mut serials = Vec::new();
         for (sink, (base, irq)) in serial_ports.ports.into_iter().zip(SERIAL) {
             serials.push(sink.map(|sink| {
@@ -237,7 +244,7 @@ impl Pc {
         };
         let software = config.software.clone();
         let memory = Arc::clone(memory);
-        let board = Self { memory, map, platform, software, apics, first_bus, power, pci, serials, devices };
+        let board = Self { memory, map, platform, software, apics, first_bus, power, pci, virtio, serials, devices };
         Ok((board, processors, vcpus))
     }
 
@@ -342,6 +349,10 @@ impl Board for Pc {
             apic.set_lint(1, false);
         }
         Ok(())
+    }
+
+    fn balloon(&self) -> Option<&Arc<Balloon>> {
+        self.virtio.balloon()
     }
 
     fn pci(&self) -> Option<&Arc<PciBus>> {

@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use rhea_api::memory::Handler;
-use rhea_qmp::{Error, reply::Later};
+use rhea_api::memory::{BalloonInfo, Handler};
+use rhea_qmp::{Error, ErrorClass, reply::Later};
 
 use super::{Commands, failed};
 
@@ -23,6 +23,23 @@ impl Handler for Commands<'_> {
         let from = val as u64;
         Ok(Box::new(move || machine.save_physical(from, size, &PathBuf::from(filename)).map_err(failed)))
     }
+
+    fn query_balloon(&mut self) -> Result<BalloonInfo, Error> {
+        Ok(BalloonInfo { actual: self.machine().balloon().ok_or_else(not_active)? })
+    }
+
+    fn balloon(&mut self, value: i64) -> Result<(), Error> {
+        // Whether there is one comes first, as clients know it.
+        self.machine().balloon().ok_or_else(not_active)?;
+        let size = u64::try_from(value).ok().filter(|&size| size > 0);
+        let size = size.ok_or_else(|| Error::generic("Parameter 'value' expects a size"))?;
+        if self.machine().set_balloon(size) { Ok(()) } else { Err(not_active()) }
+    }
+}
+
+/// No balloon.
+fn not_active() -> Error {
+    Error::new(ErrorClass::DeviceNotActive, "No balloon device has been activated")
 }
 
 impl Commands<'_> {

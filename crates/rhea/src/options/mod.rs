@@ -1,9 +1,11 @@
 //! The command line, in QEMU's spelling: one table of all options, their parameters and help, and what is made of them.
 
+mod devices;
 mod keyval;
 mod settings;
 mod table;
 
+pub use devices::{DeviceLineKind, DeviceSettings};
 pub use settings::{CharUse, MonitorMode, Settings, parse};
 pub use table::Argument;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Argument,
+    devices::DeviceSettings,
     keyval::{self, KeyValues, OptionError},
     table,
 };
@@ -62,6 +63,8 @@ pub struct Settings {
     pub append: Option<String>,
     /// Character backends by id, in order.
     pub backends: Vec<(String, CharOptions)>,
+    /// What -drive, -blockdev and -device say.
+    pub devices: DeviceSettings,
     /// Serial ports.
     pub serials: Vec<CharUse>,
     /// Monitors.
@@ -126,6 +129,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         initrd: None,
         append: None,
         backends: Vec::new(),
+        devices: DeviceSettings::default(),
         serials: Vec::new(),
         monitors: Vec::new(),
         test_port: None,
@@ -144,7 +148,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let Some(name) = argument.strip_prefix('-').map(|name| name.strip_prefix('-').unwrap_or(name)) else {
-            return Err(OptionError(format!("'{argument}' is no option; disk images are not supported yet")));
+            return Err(OptionError(format!("'{argument}' is no option; a disk is given by -drive")));
         };
         let Some(row) = table::option(name) else {
             return Err(OptionError(format!("-{name}: invalid option; -help lists those there are")));
@@ -205,6 +209,9 @@ impl Settings {
             "qtest-log" => self.test_log = Some(value.into()),
             "audio" if matches!(value, "none" | "driver=none") => {}
             "audio" => return Err(OptionError::about("audio", format!("'{value}' is not there; 'none' is"))),
+            "drive" => self.devices.drive(&parameters()?)?,
+            "blockdev" => self.devices.node(&KeyValues::parse_either(row, value)?)?,
+            "device" => self.print = self.devices.device(value)?,
             "display" => match value.split(',').next() {
                 Some("none") => said.display_none = true,
                 Some("help") => self.print = Some("Available display backend types:\nnone\n".to_owned()),
@@ -393,6 +400,7 @@ impl Settings {
         if self.serials.len() > SERIAL_PORTS {
             return Err(OptionError::about("serial", format!("there are {SERIAL_PORTS} serial ports at the most")));
         }
+        self.devices.check(self.board)?;
         self.check_backends()?;
         // Tests wait for the test port before they wait for a monitor.
         if let Some(at) = self.backends.iter().position(|(id, _)| Some(id) == self.test_port.as_ref()) {
@@ -460,7 +468,7 @@ fn socket(parameters: &KeyValues) -> Result<CharOptions, OptionError> {
     Ok(CharOptions::Socket { address, server, wait: server && parameters.flag("wait", true) })
 }
 
-fn check_id(parameters: &KeyValues, id: &str) -> Result<(), OptionError> {
+pub(super) fn check_id(parameters: &KeyValues, id: &str) -> Result<(), OptionError> {
     let mut characters = id.chars();
     let good = characters.next().is_some_and(|first| first.is_ascii_alphabetic())
         && characters.all(|character| character.is_ascii_alphanumeric() || "-._".contains(character));

@@ -198,6 +198,66 @@ pub const OPTIONS: &[OptionRow] = &[
             parameter("pretty", Boolean, "replies in several lines; only 'off' is there"),
         ],
     },
+    OptionRow {
+        name: "drive",
+        argument: Argument::Parameters("[file=]FILE[,format=raw|qcow2][,if=virtio|none][,id=ID][,PROPERTY=VALUE]..."),
+        help: "make a disk of an image file",
+        implied: Some("file"),
+        parameters: &[
+            parameter("file", Text, "the image"),
+            parameter("format", Text, "'raw' or 'qcow2'; what the file looks like if not given"),
+            parameter("if", Text, "'virtio' makes the device too, 'none' leaves it to -device"),
+            parameter("id", Text, "the name by which it is used"),
+            parameter("index", Number, "accepted and ignored: disks come in the order of the options"),
+            parameter("media", Text, "'disk'"),
+            parameter("readonly", Boolean, "whether it must not be written"),
+            parameter("read-only", Boolean, "the same as readonly"),
+            parameter("cache", Text, "'none', 'writeback', 'writethrough', 'directsync' or 'unsafe'"),
+            parameter("aio", Text, "accepted and ignored: how the host is asked"),
+            parameter("discard", Text, "'unmap' gives room back, 'ignore' does not"),
+            parameter("detect-zeroes", Text, "'off'"),
+            parameter("snapshot", Boolean, "only 'off' is there"),
+            parameter("serial", Text, "what the disk says it is"),
+            parameter("file.locking", Text, "'off' lets others have the file open"),
+        ],
+    },
+    OptionRow {
+        name: "blockdev",
+        argument: Argument::Parameters("[driver=]DRIVER,node-name=NAME[,PROPERTY=VALUE]... or JSON"),
+        help: "make a block node: a file, or a disk in one",
+        implied: Some("driver"),
+        parameters: &[
+            parameter("driver", Text, "'file', 'host_device', 'raw' or 'qcow2'"),
+            parameter("node-name", Text, "the name by which it is used"),
+            parameter("filename", Text, "for 'file': which"),
+            parameter("locking", Text, "for 'file': 'off' lets others have it open"),
+            parameter("aio", Text, "accepted and ignored: how the host is asked"),
+            parameter("read-only", Boolean, "whether it must not be written"),
+            parameter("auto-read-only", Boolean, "whether a file that cannot be written may be read"),
+            parameter("discard", Text, "'unmap' gives room back, 'ignore' does not"),
+            parameter("detect-zeroes", Text, "'off'"),
+            parameter("cache.direct", Boolean, "go past the host's cache"),
+            parameter("cache.no-flush", Boolean, "flushes do not wait for the host"),
+            parameter("file", Text, "for a format: the node below"),
+            parameter("file.driver", Text, "for a format: 'file' or 'host_device' below it"),
+            parameter("file.filename", Text, "which"),
+            parameter("file.node-name", Text, "its name"),
+            parameter("file.locking", Text, "'off' lets others have it open"),
+            parameter("file.aio", Text, "accepted and ignored: how the host is asked"),
+            parameter("file.read-only", Boolean, "whether it must not be written"),
+            parameter("file.auto-read-only", Boolean, "whether a file that cannot be written may be read"),
+            parameter("file.discard", Text, "'unmap' gives room back, 'ignore' does not"),
+            parameter("file.cache.direct", Boolean, "go past the host's cache"),
+            parameter("file.cache.no-flush", Boolean, "flushes do not wait for the host"),
+        ],
+    },
+    OptionRow {
+        name: "device",
+        argument: Argument::Word("DRIVER[,PROPERTY=VALUE]... or JSON"),
+        help: "make a device; '-device help' lists them, '-device DRIVER,help' its properties",
+        implied: None,
+        parameters: &[],
+    },
     device("qmp", "make a QMP monitor"),
     device("monitor", "make a monitor for people"),
     device("qtest", "let a test drive the machine from outside by a text protocol"),
@@ -225,6 +285,70 @@ pub const OPTIONS: &[OptionRow] = &[
     flag("daemonize", "go into the background once everything is set up"),
     word("pidfile", "FILE", "write the process's number there"),
 ];
+
+/// Devices that `-device` makes, by driver. Each row is as that of an option of its own.
+pub const DEVICES: &[OptionRow] = &[
+    driver(
+        "device virtio-rng-pci",
+        "random bytes for the guest",
+        &[DRIVER, ID, BUS, ADDRESS, VECTORS, DISABLE_LEGACY, DISABLE_MODERN],
+    ),
+    driver(
+        "device virtio-blk-pci",
+        "a disk",
+        &[
+            DRIVER,
+            ID,
+            BUS,
+            ADDRESS,
+            VECTORS,
+            DISABLE_LEGACY,
+            DISABLE_MODERN,
+            parameter("drive", Text, "the -drive or block node behind it"),
+            parameter("serial", Text, "what the disk says it is, up to 20 bytes"),
+            parameter("discard", Boolean, "whether the guest may give room back"),
+            parameter("logical_block_size", Number, "bytes of a block: 512 or 4096"),
+            parameter("physical_block_size", Number, "accepted and ignored: bytes of a block of the medium"),
+            parameter("bootindex", Number, "accepted and ignored: there is no firmware that chooses"),
+            parameter("write-cache", Text, "'on' or 'auto'"),
+            parameter("num-queues", Number, "1"),
+        ],
+    ),
+    driver(
+        "device virtio-balloon-pci",
+        "a balloon that takes memory from the guest",
+        &[
+            DRIVER,
+            ID,
+            BUS,
+            ADDRESS,
+            VECTORS,
+            DISABLE_LEGACY,
+            DISABLE_MODERN,
+            parameter("deflate-on-oom", Boolean, "whether the guest may take pages back when it has no others"),
+            parameter("free-page-reporting", Boolean, "only 'off' is there"),
+        ],
+    ),
+];
+
+const DRIVER: Parameter = parameter("driver", Text, "the driver's name");
+const ID: Parameter = parameter("id", Text, "the device's name");
+const BUS: Parameter = parameter("bus", Text, "'pci.0'");
+const ADDRESS: Parameter = parameter("addr", Text, "slot, and function behind a dot, in hexadecimal");
+const VECTORS: Parameter = parameter("vectors", Number, "MSI-X vectors; 0 for none");
+const DISABLE_LEGACY: Parameter = parameter("disable-legacy", Text, "'on': no drivers from before virtio 1.0");
+const DISABLE_MODERN: Parameter = parameter("disable-modern", Boolean, "only drivers from before virtio 1.0");
+
+const fn driver(name: &'static str, help: &'static str, parameters: &'static [Parameter]) -> OptionRow {
+    OptionRow { name, argument: Argument::Parameters(""), help, implied: Some("driver"), parameters }
+}
+
+impl OptionRow {
+    /// The driver that a row of [`DEVICES`] is for.
+    pub fn driver(&self) -> &'static str {
+        self.name.strip_prefix("device ").unwrap_or(self.name)
+    }
+}
 
 /// The option `name`, without dashes.
 pub fn option(name: &str) -> Option<&'static OptionRow> {
@@ -263,8 +387,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_implied_parameters_exist() {
-        for (i, row) in OPTIONS.iter().enumerate() {
-            assert!(OPTIONS[..i].iter().all(|other| other.name != row.name), "{}", row.name);
+        for (i, row) in OPTIONS.iter().chain(DEVICES).enumerate() {
+            assert!(OPTIONS.iter().chain(DEVICES).take(i).all(|other| other.name != row.name), "{}", row.name);
             if let Some(implied) = row.implied {
                 assert!(row.parameter(implied).is_some(), "{}", row.name);
             }

@@ -5,6 +5,7 @@
 /// Names by base class and subclass.
 const NAMES: &[(u16, &str)] = &[
     (0x0001, "VGA controller"),
+    (0x00ff, "Unclassified device"),
     (0x0100, "SCSI controller"),
     (0x0101, "IDE controller"),
     (0x0102, "Floppy controller"),

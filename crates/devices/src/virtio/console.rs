@@ -1,0 +1,391 @@
+//! The console device: serial ports for guests, each two queues, and a control queue by which both sides tell of them.
+//!
+//! Source: VIRTIO 1.2 §5.3 (cited as §).
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    io::{Read as _, Write as _},
+    sync::{Arc, OnceLock},
+};
+
+use parking_lot::Mutex;
+
+use super::{DeviceType, Link, Outcome, VirtioDevice, Virtqueue};
+use crate::char::CharSink;
+
+/// Feature bits (§5.3.3).
+const MULTIPORT: u64 = 1 << 1;
+
+/// Control events (§5.3.6.2).
+const DEVICE_READY: u16 = 0;
+const PORT_ADD: u16 = 1;
+const PORT_READY: u16 = 3;
+const CONSOLE_PORT: u16 = 4;
+const PORT_OPEN: u16 = 6;
+const PORT_NAME: u16 = 7;
+
+/// Queues: input and output of port 0, control in both directions, then the other ports.
+const CONTROL_IN: usize = 2;
+const CONTROL_OUT: usize = 3;
+/// Entries of a queue.
+const QUEUE: u16 = 128;
+/// Input that waits for the guest at the most, in bytes and in control messages.
+const INPUT_LIMIT: usize = 4096;
+const CONTROL_LIMIT: usize = 1024;
+/// What is taken from the guest at once.
+const CHUNK: usize = 4096;
+/// Most ports: with port 0, 31 of them as QEMU has it.
+pub const MOST_PORTS: u32 = 31;
+
+/// A port as it is asked for.
+#[derive(Clone)]
+pub struct PortOptions {
+    /// Its number; 0 is for the first console.
+    pub number: u32,
+    /// What the guest finds it by.
+    pub name: Option<String>,
+    /// Whether it is a terminal.
+    pub console: bool,
+    /// Where its output goes.
+    pub output: Arc<dyn CharSink>,
+}
+
+impl fmt::Debug for PortOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PortOptions({}, {:?})", self.number, self.name)
+    }
+}
+
+/// Called when a port has room again.
+type OnRoom = Box<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+struct PortState {
+    input: VecDeque<u8>,
+    /// A program in the guest has the port open.
+    guest_open: bool,
+    on_room: Option<OnRoom>,
+}
+
+struct Port {
+    options: PortOptions,
+    state: Mutex<PortState>,
+}
+
+#[derive(Default)]
+struct Control {
+    /// Messages for the driver.
+    messages: VecDeque<Vec<u8>>,
+    multiport: bool,
+}
+
+/// The device.
+pub struct Console {
+    ports: Vec<Port>,
+    most_ports: u32,
+    control: Mutex<Control>,
+    link: OnceLock<Link>,
+}
+
+/// The queues of port `number`: what the guest receives, what it sends.
+const fn queues_of(number: u32) -> (usize, usize) {
+    match number {
+        0 => (0, 1),
+        number => (2 + 2 * number as usize, 3 + 2 * number as usize),
+    }
+}
+
+impl Console {
+    /// A device with room for ports 0 to `most_ports` less one, and `ports` in it; of several with one number the first.
+    pub fn new(most_ports: u32, ports: Vec<PortOptions>) -> Arc<Self> {
+        let most_ports = most_ports.clamp(1, MOST_PORTS);
+        let mut list: Vec<Port> = Vec::new();
+        for options in ports {
+            if options.number < most_ports && list.iter().all(|port| port.options.number != options.number) {
+                list.push(Port { options, state: Mutex::default() });
+            }
+        }
+        Arc::new(Self { ports: list, most_ports, control: Mutex::default(), link: OnceLock::new() })
+    }
+
+    fn port(&self, number: u32) -> Option<&Port> {
+        self.ports.iter().find(|port| port.options.number == number)
+    }
+
+    /// Bytes for the guest on port `number`, as many as there is room for: how many that were. A port that nobody in the
+    /// guest has open takes none, unless it is a terminal.
+    pub fn receive(&self, number: u32, bytes: &[u8]) -> usize {
+        let Some(port) = self.port(number) else { return bytes.len() };
+        let mut state = port.state.lock();
+        if !state.guest_open && !port.options.console {
+            return 0;
+        }
+        let taken = bytes.len().min(INPUT_LIMIT - state.input.len().min(INPUT_LIMIT));
+        state.input.extend(&bytes[..taken]);
+        drop(state);
+        self.ask(queues_of(number).0);
+        taken
+    }
+
+    /// Whom to tell when port `number` has room again.
+    pub fn on_room(&self, number: u32, wake: OnRoom) {
+        if let Some(port) = self.port(number) {
+            port.state.lock().on_room = Some(wake);
+        }
+    }
+
+    fn ask(&self, queue: usize) {
+        if let Some(link) = self.link.get() {
+            link.serve(queue);
+        }
+    }
+
+    /// Tells the driver something about a port.
+    fn tell(&self, number: u32, event: u16, value: u16, text: &[u8]) {
+        let mut message = Vec::with_capacity(8 + text.len());
+        message.extend(number.to_le_bytes());
+        message.extend(event.to_le_bytes());
+        message.extend(value.to_le_bytes());
+        message.extend(text);
+        let mut control = self.control.lock();
+        // A driver that asks and does not listen hears no more.
+        if control.messages.len() < CONTROL_LIMIT {
+            control.messages.push_back(message);
+        }
+        drop(control);
+        self.ask(CONTROL_IN);
+    }
+
+    /// A message of the driver.
+    fn hear(&self, number: u32, event: u16, value: u16) {
+        match (event, value) {
+            (DEVICE_READY, 1) => {
+                for port in &self.ports {
+                    self.tell(port.options.number, PORT_ADD, 1, &[]);
+                }
+            }
+            (PORT_READY, 1) => {
+                let Some(port) = self.port(number) else { return };
+                if port.options.console {
+                    self.tell(number, CONSOLE_PORT, 1, &[]);
+                }
+                if let Some(name) = &port.options.name {
+                    self.tell(number, PORT_NAME, 1, name.as_bytes());
+                }
+                self.tell(number, PORT_OPEN, 1, &[]);
+            }
+            (PORT_OPEN, value) => {
+                let Some(port) = self.port(number) else { return };
+                let mut state = port.state.lock();
+                state.guest_open = value != 0;
+                if let Some(wake) = &state.on_room {
+                    wake();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn serve_control_in(&self, queue: &Virtqueue) {
+        queue.serve(|buffers| {
+            let Some(message) = self.control.lock().messages.pop_front() else { return Outcome::NotNow };
+            // What is longer than the driver's buffer is cut, as it is everywhere.
+            let length = message.len().min(buffers.writer.available_bytes());
+            let _ = buffers.writer.write_all(&message[..length]);
+            Outcome::Done
+        });
+    }
+
+    fn serve_control_out(&self, queue: &Virtqueue) {
+        queue.serve(|buffers| {
+            let mut message = [0; 8];
+            if buffers.reader.read_exact(&mut message).is_ok() {
+                let [n0, n1, n2, n3, e0, e1, v0, v1] = message;
+                let number = u32::from_le_bytes([n0, n1, n2, n3]);
+                self.hear(number, u16::from_le_bytes([e0, e1]), u16::from_le_bytes([v0, v1]));
+            }
+            Outcome::Done
+        });
+    }
+
+    fn serve_input(&self, port: &Port, queue: &Virtqueue) {
+        queue.serve(|buffers| {
+            let mut state = port.state.lock();
+            let length = state.input.len().min(buffers.writer.available_bytes());
+            if state.input.is_empty() {
+                return Outcome::NotNow;
+            }
+            let bytes: Vec<u8> = state.input.drain(..length).collect();
+            let _ = buffers.writer.write_all(&bytes);
+            if let Some(wake) = &state.on_room {
+                wake();
+            }
+            Outcome::Done
+        });
+    }
+
+    fn serve_output(port: &Port, queue: &Virtqueue) {
+        queue.serve(|buffers| {
+            let mut bytes = [0; CHUNK];
+            while let Ok(count @ 1..) = buffers.reader.read(&mut bytes) {
+                port.options.output.write(&bytes[..count]);
+            }
+            Outcome::Done
+        });
+    }
+}
+
+impl VirtioDevice for Console {
+    fn device_type(&self) -> DeviceType {
+        DeviceType { id: 3, transitional: 0x1003, class: 0x07_8000 }
+    }
+
+    fn queues(&self) -> Vec<u16> {
+        vec![QUEUE; 2 + 2 * self.most_ports as usize]
+    }
+
+    fn features(&self) -> u64 {
+        MULTIPORT
+    }
+
+    fn config_size(&self) -> usize {
+        12
+    }
+
+    /// Columns and rows, which are not known, and the most ports.
+    fn read_config(&self, offset: usize, data: &mut [u8]) {
+        let mut config = [0; 12];
+        config[4..8].copy_from_slice(&self.most_ports.to_le_bytes());
+        for (to, from) in data.iter_mut().zip(config.into_iter().skip(offset)) {
+            *to = from;
+        }
+    }
+
+    fn attach(&self, link: Link) {
+        let _ = self.link.set(link);
+    }
+
+    fn activate(&self, features: u64) {
+        let multiport = features & MULTIPORT != 0;
+        self.control.lock().multiport = multiport;
+        // A driver that knows one port only has it open.
+        if !multiport && let Some(port) = self.port(0) {
+            port.state.lock().guest_open = true;
+        }
+    }
+
+    fn reset(&self) {
+        *self.control.lock() = Control::default();
+        for port in &self.ports {
+            let mut state = port.state.lock();
+            state.guest_open = false;
+            state.input.clear();
+            if let Some(wake) = &state.on_room {
+                wake();
+            }
+        }
+    }
+
+    fn serve(&self, index: usize, queue: &Virtqueue) {
+        match index {
+            CONTROL_IN => self.serve_control_in(queue),
+            CONTROL_OUT => self.serve_control_out(queue),
+            _ => {
+                for port in &self.ports {
+                    match queues_of(port.options.number) {
+                        (input, _) if input == index => self.serve_input(port, queue),
+                        (_, output) if output == index => Self::serve_output(port, queue),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rhea_core::Width;
+
+    use super::{
+        super::queue::tests::{DATA, Driver},
+        *,
+    };
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<u8>>);
+
+    impl CharSink for Heard {
+        fn write(&self, bytes: &[u8]) {
+            self.0.lock().extend(bytes);
+        }
+    }
+
+    fn console() -> (Arc<Console>, Arc<Heard>) {
+        let heard = Arc::<Heard>::default();
+        let port = |number, console| PortOptions {
+            number,
+            name: (!console).then(|| "org.test".to_owned()),
+            console,
+            output: Arc::clone(&heard) as _,
+        };
+        (Console::new(4, vec![port(0, true), port(2, false), port(2, false), port(9, false)]), heard)
+    }
+
+    fn hear(console: &Console, driver: &mut Driver, queue: &Virtqueue, message: [u8; 8]) {
+        driver.space.write(DATA, &message);
+        driver.offer(&[(DATA, 8, false)]);
+        console.serve(CONTROL_OUT, queue);
+    }
+
+    #[test]
+    fn ports_are_told_of_and_named_when_the_driver_is_ready_for_them() {
+        let (console, _) = console();
+        let mut driver = Driver::new();
+        let queue = driver.queue();
+        hear(&console, &mut driver, &queue, [0, 0, 0, 0, 0, 0, 1, 0]);
+        hear(&console, &mut driver, &queue, [2, 0, 0, 0, 3, 0, 1, 0]);
+        // Of a port that there is not nothing is said.
+        hear(&console, &mut driver, &queue, [7, 0, 0, 0, 3, 0, 1, 0]);
+        let mut driver = Driver::new();
+        let queue = driver.queue();
+        let mut said = Vec::new();
+        for _ in 0..4 {
+            driver.offer(&[(DATA, 64, true)]);
+            console.serve(CONTROL_IN, &queue);
+            let mut bytes = vec![0; driver.used().1 as usize];
+            driver.space.read(DATA, &mut bytes);
+            said.push(bytes);
+        }
+        let named = [&[2, 0, 0, 0, 7, 0, 1, 0][..], b"org.test"].concat();
+        let expected =
+            [vec![0, 0, 0, 0, 1, 0, 1, 0], vec![2, 0, 0, 0, 1, 0, 1, 0], named, vec![2, 0, 0, 0, 6, 0, 1, 0]];
+        assert_eq!(said, expected);
+        driver.offer(&[(DATA, 64, true)]);
+        console.serve(CONTROL_IN, &queue);
+        assert_eq!(driver.used().0, 4);
+    }
+
+    #[test]
+    fn input_waits_for_buffers_and_only_for_ports_that_are_open() {
+        let (console, heard) = console();
+        let mut driver = Driver::new();
+        let queue = driver.queue();
+        assert_eq!(console.receive(2, b"early"), 0);
+        hear(&console, &mut driver, &queue, [2, 0, 0, 0, 6, 0, 1, 0]);
+        assert_eq!(console.receive(2, b"hello"), 5);
+        assert_eq!(console.receive(2, &[0; 5000]), INPUT_LIMIT - 5);
+        assert_eq!(console.receive(2, b"x"), 0);
+        driver.offer(&[(DATA, 4, true)]);
+        console.serve(queues_of(2).0, &queue);
+        assert_eq!(driver.space.read_value(DATA, Width::Dword), u64::from(u32::from_le_bytes(*b"hell")));
+        assert_eq!(console.receive(2, &[0; 9]), 4);
+        driver.space.write(DATA, b"out");
+        driver.offer(&[(DATA, 3, false)]);
+        console.serve(queues_of(2).1, &queue);
+        assert_eq!(heard.0.lock().as_slice(), b"out");
+        console.reset();
+        assert_eq!(console.receive(2, b"late"), 0);
+    }
+}

@@ -1,0 +1,738 @@
+//! Virtio over PCI: a function whose windows are the registers of the modern and of the legacy interface.
+//!
+//! Source: VIRTIO 1.2 §4.1 (cited as §).
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use rhea_core::{AddressSpace, Device, Dma, InterruptLine, LoadError, Mmio, PortIo, PortSpace, Width, memory::Target};
+use serde::{Deserialize, Serialize};
+use virtio_queue::QueueT;
+
+use super::{
+    VirtioDevice, Virtqueue, Worker,
+    queue::{QueueEvents, QueueV1},
+    registers::{
+        ANY_LAYOUT, COMMON_SIZE, Common, EVENT_IDX, INDIRECT, LEGACY_HEADER, Legacy, Registers, RegistersV1,
+        StatusChange, VERSION_1,
+    },
+    worker::Task,
+};
+use crate::chipset::pci::{
+    BARS, BarKind, ConfigSpace, Identity, Message, MessageSink, MsiX, MsiXV1, PciFunction, WindowTarget, Windows,
+};
+
+/// Vendor of virtio devices.
+const VENDOR: u16 = 0x1af4;
+/// PCI device ID of a modern device, less its device ID (§4.1.2).
+const MODERN_BASE: u16 = 0x1040;
+/// The vector that is none (§4.1.4.3).
+const NO_VECTOR: u16 = 0xffff;
+
+/// Base address registers: the legacy interface, MSI-X, the modern interface.
+const LEGACY_BAR: usize = 0;
+const VECTORS_BAR: u8 = 1;
+const MODERN_BAR: usize = 4;
+/// Where the structures of the modern interface are in its window, and its size.
+const COMMON: u64 = 0;
+const ISR: u64 = 0x1000;
+const CONFIG: u64 = 0x2000;
+const NOTIFY: u64 = 0x3000;
+const MODERN_SIZE: u64 = 0x4000;
+/// Bytes between the notification addresses of two queues.
+const NOTIFY_MULTIPLIER: u64 = 4;
+
+/// Bits of the interrupt status (§4.1.4.5).
+const ISR_QUEUE: u8 = 1;
+const ISR_CONFIG: u8 = 2;
+
+/// Which drivers a device is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interface {
+    /// Modern and legacy ones.
+    #[default]
+    Transitional,
+    /// Those of version 1 on.
+    Modern,
+    /// Those from before version 1.
+    Legacy,
+}
+
+/// What a function is wired to.
+pub struct Wiring {
+    /// Memory, for its windows.
+    pub memory: Arc<AddressSpace>,
+    /// Ports, for its windows.
+    pub ports: Arc<PortSpace>,
+    /// Guest RAM.
+    pub dma: Arc<Dma>,
+    /// Its interrupt pin.
+    pub line: InterruptLine,
+    /// Takes its messages.
+    pub messages: Arc<dyn MessageSink>,
+    /// Serves its queues.
+    pub worker: Arc<Worker>,
+}
+
+/// Configuration space and interrupts, behind one lock that is taken last.
+struct Front {
+    config: ConfigSpace,
+    msix: Option<MsiX>,
+    isr: u8,
+    config_vector: u16,
+    queue_vectors: Vec<u16>,
+}
+
+/// A virtio device as a PCI function.
+pub struct VirtioPci {
+    device: Arc<dyn VirtioDevice>,
+    interface: Interface,
+    registers: Mutex<Registers>,
+    queues: Vec<Arc<Virtqueue>>,
+    tasks: Vec<Arc<Task>>,
+    front: Mutex<Front>,
+    /// The configuration space after power-on.
+    pristine: ConfigSpace,
+    /// Where the capability is that reaches windows through the configuration space.
+    access: Option<u8>,
+    windows: Windows,
+    line: InterruptLine,
+    messages: Arc<dyn MessageSink>,
+    worker: Arc<Worker>,
+}
+
+/// A device's way to its queues and driver.
+#[derive(Clone)]
+pub struct Link(Weak<VirtioPci>);
+
+impl Link {
+    /// Queue `index` is to be served: the device has something for the driver.
+    pub fn serve(&self, index: usize) {
+        if let Some(function) = self.0.upgrade() {
+            function.notify(index);
+        }
+    }
+
+    /// The device changed its configuration.
+    pub fn config_changed(&self) {
+        if let Some(function) = self.0.upgrade() {
+            let mut registers = function.registers.lock();
+            registers.config_changed();
+            if registers.status().driver_ok() {
+                function.interrupt(ISR_CONFIG, |front| front.config_vector);
+            }
+        }
+    }
+
+    /// Gives back a chain of queue `index` that was held.
+    pub fn give_back(&self, index: usize, head: u16) {
+        if let Some(function) = self.0.upgrade()
+            && let Some(queue) = function.queues.get(index)
+        {
+            queue.give_back(head);
+        }
+    }
+}
+
+/// Saved form of the transport.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VirtioPciV1 {
+    config: Vec<u8>,
+    msix: Option<MsiXV1>,
+    isr: u8,
+    config_vector: u16,
+    queue_vectors: Vec<u16>,
+    registers: RegistersV1,
+    queues: Vec<QueueV1>,
+}
+
+impl VirtioPci {
+    /// `device` as a function for drivers of `interface`, with one vector a queue and one for its configuration unless
+    /// `vectors` says otherwise (0: no MSI-X).
+    pub fn new(device: Arc<dyn VirtioDevice>, interface: Interface, vectors: Option<u16>, wiring: Wiring) -> Arc<Self> {
+        let Wiring { memory, ports, dma, line, messages, worker } = wiring;
+        let kind = device.device_type();
+        let modern_only = interface == Interface::Modern;
+        let identity = Identity {
+            vendor: VENDOR,
+            device: if modern_only { MODERN_BASE + kind.id } else { kind.transitional },
+            class: kind.class,
+            revision: u8::from(modern_only),
+            subsystem: (VENDOR, if modern_only { 0x1100 } else { kind.id }),
+        };
+        let sizes = device.queues();
+        let mut config = ConfigSpace::new(identity);
+        config.set_interrupt_pin(1);
+        let vectors = vectors.unwrap_or(sizes.len() as u16 + 1);
+        let msix = if vectors == 0 { None } else { MsiX::add(&mut config, VECTORS_BAR, vectors) };
+        let mut access = None;
+        if interface != Interface::Legacy {
+            config.add_bar(MODERN_BAR, BarKind::Prefetchable64, MODERN_SIZE);
+            access = add_capabilities(&mut config, sizes.len() as u64);
+        }
+        let legacy_size = (u64::from(LEGACY_HEADER) + 4 + device.config_size() as u64).next_power_of_two().max(0x20);
+        if !modern_only {
+            config.add_bar(LEGACY_BAR, BarKind::Io, legacy_size);
+        }
+        let offered = device.features() | INDIRECT | EVENT_IDX;
+        let offered = match interface {
+            Interface::Modern => offered | VERSION_1,
+            Interface::Transitional => offered | VERSION_1 | ANY_LAYOUT,
+            Interface::Legacy => offered | ANY_LAYOUT,
+        };
+        let queues: Vec<_> = sizes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, size)| Virtqueue::new(index as u16, *size, Arc::clone(&dma)))
+            .collect();
+        let front = Front {
+            config: config.clone(),
+            msix,
+            isr: 0,
+            config_vector: NO_VECTOR,
+            queue_vectors: vec![NO_VECTOR; queues.len()],
+        };
+        let function = Arc::new_cyclic(|weak: &Weak<Self>| {
+            let mut targets = [const { None }; BARS];
+            targets[LEGACY_BAR] = Some(WindowTarget::Io(Arc::new(LegacyWindow(Weak::clone(weak)))));
+            let vectors = Arc::new(VectorsWindow(Weak::clone(weak)));
+            targets[usize::from(VECTORS_BAR)] = Some(WindowTarget::Memory(Target::Mmio(vectors)));
+            let modern = Arc::new(ModernWindow(Weak::clone(weak)));
+            targets[MODERN_BAR] = Some(WindowTarget::Memory(Target::Mmio(modern)));
+            let tasks = (0..queues.len())
+                .map(|index| {
+                    let weak = Weak::clone(weak);
+                    Worker::task(move || {
+                        if let Some(function) = weak.upgrade() {
+                            function.serve(index);
+                        }
+                    })
+                })
+                .collect();
+            Self {
+                device,
+                interface,
+                registers: Mutex::new(Registers::new(offered)),
+                queues,
+                tasks,
+                front: Mutex::new(front),
+                pristine: config,
+                access,
+                windows: Windows::new(memory, ports, targets),
+                line,
+                messages,
+                worker,
+            }
+        });
+        for queue in &function.queues {
+            queue.connect(Arc::new(Events(Arc::downgrade(&function))));
+        }
+        function.device.attach(Link(Arc::downgrade(&function)));
+        function
+    }
+
+    /// The device behind the transport.
+    pub fn device(&self) -> &Arc<dyn VirtioDevice> {
+        &self.device
+    }
+
+    /// On the worker.
+    fn serve(&self, index: usize) {
+        let ready = self.registers.lock().status();
+        // §3.1: nothing is touched before the driver is ready, nor by a function that may not reach memory.
+        if !ready.driver_ok() || ready.needs_reset() || !self.front.lock().config.command().bus_master() {
+            return;
+        }
+        if let Some(queue) = self.queues.get(index) {
+            self.device.serve(index, queue);
+        }
+    }
+
+    fn notify(&self, index: usize) {
+        if let Some(task) = self.tasks.get(index) {
+            self.worker.ask(task);
+        }
+    }
+
+    fn notify_all(&self) {
+        for task in &self.tasks {
+            self.worker.ask(task);
+        }
+    }
+
+    /// Interrupts for `cause`, by the vector that `vector` picks or by the pin.
+    fn interrupt(&self, cause: u8, vector: impl FnOnce(&Front) -> u16) {
+        let mut front = self.front.lock();
+        let vector = vector(&front);
+        let Front { config, msix, isr, .. } = &mut *front;
+        match msix {
+            Some(msix) if msix.enabled(config) => {
+                let message = if vector == NO_VECTOR { None } else { msix.notify(config, vector) };
+                self.send(message);
+            }
+            _ => {
+                *isr |= cause;
+                self.line.set(config.set_interrupt(true));
+            }
+        }
+    }
+
+    fn send(&self, messages: impl IntoIterator<Item = Message>) {
+        for message in messages {
+            self.messages.send(message);
+        }
+    }
+
+    /// Reading the interrupt status clears it and lets the pin go.
+    fn take_isr(&self) -> u8 {
+        let mut front = self.front.lock();
+        let isr = std::mem::take(&mut front.isr);
+        self.line.set(front.config.set_interrupt(false));
+        isr
+    }
+
+    fn set_status(&self, value: u8, legacy: bool) {
+        let mut registers = self.registers.lock();
+        match registers.set_status(value, legacy) {
+            StatusChange::Nothing => {}
+            StatusChange::Reset => self.start_over(&mut registers),
+            StatusChange::Ready => {
+                let features = registers.features();
+                for queue in &self.queues {
+                    queue.with(|queue| queue.set_event_idx(features & EVENT_IDX != 0));
+                }
+                self.device.activate(features);
+                self.notify_all();
+            }
+        }
+    }
+
+    /// Waits for what is being served, and resets registers, queues and device.
+    fn start_over(&self, registers: &mut Registers) {
+        registers.reset();
+        for queue in &self.queues {
+            queue.with(QueueT::reset);
+        }
+        self.device.reset();
+        let mut front = self.front.lock();
+        front.isr = 0;
+        front.config_vector = NO_VECTOR;
+        front.queue_vectors.fill(NO_VECTOR);
+        self.line.set(front.config.set_interrupt(false));
+    }
+
+    fn queue(&self, index: u16) -> Option<&Arc<Virtqueue>> {
+        self.queues.get(usize::from(index))
+    }
+
+    fn queue_vector(&self, index: u16) -> u16 {
+        self.front.lock().queue_vectors.get(usize::from(index)).copied().unwrap_or(NO_VECTOR)
+    }
+
+    fn set_vector(&self, value: u16, slot: impl FnOnce(&mut Front) -> Option<&mut u16>) {
+        let mut front = self.front.lock();
+        // §4.1.5.1.2: a vector that there is not reads back as none.
+        let there = front.msix.as_ref().is_some_and(|msix| value < msix.vectors());
+        if let Some(slot) = slot(&mut front) {
+            *slot = if there { value } else { NO_VECTOR };
+        }
+    }
+
+    fn read_common(&self, register: Common) -> u64 {
+        let selected = self.registers.lock().selected();
+        let queue =
+            |read: fn(&virtio_queue::Queue) -> u64| self.queue(selected).map_or(0, |queue| queue.with(|q| read(q)));
+        match register {
+            Common::ConfigVector => self.front.lock().config_vector.into(),
+            Common::QueueCount => self.queues.len() as u64,
+            Common::QueueSize => queue(|queue| queue.size().into()),
+            Common::QueueVector => self.queue_vector(selected).into(),
+            Common::QueueEnable => queue(|queue| queue.ready().into()),
+            Common::QueueNotifyOffset => selected.into(),
+            Common::QueueDescriptors => queue(QueueT::desc_table),
+            Common::QueueDriver => queue(QueueT::avail_ring),
+            Common::QueueDevice => queue(QueueT::used_ring),
+            Common::QueueNotifyData | Common::QueueReset => 0,
+            _ => self.registers.lock().read(register),
+        }
+    }
+
+    /// A write of a whole register, or of one half of an address: `low` and `high` are those that are written.
+    fn write_common(&self, register: Common, low: Option<u32>, high: Option<u32>) {
+        let value = u64::from(low.unwrap_or(0));
+        let selected = self.registers.lock().selected();
+        let queue = |change: &dyn Fn(&mut virtio_queue::Queue)| {
+            // §4.1.4.3.2: the registers of a queue that is enabled stand.
+            if let Some(queue) = self.queue(selected) {
+                queue.with(|queue| {
+                    if !queue.ready() {
+                        change(queue);
+                    }
+                });
+            }
+        };
+        match register {
+            Common::ConfigVector => self.set_vector(value as u16, |front| Some(&mut front.config_vector)),
+            Common::QueueVector => {
+                self.set_vector(value as u16, |front| front.queue_vectors.get_mut(usize::from(selected)));
+            }
+            Common::Status => self.set_status(value as u8, false),
+            Common::QueueSize => queue(&|queue| queue.set_size(value as u16)),
+            Common::QueueEnable if value == 1 => queue(&|queue| queue.set_ready(true)),
+            Common::QueueDescriptors => queue(&|queue| queue.set_desc_table_address(low, high)),
+            Common::QueueDriver => queue(&|queue| queue.set_avail_ring_address(low, high)),
+            Common::QueueDevice => queue(&|queue| queue.set_used_ring_address(low, high)),
+            _ => self.registers.lock().write(register, value),
+        }
+    }
+
+    fn read_modern(&self, offset: u64, width: Width) -> u64 {
+        match offset {
+            COMMON..COMMON_SIZE => {
+                let Some((register, start, _)) = Common::at(offset) else { return 0 };
+                self.read_common(register) >> (8 * (offset - start))
+            }
+            ISR => self.take_isr().into(),
+            CONFIG..NOTIFY => self.read_config_bytes((offset - CONFIG) as usize, width),
+            _ => 0,
+        }
+    }
+
+    fn write_modern(&self, offset: u64, width: Width, value: u64) {
+        match offset {
+            COMMON..COMMON_SIZE => {
+                let Some((register, start, length)) = Common::at(offset) else { return };
+                let bytes = width.bytes() as u64;
+                let (low, high) = (value as u32, (value >> 32) as u32);
+                match (length, bytes, offset - start) {
+                    (8, 8, 0) => self.write_common(register, Some(low), Some(high)),
+                    (8, 4, 0) => self.write_common(register, Some(low), None),
+                    (8, 4, 4) => self.write_common(register, None, Some(low)),
+                    // §4.1.3.1: registers are written whole.
+                    (length, bytes, 0) if length == bytes => self.write_common(register, Some(low), None),
+                    _ => {}
+                }
+            }
+            CONFIG..NOTIFY => self.write_config_bytes((offset - CONFIG) as usize, width, value),
+            NOTIFY..MODERN_SIZE => self.notify(((offset - NOTIFY) / NOTIFY_MULTIPLIER) as usize),
+            _ => {}
+        }
+    }
+
+    fn read_config_bytes(&self, offset: usize, width: Width) -> u64 {
+        let mut bytes = [0; 8];
+        self.device.read_config(offset, &mut bytes[..width.bytes()]);
+        u64::from_le_bytes(bytes)
+    }
+
+    fn write_config_bytes(&self, offset: usize, width: Width, value: u64) {
+        self.device.write_config(offset, &value.to_le_bytes()[..width.bytes()]);
+    }
+
+    fn vectors_enabled(&self) -> bool {
+        let front = self.front.lock();
+        front.msix.as_ref().is_some_and(|msix| msix.enabled(&front.config))
+    }
+
+    fn read_legacy(&self, offset: u16, width: Width) -> u32 {
+        let (register, start) = Legacy::at(offset, self.vectors_enabled());
+        let selected = self.registers.lock().selected();
+        let value = match register {
+            Legacy::DeviceFeatures => self.registers.lock().legacy_features(),
+            Legacy::DriverFeatures => self.registers.lock().features() as u32,
+            Legacy::QueueAddress => self.queue(selected).map_or(0, |queue| {
+                queue.with(|queue| if queue.ready() { (queue.desc_table() >> 12) as u32 } else { 0 })
+            }),
+            Legacy::QueueSize => self.queue(selected).map_or(0, |queue| queue.with(|queue| queue.size().into())),
+            Legacy::QueueSelect => selected.into(),
+            Legacy::QueueNotify => 0,
+            Legacy::Status => self.registers.lock().status().into_bits().into(),
+            Legacy::Isr => self.take_isr().into(),
+            Legacy::ConfigVector => self.front.lock().config_vector.into(),
+            Legacy::QueueVector => self.queue_vector(selected).into(),
+            Legacy::Config(offset) => self.read_config_bytes(offset, width) as u32,
+        };
+        value >> (8 * (offset - start))
+    }
+
+    fn write_legacy(&self, offset: u16, width: Width, value: u32) {
+        let (register, start) = Legacy::at(offset, self.vectors_enabled());
+        if offset != start {
+            return;
+        }
+        let selected = self.registers.lock().selected();
+        match register {
+            Legacy::DriverFeatures => self.registers.lock().accept_legacy(value),
+            Legacy::QueueAddress => self.set_legacy_address(selected, value),
+            Legacy::QueueSelect => self.registers.lock().select(value as u16),
+            Legacy::QueueNotify => self.notify(value as usize & 0xffff),
+            Legacy::Status => self.set_status(value as u8, true),
+            Legacy::ConfigVector => self.set_vector(value as u16, |front| Some(&mut front.config_vector)),
+            Legacy::QueueVector => {
+                self.set_vector(value as u16, |front| front.queue_vectors.get_mut(usize::from(selected)));
+            }
+            Legacy::Config(offset) => self.write_config_bytes(offset, width, value.into()),
+            Legacy::DeviceFeatures | Legacy::QueueSize | Legacy::Isr => {}
+        }
+    }
+
+    /// §2.7.2: a legacy queue lies in one piece, its used ring on the next page boundary. Page 0 takes it away, and with
+    /// the last one the device starts over.
+    fn set_legacy_address(&self, selected: u16, page: u32) {
+        let Some(queue) = self.queue(selected) else { return };
+        queue.with(|queue| {
+            if page == 0 {
+                return queue.reset();
+            }
+            let size = u64::from(queue.size());
+            let descriptors = u64::from(page) << 12;
+            let available = descriptors + 16 * size;
+            let used = (available + 6 + 2 * size).next_multiple_of(4096);
+            let halves = |address: u64| (Some(address as u32), Some((address >> 32) as u32));
+            let (low, high) = halves(descriptors);
+            queue.set_desc_table_address(low, high);
+            let (low, high) = halves(available);
+            queue.set_avail_ring_address(low, high);
+            let (low, high) = halves(used);
+            queue.set_used_ring_address(low, high);
+            queue.set_ready(true);
+        });
+    }
+
+    /// Where and how wide the access is that the configuration space asks for (§4.1.4.9).
+    fn asked_access(&self) -> Option<(usize, u64, Width)> {
+        let at = self.access?;
+        let front = self.front.lock();
+        let width =
+            Width::of(front.config.read(at + 12, Width::Dword) as usize).filter(|width| *width <= Width::Dword)?;
+        Some((front.config.byte(at + 4).into(), front.config.read(at + 8, Width::Dword).into(), width))
+    }
+
+    fn is_access_data(&self, offset: u8) -> bool {
+        self.access.is_some_and(|at| (at + 16..at + 20).contains(&offset))
+    }
+
+    fn read_window(&self) {
+        let Some((bar, offset, width)) = self.asked_access() else { return };
+        let value = match bar {
+            MODERN_BAR => self.read_modern(offset, width) as u32,
+            LEGACY_BAR if self.interface != Interface::Modern => self.read_legacy(offset as u16, width),
+            _ => return,
+        };
+        if let Some(at) = self.access {
+            self.front.lock().config.set(usize::from(at) + 16, &value.to_le_bytes()[..width.bytes()]);
+        }
+    }
+
+    fn write_window(&self, value: u32) {
+        let Some((bar, offset, width)) = self.asked_access() else { return };
+        let value = value & width.ones() as u32;
+        match bar {
+            MODERN_BAR => self.write_modern(offset, width, value.into()),
+            LEGACY_BAR if self.interface != Interface::Modern => self.write_legacy(offset as u16, width, value),
+            _ => {}
+        }
+    }
+
+    /// Drives what follows from the configuration space.
+    fn settle(&self, front: &mut Front) {
+        let Front { config, msix, isr, .. } = front;
+        self.windows.update(config);
+        let by_message = msix.as_ref().is_some_and(|msix| msix.enabled(config));
+        self.line.set(config.set_interrupt(*isr != 0 && !by_message));
+        if let Some(msix) = msix {
+            self.send(msix.release(config));
+        }
+    }
+
+    /// Transport and queues; nothing may be being served.
+    pub fn save(&self) -> VirtioPciV1 {
+        let registers = self.registers.lock().save();
+        let queues = self.queues.iter().map(|queue| queue.save()).collect();
+        let front = self.front.lock();
+        let Front { config, msix, isr, config_vector, queue_vectors } = &*front;
+        VirtioPciV1 {
+            config: config.save(),
+            msix: msix.as_ref().map(MsiX::save),
+            isr: *isr,
+            config_vector: *config_vector,
+            queue_vectors: queue_vectors.clone(),
+            registers,
+            queues,
+        }
+    }
+
+    /// Puts saved ones back.
+    ///
+    /// # Errors
+    /// The state of another function; then it is to be reset.
+    pub fn restore(&self, state: VirtioPciV1) -> Result<(), LoadError> {
+        let VirtioPciV1 { config, msix, isr, config_vector, queue_vectors, registers, queues } = state;
+        let invalid = || LoadError::invalid("VirtioPci", "not of this function");
+        if queues.len() != self.queues.len() || queue_vectors.len() != self.queues.len() {
+            return Err(invalid());
+        }
+        self.registers.lock().restore(&registers);
+        for (queue, state) in self.queues.iter().zip(&queues) {
+            queue.restore(state)?;
+        }
+        let mut front = self.front.lock();
+        front.config.restore(&config)?;
+        match (&mut front.msix, msix) {
+            (Some(msix), Some(state)) => msix.restore(state)?,
+            (None, None) => {}
+            _ => return Err(invalid()),
+        }
+        (front.isr, front.config_vector, front.queue_vectors) = (isr, config_vector, queue_vectors);
+        self.settle(&mut front);
+        Ok(())
+    }
+}
+
+/// The capabilities that say where the structures are (§4.1.4): where the last one is, that reaches them through the
+/// configuration space.
+fn add_capabilities(config: &mut ConfigSpace, queues: u64) -> Option<u8> {
+    const VENDOR_SPECIFIC: u8 = 9;
+    let structures = [
+        (1, COMMON, COMMON_SIZE),
+        (3, ISR, 1),
+        (4, CONFIG, NOTIFY - CONFIG),
+        (2, NOTIFY, queues * NOTIFY_MULTIPLIER),
+        (5, 0, 0),
+    ];
+    let mut last = None;
+    for (kind, offset, length) in structures {
+        let mut body = vec![0, kind, MODERN_BAR as u8, 0, 0, 0];
+        body.extend((offset as u32).to_le_bytes());
+        body.extend((length as u32).to_le_bytes());
+        let mut writable = Vec::new();
+        match kind {
+            2 => body.extend((NOTIFY_MULTIPLIER as u32).to_le_bytes()),
+            5 => {
+                body[2] = 0;
+                body.extend([0; 4]);
+                writable = vec![0, 0, 0xff, 0, 0, 0];
+                writable.extend([0xff; 12]);
+            }
+            _ => {}
+        }
+        body[0] = body.len() as u8 + 2;
+        last = config.add_capability(VENDOR_SPECIFIC, &body, &writable);
+    }
+    last
+}
+
+struct Events(Weak<VirtioPci>);
+
+impl QueueEvents for Events {
+    fn used(&self, index: u16) {
+        if let Some(function) = self.0.upgrade() {
+            let index = usize::from(index);
+            function.interrupt(ISR_QUEUE, |front| front.queue_vectors.get(index).copied().unwrap_or(NO_VECTOR));
+        }
+    }
+
+    fn broken(&self, _: u16) {
+        if let Some(function) = self.0.upgrade() {
+            // §2.1.2: the driver is told.
+            function.registers.lock().break_down();
+            function.interrupt(ISR_CONFIG, |front| front.config_vector);
+        }
+    }
+}
+
+impl PciFunction for VirtioPci {
+    fn read_config(&self, offset: u8, width: Width) -> u32 {
+        if self.is_access_data(offset) {
+            self.read_window();
+        }
+        self.front.lock().config.read(offset, width)
+    }
+
+    fn write_config(&self, offset: u8, width: Width, value: u32) {
+        let started = {
+            let mut front = self.front.lock();
+            let before = front.config.command().bus_master();
+            front.config.write(offset, width, value);
+            self.settle(&mut front);
+            front.config.command().bus_master() && !before
+        };
+        if self.is_access_data(offset) {
+            self.write_window(value);
+        }
+        if started {
+            self.notify_all();
+        }
+    }
+
+    fn config(&self) -> ConfigSpace {
+        self.front.lock().config.clone()
+    }
+}
+
+impl Device for VirtioPci {
+    fn reset(&self) {
+        self.start_over(&mut self.registers.lock());
+        let mut front = self.front.lock();
+        front.config = self.pristine.clone();
+        if let Some(msix) = &mut front.msix {
+            msix.reset();
+        }
+        self.settle(&mut front);
+    }
+}
+
+struct ModernWindow(Weak<VirtioPci>);
+
+impl Mmio for ModernWindow {
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        self.0.upgrade().map_or(0, |function| function.read_modern(offset, width))
+    }
+
+    fn write(&self, offset: u64, width: Width, value: u64) {
+        if let Some(function) = self.0.upgrade() {
+            function.write_modern(offset, width, value);
+        }
+    }
+}
+
+struct VectorsWindow(Weak<VirtioPci>);
+
+impl Mmio for VectorsWindow {
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        let Some(function) = self.0.upgrade() else { return 0 };
+        let front = function.front.lock();
+        front.msix.as_ref().map_or(0, |msix| msix.read(offset, width))
+    }
+
+    fn write(&self, offset: u64, width: Width, value: u64) {
+        if let Some(function) = self.0.upgrade() {
+            let mut front = function.front.lock();
+            let Front { config, msix, .. } = &mut *front;
+            if let Some(msix) = msix {
+                function.send(msix.write(config, offset, width, value));
+            }
+        }
+    }
+}
+
+struct LegacyWindow(Weak<VirtioPci>);
+
+impl PortIo for LegacyWindow {
+    fn read(&self, offset: u16, width: Width) -> u32 {
+        self.0.upgrade().map_or(0, |function| function.read_legacy(offset, width))
+    }
+
+    fn write(&self, offset: u16, width: Width, value: u32) {
+        if let Some(function) = self.0.upgrade() {
+            function.write_legacy(offset, width, value);
+        }
+    }
+
+    fn widest(&self) -> Width {
+        Width::Dword
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! Opens what stands behind the devices of a command line.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rhea_backends::{
+    block::{Format, Image, Options as ImageOptions},
+    random::Builtin,
+};
+use rhea_core::BlockMedium;
+use rhea_devices::virtio::block::BlockOptions;
+use rhea_machine::{DeviceConfig, DeviceKind};
+
+use crate::options::{DeviceLineKind, DeviceSettings};
+
+/// Devices, and the disks behind them, which are to be flushed at the end.
+pub type Opened = (Vec<DeviceConfig>, Vec<Arc<dyn BlockMedium>>);
+
+/// Opens the disks that devices use, and says what the devices are.
+///
+/// # Errors
+/// An image that cannot be opened.
+pub fn open(settings: &DeviceSettings) -> anyhow::Result<Opened> {
+    let mut media: Vec<Arc<dyn BlockMedium>> = Vec::new();
+    let mut devices = Vec::new();
+    for line in &settings.lines {
+        let kind = match &line.kind {
+            DeviceLineKind::Rng => DeviceKind::Rng(Arc::new(Builtin)),
+            DeviceLineKind::Balloon { deflate_on_oom } => DeviceKind::Balloon { deflate_on_oom: *deflate_on_oom },
+            DeviceLineKind::Block { drive, serial, discard, block_size } => {
+                let disk = settings.disks.iter().find(|disk| disk.id == *drive).context("the disk was checked")?;
+                let format = if disk.probe { Format::of(&disk.image.path)? } else { disk.image.format };
+                let image = Image::open(&ImageOptions { format, ..disk.image.clone() })?;
+                let medium: Arc<dyn BlockMedium> = Arc::new(image);
+                media.push(Arc::clone(&medium));
+                DeviceKind::Block(BlockOptions {
+                    read_only: medium.read_only(),
+                    medium,
+                    serial: serial.clone().or_else(|| disk.serial.clone()).unwrap_or_default(),
+                    discard: *discard,
+                    unmap: disk.unmap,
+                    block_size: *block_size,
+                })
+            }
+        };
+        devices.push(DeviceConfig {
+            id: line.id.clone(),
+            address: line.address,
+            interface: line.interface,
+            vectors: line.vectors,
+            kind,
+        });
+    }
+    Ok((devices, media))
+}
