@@ -229,7 +229,7 @@ mod tests {
         assert!(Image::open(&Options { read_only: true, ..options.clone() }).is_err());
         drop(image);
         let first = Image::open(&Options { read_only: true, ..options.clone() }).unwrap();
-        Image::open(&Options { read_only: true, ..options.clone() }).unwrap();
+        Image::open(&Options { read_only: true, ..options }).unwrap();
         assert!(first.write(0, &[1]).is_err());
     }
 

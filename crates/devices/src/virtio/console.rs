@@ -324,7 +324,7 @@ mod tests {
 
     fn console() -> (Arc<Console>, Arc<Heard>) {
         let heard = Arc::<Heard>::default();
-        let port = |number, console| PortOptions {
+        let port = |number, console: bool| PortOptions {
             number,
             name: (!console).then(|| "org.test".to_owned()),
             console,

@@ -143,7 +143,7 @@ impl MsiX {
         let size = window(vectors);
         let mut body = Vec::from((vectors - 1).to_le_bytes());
         body.extend(u32::from(bar).to_le_bytes());
-        body.extend((size as u32 / 2 | u32::from(bar)).to_le_bytes());
+        body.extend(((size as u32 / 2) | u32::from(bar)).to_le_bytes());
         // Message control (§6.8.2.3): enable and function mask.
         let at = config.add_capability(MSI_X, &body, &[0, 0xc0])?;
         config.add_bar(bar.into(), BarKind::Memory, size);
