@@ -42,12 +42,12 @@ pub enum MachineError {
     #[error(transparent)]
     Pci(#[from] rhea_devices::chipset::pci::AddError),
     /// The host refused something.
-    #[error("{what}: {source}")]
+    #[error("{what}: {reason}")]
     Host {
         /// What was wanted.
         what: String,
         /// What the host said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A file cannot be opened.
     #[error("Could not open '{}': {reason}", path.display())]
@@ -157,7 +157,7 @@ impl Machine {
             Arc::new(move |_| inbox.leave(GuestRequest::Reset(ShutdownCause::GuestReset)));
         processors
             .start(vcpus, &on_shutdown)
-            .map_err(|source| MachineError::Host { what: "could not start a processor thread".into(), source })?;
+            .map_err(|reason| MachineError::Host { what: "could not start a processor thread".into(), reason })?;
         board.reset(&processors)?;
         if let Some(balloon) = board.balloon() {
             let (events, ram) = (Arc::clone(&events), config.ram);

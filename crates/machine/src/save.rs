@@ -74,7 +74,7 @@ fn write_file(
     mut read: impl FnMut(u64, &mut [u8]) -> Result<(), MachineError>,
 ) -> Result<(), MachineError> {
     let failed =
-        |source: io::Error| MachineError::Host { what: format!("could not write '{}'", path.display()), source };
+        |reason: io::Error| MachineError::Host { what: format!("could not write '{}'", path.display()), reason };
     let file =
         File::create(path).map_err(|source| MachineError::Open { path: path.to_owned(), reason: reason(&source) })?;
     let mut file = BufWriter::new(file);

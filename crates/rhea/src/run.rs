@@ -51,10 +51,6 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
 
     let mut monitors: Vec<(Backend, MonitorMode)> =
         settings.monitors.iter().filter_map(|monitor| Some((take(&monitor.backend)?, monitor.mode))).collect();
-    if settings.first_minute {
-        monitors.push((first_minute_monitor()?, MonitorMode::Control));
-    }
-
     let serials: Vec<(CharUse, Option<Backend>)> = settings
         .serials
         .iter()
@@ -78,6 +74,9 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
         }),
     )?;
 
+    if settings.first_minute {
+        monitors.push((first_minute_monitor()?, MonitorMode::Control));
+    }
     let mut pumps = Vec::new();
     let mut terminal = None;
     for (index, ((used, backend), output)) in serials.into_iter().zip(outputs).enumerate() {

@@ -249,9 +249,9 @@ impl Pc {
     }
 
     fn map_ram(size: u64, memory: &AddressSpace) -> Result<MemoryMap, MachineError> {
-        let ram = Ram::new("pc.ram", size).map_err(|source| MachineError::Host {
+        let ram = Ram::new("pc.ram", size).map_err(|reason| MachineError::Host {
             what: format!("could not get {size} bytes for the guest's memory"),
-            source,
+            reason,
         })?;
         let low = size.min(LOW_RAM_LIMIT);
         memory.map(0, low, 0, Target::Ram { ram: Arc::clone(&ram), offset: 0, writable: true });

@@ -182,7 +182,7 @@ impl Settings {
             "append" => self.append = Some(value.to_owned()),
             "serial" => {
                 said.serial = true;
-                let used = self.device("serial", self.serials.len(), value)?;
+                let used = self.device("serial", "serial", self.serials.len(), value)?;
                 self.serials.push(used);
             }
             "chardev" => self.chardev(&parameters()?)?,
@@ -193,7 +193,7 @@ impl Settings {
             "qmp" | "monitor" => {
                 said.monitor = true;
                 let mode = if row.name == "qmp" { MonitorMode::Control } else { MonitorMode::Readline };
-                match self.device("compat_monitor", self.monitors.len(), value)? {
+                match self.device(row.name, "compat_monitor", self.monitors.len(), value)? {
                     CharUse::None => {}
                     CharUse::Backend(backend) => self.monitors.push(MonitorSettings { backend, mode }),
                     CharUse::SharedTerminal => {
@@ -201,7 +201,7 @@ impl Settings {
                     }
                 }
             }
-            "qtest" => match self.device("qtest", 0, value)? {
+            "qtest" => match self.device("qtest", "qtest", 0, value)? {
                 CharUse::None => {}
                 CharUse::Backend(backend) => self.test_port = Some(backend),
                 CharUse::SharedTerminal => return Err(OptionError::about("qtest", "'mon:' is for serial ports")),
@@ -337,12 +337,7 @@ impl Settings {
     }
 
     /// A backend in its short form, as `-serial`, `-qmp` and `-monitor` take it.
-    fn device(&mut self, label: &str, number: usize, value: &str) -> Result<CharUse, OptionError> {
-        let option = match label {
-            "serial" => "serial",
-            "qtest" => "qtest",
-            _ => "monitor",
-        };
+    fn device(&mut self, option: &str, label: &str, number: usize, value: &str) -> Result<CharUse, OptionError> {
         if value == "none" {
             return Ok(CharUse::None);
         }
@@ -382,7 +377,7 @@ impl Settings {
             return Err(OptionError("-initrd and -append need a -kernel".to_owned()));
         }
         self.accelerator = choose_accelerator(&said.accelerators)?;
-        if self.daemonize && said.nographic {
+        if self.daemonize && said.nographic && !said.nodefaults {
             return Err(OptionError("-nographic cannot be used with -daemonize".to_owned()));
         }
         // Whoever chose no display wants nothing on the terminal, unless it is asked for.
@@ -519,21 +514,21 @@ fn topology(parameters: &KeyValues) -> Result<Topology, OptionError> {
         (None, cores, threads) => {
             let (cores, threads) = (cores.unwrap_or(1), threads.unwrap_or(1));
             let inside = cores.saturating_mul(threads);
-            (wanted.map_or(1, |wanted| wanted.div_ceil(inside)), cores, threads)
+            (wanted.map_or(1, |wanted| (wanted / inside).max(1)), cores, threads)
         }
         (Some(sockets), None, threads) => {
             let threads = threads.unwrap_or(1);
             let others = sockets.saturating_mul(threads);
-            (sockets, wanted.map_or(1, |wanted| wanted.div_ceil(others)), threads)
+            (sockets, wanted.map_or(1, |wanted| (wanted / others).max(1)), threads)
         }
         (Some(sockets), Some(cores), threads) => {
             let others = sockets.saturating_mul(cores);
-            let threads = threads.unwrap_or_else(|| wanted.map_or(1, |wanted| wanted.div_ceil(others)));
+            let threads = threads.unwrap_or_else(|| wanted.map_or(1, |wanted| (wanted / others).max(1)));
             (sockets, cores, threads)
         }
     };
     let product = sockets.saturating_mul(cores).saturating_mul(threads);
-    let maxcpus = maxcpus.unwrap_or(product);
+    let maxcpus = wanted.unwrap_or(product);
     let cpus = cpus.unwrap_or(maxcpus);
     if product != maxcpus {
         return Err(parameters.error(format!(
@@ -544,4 +539,43 @@ fn topology(parameters: &KeyValues) -> Result<Topology, OptionError> {
         return Err(parameters.error(format!("maxcpus ({maxcpus}) is less than cpus ({cpus})")));
     }
     Ok(Topology { cpus, sockets, cores, threads })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(line: &str) -> Result<Settings, OptionError> {
+        parse(&line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_topology_follows_from_the_rest() {
+        let topology = |line: &str| settings(line).map(|settings| settings.topology);
+        let of = |cpus, sockets, cores, threads| Ok(Topology { cpus, sockets, cores, threads });
+        assert_eq!(topology("-smp 4"), of(4, 4, 1, 1));
+        assert_eq!(topology("-smp 2,maxcpus=4,sockets=4,cores=1,threads=1"), of(2, 4, 1, 1));
+        assert_eq!(topology("-smp 4,sockets=2"), of(4, 2, 2, 1));
+        assert_eq!(topology("-smp cores=2,threads=2"), of(4, 1, 2, 2));
+        assert_eq!(topology("-smp sockets=2"), of(2, 2, 1, 1));
+        for bad in ["-smp 4,sockets=3", "-smp 0", "-smp 4,maxcpus=2", "-smp 2,sockets=2,cores=2", "-smp 2,dies=2"] {
+            assert!(topology(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_terminal_is_shared_unless_something_else_was_said() {
+        let serials = |line: &str| settings(line).map(|settings| settings.serials);
+        assert_eq!(serials("-m 64"), Ok(vec![CharUse::SharedTerminal]));
+        assert_eq!(serials("-nographic"), Ok(vec![CharUse::SharedTerminal]));
+        assert_eq!(serials("-display none"), Ok(vec![]));
+        assert_eq!(serials("-nodefaults -nographic"), Ok(vec![]));
+        assert_eq!(serials("-serial none"), Ok(vec![CharUse::None]));
+    }
+
+    #[test]
+    fn managers_may_ask_in_the_background_without_a_terminal() {
+        assert!(settings("-nodefaults -nographic -machine none -daemonize").is_ok());
+        assert!(settings("-nographic -daemonize").is_err());
+    }
 }
