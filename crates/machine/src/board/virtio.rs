@@ -78,5 +78,5 @@ impl VirtioDevices {
 
 fn start(name: &str, parts: &Parts) -> Result<Arc<Worker>, MachineError> {
     let worker = Worker::start(name, Arc::clone(&parts.gate));
-    worker.map_err(|source| MachineError::Host { what: "could not start a thread for a device".into(), source })
+    worker.map_err(|reason| MachineError::Host { what: "could not start a thread for a device".into(), reason })
 }
