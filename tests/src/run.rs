@@ -1,5 +1,6 @@
 //! Goes through a transcript with a live machine, and says where it first went another way.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -198,7 +199,8 @@ impl Conversation<'_> {
         }
         let status = self.machine.wait(self.header.timeout).map_err(|error| error.to_string())?;
         self.has_ended = true;
-        if status.code() == Some(expected) {
+        // Who was ended by a signal has the status that shells give it.
+        if status.code().or_else(|| status.signal().map(|signal| 128 + signal)) == Some(expected) {
             Ok(())
         } else {
             Err(format!("expected exit status {expected}, got {status}"))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhea_core::RandomSource;
 use rhea_devices::{
     chipset::pci::SlotFunction,
-    virtio::{Interface, block::BlockOptions},
+    virtio::{Interface, block::BlockOptions, console::PortOptions},
 };
 
 use crate::{boot::linux::Kernel, processors::Place};
@@ -118,6 +118,13 @@ pub enum DeviceKind {
     Balloon {
         /// Whether the guest may take pages back when it has no others.
         deflate_on_oom: bool,
+    },
+    /// Serial ports and consoles.
+    Console {
+        /// Most ports.
+        most_ports: u32,
+        /// Those that there are.
+        ports: Vec<PortOptions>,
     },
 }
 

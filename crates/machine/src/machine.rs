@@ -8,7 +8,10 @@ use rhea_api::{
     run_state::{RunState, ShutdownCause},
 };
 use rhea_core::{AddressSpace, Clock, Gate, PortSpace, TimerQueue};
-use rhea_devices::{chipset::pci::PciBus, virtio::balloon::BALLOON_PAGE};
+use rhea_devices::{
+    chipset::pci::PciBus,
+    virtio::{balloon::BALLOON_PAGE, console::Console},
+};
 use rhea_x86::engine::CodeEpoch;
 
 use crate::{
@@ -194,6 +197,11 @@ impl Machine {
     /// The machine's clock.
     pub fn clock(&self) -> &Arc<Clock> {
         self.parts.timers.clock()
+    }
+
+    /// The console devices, in the order of the configuration.
+    pub fn consoles(&self) -> &[Arc<Console>] {
+        self.board.consoles()
     }
 
     /// Memory that the guest is left with by its balloon; nothing without a balloon.

@@ -8,7 +8,10 @@ use rhea_backends::{
     random::Builtin,
 };
 use rhea_core::BlockMedium;
-use rhea_devices::virtio::block::BlockOptions;
+use rhea_devices::{
+    char::CharSink,
+    virtio::{block::BlockOptions, console::PortOptions},
+};
 use rhea_machine::{DeviceConfig, DeviceKind};
 
 use crate::options::{DeviceLineKind, DeviceSettings};
@@ -16,17 +19,27 @@ use crate::options::{DeviceLineKind, DeviceSettings};
 /// Devices, and the disks behind them, which are to be flushed at the end.
 pub type Opened = (Vec<DeviceConfig>, Vec<Arc<dyn BlockMedium>>);
 
-/// Opens the disks that devices use, and says what the devices are.
+/// Opens the disks that devices use, and says what the devices are; `output` gives where the output of a port goes, by its
+/// character backend.
 ///
 /// # Errors
 /// An image that cannot be opened.
-pub fn open(settings: &DeviceSettings) -> anyhow::Result<Opened> {
+pub fn open(settings: &DeviceSettings, output: impl Fn(&str) -> Arc<dyn CharSink>) -> anyhow::Result<Opened> {
     let mut media: Vec<Arc<dyn BlockMedium>> = Vec::new();
     let mut devices = Vec::new();
     for line in &settings.lines {
         let kind = match &line.kind {
             DeviceLineKind::Rng => DeviceKind::Rng(Arc::new(Builtin)),
             DeviceLineKind::Balloon { deflate_on_oom } => DeviceKind::Balloon { deflate_on_oom: *deflate_on_oom },
+            DeviceLineKind::Console { most_ports, ports } => {
+                let ports = ports.iter().map(|port| PortOptions {
+                    number: port.number,
+                    name: port.name.clone(),
+                    console: port.console,
+                    output: output(&port.backend),
+                });
+                DeviceKind::Console { most_ports: *most_ports, ports: ports.collect() }
+            }
             DeviceLineKind::Block { drive, serial, discard, block_size } => {
                 let disk = settings.disks.iter().find(|disk| disk.id == *drive).context("the disk was checked")?;
                 let format = if disk.probe { Format::of(&disk.image.path)? } else { disk.image.format };
@@ -52,4 +65,15 @@ pub fn open(settings: &DeviceSettings) -> anyhow::Result<Opened> {
         });
     }
     Ok((devices, media))
+}
+
+/// The ports of console devices: number of the device among those, number of the port, and its character backend.
+pub fn console_ports(settings: &DeviceSettings) -> impl Iterator<Item = (usize, u32, &str)> {
+    let consoles = settings.lines.iter().filter_map(|line| match &line.kind {
+        DeviceLineKind::Console { ports, .. } => Some(ports),
+        _ => None,
+    });
+    consoles
+        .enumerate()
+        .flat_map(|(device, ports)| ports.iter().map(move |port| (device, port.number, port.backend.as_str())))
 }

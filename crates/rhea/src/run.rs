@@ -65,7 +65,18 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     let test_port = settings.test_port.as_deref().and_then(&mut take);
 
     let emitter = events.clone();
-    let (devices, media) = devices::open(&settings.devices)?;
+    let ports: Vec<(usize, u32, Option<Backend>, Arc<Output>)> = devices::console_ports(&settings.devices)
+        .map(|(device, number, backend)| (device, number, take(backend), Output::new()))
+        .collect();
+    let port_outputs: Vec<(&str, Arc<Output>)> = devices::console_ports(&settings.devices)
+        .zip(&ports)
+        .map(|((_, _, backend), (.., output))| (backend, Arc::clone(output)))
+        .collect();
+    let output_of = |id: &str| {
+        let found = port_outputs.iter().find(|(backend, _)| *backend == id);
+        sink(found.map_or_else(Output::new, |(_, output)| Arc::clone(output)))
+    };
+    let (devices, media) = devices::open(&settings.devices, output_of)?;
     let machine = Machine::new(
         Config { devices, ..config(settings)? },
         SerialPorts { ports: outputs.iter().map(|output| output.clone().map(sink)).collect() },
@@ -90,6 +101,11 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
             }
             (_, Some(backend)) => pumps.push((backend, output, port)),
             _ => {}
+        }
+    }
+    for (device, number, backend, output) in ports {
+        if let (Some(console), Some(backend)) = (machine.consoles().get(device), backend) {
+            pumps.push((backend, output, Arc::new(ConsolePort(Arc::clone(console), number))));
         }
     }
     start_pumps(pumps)?;
@@ -193,6 +209,19 @@ impl Port for SerialPort {
 
     fn on_room(&self, wake: Box<dyn Fn() + Send + Sync>) {
         self.0.on_room(wake);
+    }
+}
+
+/// A port of a console device as a backend fills it.
+struct ConsolePort(Arc<rhea_devices::virtio::console::Console>, u32);
+
+impl Port for ConsolePort {
+    fn receive(&self, bytes: &[u8]) -> usize {
+        self.0.receive(self.1, bytes)
+    }
+
+    fn on_room(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        self.0.on_room(self.1, wake);
     }
 }
 

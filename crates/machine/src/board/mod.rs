@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rhea_devices::{
     char::{CharSink, uart::Serial},
     chipset::pci::PciBus,
-    virtio::balloon::Balloon,
+    virtio::{balloon::Balloon, console::Console},
 };
 
 use rhea_x86::bus::SystemBus;
@@ -50,6 +50,9 @@ pub trait Board: Send + Sync {
     /// # Errors
     /// The board has none.
     fn nmi(&self) -> Result<(), MachineError>;
+
+    /// The console devices, in the order of the configuration.
+    fn consoles(&self) -> &[Arc<Console>];
 
     /// The balloon, if the machine has one.
     fn balloon(&self) -> Option<&Arc<Balloon>>;

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use rhea_devices::{char::uart::Serial, chipset::pci::PciBus, virtio::balloon::Balloon};
+use rhea_devices::{
+    char::uart::Serial,
+    chipset::pci::PciBus,
+    virtio::{balloon::Balloon, console::Console},
+};
 use rhea_x86::bus::SystemBus;
 
 use super::Board;
@@ -28,6 +32,10 @@ impl Board for NoBoard {
 
     fn nmi(&self) -> Result<(), MachineError> {
         Err(MachineError::Unsupported("machine does not provide NMIs"))
+    }
+
+    fn consoles(&self) -> &[Arc<Console>] {
+        &[]
     }
 
     fn balloon(&self) -> Option<&Arc<Balloon>> {

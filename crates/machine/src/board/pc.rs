@@ -19,7 +19,7 @@ use rhea_devices::{
     },
     input::Ps2,
     misc::{fw_cfg::FwCfg, rtc::IsaRtc},
-    virtio::balloon::Balloon,
+    virtio::{balloon::Balloon, console::Console},
 };
 use rhea_x86::{
     bus::SystemBus,
@@ -349,6 +349,10 @@ impl Board for Pc {
             apic.set_lint(1, false);
         }
         Ok(())
+    }
+
+    fn consoles(&self) -> &[Arc<Console>] {
+        self.virtio.consoles()
     }
 
     fn balloon(&self) -> Option<&Arc<Balloon>> {

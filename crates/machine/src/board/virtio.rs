@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhea_core::Dma;
 use rhea_devices::{
     chipset::{lapic::ApicBus, pci::PciBus},
-    virtio::{VirtioDevice, VirtioPci, Wiring, Worker, balloon::Balloon, block::Block, rng::Rng},
+    virtio::{VirtioDevice, VirtioPci, Wiring, Worker, balloon::Balloon, block::Block, console::Console, rng::Rng},
 };
 
 use crate::{
@@ -20,12 +20,18 @@ pub struct VirtioDevices {
     /// Serves the devices that have no thread of their own.
     shared: Option<Arc<Worker>>,
     balloon: Option<Arc<Balloon>>,
+    consoles: Vec<Arc<Console>>,
 }
 
 impl VirtioDevices {
     /// The balloon, if there is one.
     pub fn balloon(&self) -> Option<&Arc<Balloon>> {
         self.balloon.as_ref()
+    }
+
+    /// The console devices, in the order in which they were plugged.
+    pub fn consoles(&self) -> &[Arc<Console>] {
+        &self.consoles
     }
 
     /// Makes a device and puts it on the bus.
@@ -45,6 +51,11 @@ impl VirtioDevices {
             DeviceKind::Rng(source) => (Rng::new(Arc::clone(source)), self.shared(parts)?),
             // A disk that waits for the host holds up nobody else.
             DeviceKind::Block(options) => (Block::new(options.clone()), start(&format!("virtio {name}"), parts)?),
+            DeviceKind::Console { most_ports, ports } => {
+                let console = Console::new(*most_ports, ports.clone());
+                self.consoles.push(Arc::clone(&console));
+                (console, self.shared(parts)?)
+            }
             DeviceKind::Balloon { deflate_on_oom } => {
                 if self.balloon.is_some() {
                     return Err(MachineError::SecondBalloon);

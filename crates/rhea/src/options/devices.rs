@@ -1,7 +1,10 @@
 //! What `-drive`, `-blockdev` and `-device` come to.
 
 use rhea_backends::block::{Format, Options as ImageOptions};
-use rhea_devices::{chipset::pci::SlotFunction, virtio::Interface};
+use rhea_devices::{
+    chipset::pci::SlotFunction,
+    virtio::{Interface, console::MOST_PORTS},
+};
 use rhea_machine::BoardKind;
 
 use super::{
@@ -9,6 +12,9 @@ use super::{
     settings::check_id,
     table::DEVICES,
 };
+
+/// Devices that sit on a console device.
+const PORT_DRIVERS: [&str; 2] = ["virtconsole", "virtserialport"];
 
 /// A disk of an image, by the name that -device uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +69,28 @@ pub enum DeviceLineKind {
         /// Whether the guest may take pages back when it has no others.
         deflate_on_oom: bool,
     },
+    /// Serial ports and consoles.
+    Console {
+        /// Most ports.
+        most_ports: u32,
+        /// Those that there are.
+        ports: Vec<PortLine>,
+    },
+}
+
+/// A port of a console device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortLine {
+    /// Its id.
+    pub id: Option<String>,
+    /// Its number.
+    pub number: u32,
+    /// What the guest finds it by.
+    pub name: Option<String>,
+    /// Whether it is a terminal.
+    pub console: bool,
+    /// The character backend behind it.
+    pub backend: String,
 }
 
 /// Disks and devices.
@@ -230,19 +258,67 @@ impl DeviceSettings {
             ));
         }
         let parameters = KeyValues::parse_either(row, text)?;
-        let line = self.line(base, named, &parameters)?;
-        self.lines.push(line);
+        if PORT_DRIVERS.contains(&base) {
+            self.port(base, &parameters)?;
+        } else {
+            let line = self.line(base, named, &parameters)?;
+            self.lines.push(line);
+        }
         Ok(None)
     }
 
-    fn line(&self, driver: &str, named: Option<Interface>, parameters: &KeyValues) -> Result<DeviceLine, OptionError> {
-        let id = parameters.get("id").map(str::to_owned);
-        if let Some(id) = &id {
-            check_id(parameters, id)?;
-            if self.lines.iter().any(|line| line.id.as_ref() == Some(id)) {
-                return Err(parameters.error(format!("Duplicate device ID '{id}'")));
+    /// A port, on the console device that it names or else the last one.
+    fn port(&mut self, driver: &str, parameters: &KeyValues) -> Result<(), OptionError> {
+        let console = driver == "virtconsole";
+        let id = self.new_id(parameters)?;
+        let bus = parameters.get("bus");
+        let device = self.lines.iter_mut().rev().find_map(|line| match (&mut line.kind, bus) {
+            (DeviceLineKind::Console { most_ports, ports }, None) => Some((*most_ports, ports)),
+            (DeviceLineKind::Console { most_ports, ports }, Some(bus)) => {
+                let own = line.id.as_ref().is_some_and(|id| bus.strip_prefix(id.as_str()) == Some(".0"));
+                own.then_some((*most_ports, ports))
             }
-        }
+            _ => None,
+        });
+        let (most_ports, ports) = device.ok_or_else(|| match bus {
+            Some(bus) => parameters.error(format!("Bus '{bus}' not found")),
+            None => parameters.error(format!("No 'virtio-serial-bus' bus found for device '{driver}'")),
+        })?;
+        let taken = |number: u32, ports: &[PortLine]| ports.iter().any(|port| port.number == number);
+        let number = match parameters.number("nr") {
+            // Port 0 is for terminals, as drivers that know one port only take it.
+            None => (u32::from(!console)..most_ports).find(|&number| !taken(number, ports)),
+            Some(0) if !console => return Err(parameters.error("port 0 is reserved for virtconsole devices")),
+            Some(number) => u32::try_from(number).ok().filter(|&number| number < most_ports && !taken(number, ports)),
+        };
+        let number = number.ok_or_else(|| parameters.error("there is no such port, or it is taken"))?;
+        let backend = parameters.require("chardev")?.to_owned();
+        ports.push(PortLine { id, number, name: parameters.get("name").map(str::to_owned), console, backend });
+        Ok(())
+    }
+
+    /// The character backends that ports use.
+    pub fn char_backends(&self) -> impl Iterator<Item = &str> {
+        let ports = self.lines.iter().filter_map(|line| match &line.kind {
+            DeviceLineKind::Console { ports, .. } => Some(ports),
+            _ => None,
+        });
+        ports.flatten().map(|port| port.backend.as_str())
+    }
+
+    fn new_id(&self, parameters: &KeyValues) -> Result<Option<String>, OptionError> {
+        let Some(id) = parameters.get("id") else { return Ok(None) };
+        check_id(parameters, id)?;
+        let same = |other: &Option<String>| other.as_deref() == Some(id);
+        let taken = self.lines.iter().any(|line| {
+            let ports = if let DeviceLineKind::Console { ports, .. } = &line.kind { &ports[..] } else { &[] };
+            same(&line.id) || ports.iter().any(|port| same(&port.id))
+        });
+        if taken { Err(parameters.error(format!("Duplicate device ID '{id}'"))) } else { Ok(Some(id.to_owned())) }
+    }
+
+    fn line(&self, driver: &str, named: Option<Interface>, parameters: &KeyValues) -> Result<DeviceLine, OptionError> {
+        let id = self.new_id(parameters)?;
         if parameters.get("bus").is_some_and(|bus| bus != "pci.0") {
             return Err(parameters.error(format!("Bus '{}' not found", parameters.get("bus").unwrap_or_default())));
         }
@@ -266,6 +342,13 @@ impl DeviceSettings {
         };
         let kind = match driver {
             "virtio-rng-pci" => DeviceLineKind::Rng,
+            "virtio-serial-pci" => {
+                let most_ports = parameters.number("max_ports").unwrap_or(MOST_PORTS.into());
+                let most_ports = u32::try_from(most_ports).ok().filter(|count| (1..=MOST_PORTS).contains(count));
+                let most_ports =
+                    most_ports.ok_or_else(|| parameters.error(format!("'max_ports' is 1 to {MOST_PORTS}")))?;
+                DeviceLineKind::Console { most_ports, ports: Vec::new() }
+            }
             "virtio-balloon-pci" => {
                 if parameters.flag("free-page-reporting", false) {
                     return Err(parameters.error("'free-page-reporting=on' is not supported yet"));
@@ -374,6 +457,24 @@ mod tests {
     }
 
     #[test]
+    fn ports_go_to_the_console_device_they_name_and_take_free_numbers() {
+        let text = "-chardev null,id=a -chardev null,id=b -chardev null,id=c -device virtio-serial-pci,id=s \
+                    -device virtio-serial-pci,id=t,max_ports=4 -device virtconsole,chardev=a,bus=s.0 \
+                    -device virtserialport,chardev=b,name=org.b -device virtserialport,chardev=c,nr=3";
+        let settings = settings(text).unwrap();
+        let numbers: Vec<Vec<u32>> = settings
+            .lines
+            .iter()
+            .map(|line| match &line.kind {
+                DeviceLineKind::Console { ports, .. } => ports.iter().map(|port| port.number).collect(),
+                _ => Vec::new(),
+            })
+            .collect();
+        assert_eq!(numbers, [vec![0], vec![1, 3]]);
+        assert_eq!(settings.char_backends().collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    #[test]
     fn what_cannot_be_is_one_line_that_says_so() {
         for (text, said) in [
             ("-device levitator", "'levitator' is not a valid device model name"),
@@ -388,6 +489,12 @@ mod tests {
             ("-drive file=/a", "no interface 'ide'"),
             ("-drive if=none", "'file' is missing"),
             ("-drive file=/a,if=none,id=a -drive file=/b,if=none,id=a", "Duplicate"),
+            ("-device virtconsole,chardev=a", "No 'virtio-serial-bus' bus"),
+            ("-device virtio-serial-pci,max_ports=32", "1 to 31"),
+            ("-device virtio-serial-pci -device virtserialport,chardev=a,nr=0", "reserved"),
+            ("-device virtio-serial-pci,id=s -device virtserialport,chardev=a,bus=t.0", "Bus 't.0' not found"),
+            ("-device virtio-serial-pci,id=s -device virtserialport,chardev=a,id=s", "Duplicate device ID 's'"),
+            ("-device virtio-serial-pci -device virtserialport,chardev=a", "no backend 'a'"),
             ("-blockdev vdi,node-name=a", "Unknown driver 'vdi'"),
             ("-blockdev raw,node-name=a,file=b", "node-name='b'"),
         ] {

@@ -412,7 +412,8 @@ impl Settings {
         });
         let mut seen: Vec<&str> = Vec::new();
         let monitors = self.monitors.iter().map(|monitor| monitor.backend.as_str());
-        for id in serials.chain(monitors).chain(self.test_port.as_deref()) {
+        let ports = self.devices.char_backends();
+        for id in serials.chain(monitors).chain(self.test_port.as_deref()).chain(ports) {
             if !self.backends.iter().any(|(known, _)| known == id) {
                 return Err(OptionError::about("chardev", format!("there is no backend '{id}'")));
             }

@@ -329,8 +329,36 @@ pub const DEVICES: &[OptionRow] = &[
             parameter("free-page-reporting", Boolean, "only 'off' is there"),
         ],
     ),
+    driver(
+        "device virtio-serial-pci",
+        "serial ports and consoles, by virtconsole and virtserialport",
+        &[
+            DRIVER,
+            ID,
+            BUS,
+            ADDRESS,
+            VECTORS,
+            DISABLE_LEGACY,
+            DISABLE_MODERN,
+            parameter("max_ports", Number, "most ports: 1 to 31"),
+        ],
+    ),
+    driver(
+        "device virtconsole",
+        "a terminal on a virtio-serial-pci",
+        &[DRIVER, ID, PORT_BUS, CHARDEV, PORT_NAME, PORT_NUMBER],
+    ),
+    driver(
+        "device virtserialport",
+        "a serial port on a virtio-serial-pci",
+        &[DRIVER, ID, PORT_BUS, CHARDEV, PORT_NAME, PORT_NUMBER],
+    ),
 ];
 
+const PORT_BUS: Parameter = parameter("bus", Text, "'ID.0' of a virtio-serial-pci; the last one if not given");
+const CHARDEV: Parameter = parameter("chardev", Text, "the character backend behind it");
+const PORT_NAME: Parameter = parameter("name", Text, "what the guest finds it by");
+const PORT_NUMBER: Parameter = parameter("nr", Number, "its number");
 const DRIVER: Parameter = parameter("driver", Text, "the driver's name");
 const ID: Parameter = parameter("id", Text, "the device's name");
 const BUS: Parameter = parameter("bus", Text, "'pci.0'");
