@@ -143,7 +143,7 @@ impl Machine {
             inbox: Inbox::new(),
             gate: Gate::new(),
             code_epoch: Arc::default(),
-            taps: Taps::new(under_test),
+            taps: Taps::default(),
         };
         let inbox = Arc::clone(&parts.inbox);
         parts.timers.on_earlier_deadline(move || inbox.wake());

@@ -20,8 +20,8 @@ pub enum TestError {
     #[error("cannot advance clock to the next deadline because there is no pending deadline")]
     NoDeadline,
     /// No such part, or none with wires where tests can listen.
-    #[error("there are no interrupt lines to hear at '{0}'")]
-    NoWires(String),
+    #[error("Unknown device '{0}'")]
+    Unknown(String),
     /// No such input.
     #[error("'{path}' has no input {pin}")]
     NoPin {
@@ -126,13 +126,19 @@ impl TestAccess {
         }
     }
 
-    /// Tells `listener` of every change of the lines at one side of the part `path`; the tap hears no other listener.
+    /// Tells `listener` of every change of the lines at one side of the part `path`; the tap hears no other listener. A
+    /// part without lines at that side has no tap there, and nothing to tell.
     ///
     /// # Errors
-    /// There is no such place.
-    pub fn listen(&self, side: Side, path: &str, listener: TapListener) -> Result<Arc<Tap>, TestError> {
-        let tap = self.taps().find(side, path).ok_or_else(|| TestError::NoWires(path.to_owned()))?;
-        tap.listen(Some(listener));
+    /// There is no such part.
+    pub fn listen(&self, side: Side, path: &str, listener: TapListener) -> Result<Option<Arc<Tap>>, TestError> {
+        let tap = self.taps().find(side, path);
+        if tap.is_none() && !self.taps().knows(path) {
+            return Err(TestError::Unknown(path.to_owned()));
+        }
+        if let Some(tap) = &tap {
+            tap.listen(Some(listener));
+        }
         Ok(tap)
     }
 
@@ -141,7 +147,7 @@ impl TestAccess {
     /// # Errors
     /// There is no such input.
     pub fn set_input(&self, path: &str, pin: u64, level: bool) -> Result<(), TestError> {
-        let tap = self.taps().find(Side::In, path).ok_or_else(|| TestError::NoWires(path.to_owned()))?;
+        let tap = self.taps().find(Side::In, path).ok_or_else(|| TestError::Unknown(path.to_owned()))?;
         let number = u32::try_from(pin).ok().filter(|&number| number < tap.pins());
         let number = number.ok_or_else(|| TestError::NoPin { path: path.to_owned(), pin })?;
         tap.set_level(number, level);

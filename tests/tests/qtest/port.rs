@@ -1,8 +1,13 @@
 //! The test port itself: every request of its protocol, good and bad.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
 
-use rhea_tests::qtest::TestMachine;
+use rhea_tests::{process::Machine, qtest::TestMachine, transcript::Guest};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
@@ -104,7 +109,6 @@ fn what_is_no_request_fails_and_the_next_one_is_answered() {
         "clock_set",
         "irq_intercept_in",
         "irq_intercept_in nowhere",
-        "irq_intercept_out ioapic",
         "set_irq_in ioapic other 1 1",
         "set_irq_in ioapic unnamed-gpio-in 24 1",
         "set_irq_in nowhere unnamed-gpio-in 1 1",
@@ -188,5 +192,33 @@ fn every_machine_can_be_under_test() {
         let mut machine = TestMachine::start(&["-machine", name]);
         assert_eq!(machine.ask("endianness"), "OK little");
         assert_eq!(machine.qmp("query-status", json!({}))["status"], "running");
+    }
+}
+
+#[test]
+fn a_part_without_outputs_is_listened_to_in_silence() {
+    let mut machine = TestMachine::start(&[]);
+    machine.intercept_out("ioapic");
+    machine.value("set_irq_in ioapic unnamed-gpio-in 17 1");
+    assert_eq!(machine.changes(), []);
+}
+
+#[test]
+fn one_client_after_another_is_served_and_none_hears_what_another_listened_to() {
+    let arguments = ["-accel", "qtest", "-qtest", "unix:@DIR@/port,server=on,wait=off"].map(str::to_owned);
+    let (machine, _connections) = Machine::start(&arguments, Guest::None).unwrap();
+    for round in 0..200 {
+        let mut stream = UnixStream::connect(machine.directory().join("port")).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let mut replies = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+        stream.write_all(b"set_irq_in ioapic unnamed-gpio-in 17 1\nclock_step 1\n").unwrap();
+        assert_eq!([replies.next().unwrap(), replies.next().unwrap()], ["OK".to_owned(), format!("OK {}", round + 1)]);
+        stream.write_all(b"irq_intercept_in ioapic\nset_irq_in ioapic unnamed-gpio-in 17 0\n").unwrap();
+        let expected = ["IRQ raise 17", "OK", "IRQ lower 17", "OK"].map(str::to_owned);
+        // The timer's output is high from the start.
+        let heard: Vec<_> = replies.by_ref().filter(|line| line != "IRQ raise 2").take(4).collect();
+        assert_eq!(heard, expected);
+        // Some leave in the middle of a request.
+        stream.write_all(b"write 0 4 0x").unwrap();
     }
 }

@@ -12,7 +12,7 @@ pub(super) struct Port {
     access: TestAccess,
     outbox: Arc<Outbox>,
     /// Where this test listens.
-    heard: Option<(Side, String, Arc<Tap>)>,
+    heard: Option<(Side, String, Option<Arc<Tap>>)>,
 }
 
 impl Port {
@@ -99,7 +99,7 @@ fn outcome(result: Result<u64, TestError>) -> String {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        if let Some((_, _, tap)) = &self.heard {
+        if let Some((_, _, Some(tap))) = &self.heard {
             tap.listen(None);
         }
     }
