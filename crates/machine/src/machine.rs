@@ -17,7 +17,7 @@ use rhea_x86::engine::CodeEpoch;
 use crate::{
     board::{Board, none::NoBoard, pc::Pc},
     boot::LoadError,
-    config::{Accelerator, BoardKind, Config, ConfigError},
+    config::{Accelerator, BoardKind, Config, ConfigError, DeviceConfig, DeviceKind},
     inbox::{GuestRequest, Inbox},
     processors::Processors,
     taps::Taps,
@@ -38,6 +38,12 @@ pub enum MachineError {
     /// The PCI bus has no free slot.
     #[error("no slot of the PCI bus is free")]
     NoSlot,
+    /// An id that another device has.
+    #[error("Duplicate device ID '{0}'")]
+    DuplicateId(String),
+    /// No device of this id.
+    #[error("Device '{0}' not found")]
+    NoDevice(String),
     /// A second balloon.
     #[error("Only one balloon device is supported")]
     SecondBalloon,
@@ -162,13 +168,11 @@ impl Machine {
             .start(vcpus, &on_shutdown)
             .map_err(|reason| MachineError::Host { what: "could not start a processor thread".into(), reason })?;
         board.reset(&processors)?;
-        if let Some(balloon) = board.balloon() {
-            let (events, ram) = (Arc::clone(&events), config.ram);
-            balloon.on_change(Box::new(move |pages| events(Event::BalloonChange { actual: left(ram, pages) })));
-        }
         let control =
             Mutex::new(RunControl { state: RunState::Prelaunch, released: false, gated: false, was_suspended: false });
-        Ok(Arc::new(Self { config, parts, processors, board, control, events }))
+        let machine = Arc::new(Self { config, parts, processors, board, control, events });
+        machine.follow_balloon();
+        Ok(machine)
     }
 
     /// What the machine was asked to be.
@@ -199,8 +203,36 @@ impl Machine {
         self.parts.timers.clock()
     }
 
+    /// Puts a virtio device on the PCI bus. A guest that runs has to be told by whoever calls this.
+    ///
+    /// # Errors
+    /// No bus, no room on it, an id that another device has.
+    pub fn plug(&self, config: &DeviceConfig) -> Result<(), MachineError> {
+        self.board.plug(config, &self.parts)?;
+        if matches!(config.kind, DeviceKind::Balloon { .. }) {
+            self.follow_balloon();
+        }
+        Ok(())
+    }
+
+    /// Takes the virtio device `id` away, as if it were pulled out.
+    ///
+    /// # Errors
+    /// There is no such device.
+    pub fn unplug(&self, id: &str) -> Result<(), MachineError> {
+        self.board.unplug(id)
+    }
+
+    /// Tells of the balloon's changes.
+    fn follow_balloon(&self) {
+        if let Some(balloon) = self.board.balloon() {
+            let (events, ram) = (Arc::clone(&self.events), self.config.ram);
+            balloon.on_change(Box::new(move |pages| events(Event::BalloonChange { actual: left(ram, pages) })));
+        }
+    }
+
     /// The console devices, in the order of the configuration.
-    pub fn consoles(&self) -> &[Arc<Console>] {
+    pub fn consoles(&self) -> Vec<Arc<Console>> {
         self.board.consoles()
     }
 

@@ -16,7 +16,7 @@ use rhea_devices::{
 
 use rhea_x86::bus::SystemBus;
 
-use crate::{MachineError, processors::Processors};
+use crate::{MachineError, config::DeviceConfig, machine::Parts, processors::Processors};
 
 /// Where the serial ports' output goes, first port first; absent ports have none.
 #[derive(Clone, Default)]
@@ -52,10 +52,22 @@ pub trait Board: Send + Sync {
     fn nmi(&self) -> Result<(), MachineError>;
 
     /// The console devices, in the order of the configuration.
-    fn consoles(&self) -> &[Arc<Console>];
+    fn consoles(&self) -> Vec<Arc<Console>>;
 
     /// The balloon, if the machine has one.
-    fn balloon(&self) -> Option<&Arc<Balloon>>;
+    fn balloon(&self) -> Option<Arc<Balloon>>;
+
+    /// Puts a virtio device on the PCI bus.
+    ///
+    /// # Errors
+    /// The board has no such bus, or no room on it.
+    fn plug(&self, config: &DeviceConfig, parts: &Parts) -> Result<(), MachineError>;
+
+    /// Takes the virtio device `id` away, without asking the guest.
+    ///
+    /// # Errors
+    /// There is no such device.
+    fn unplug(&self, id: &str) -> Result<(), MachineError>;
 
     /// The PCI bus, if the board has one.
     fn pci(&self) -> Option<&Arc<PciBus>>;

@@ -10,7 +10,7 @@ use rhea_devices::{
 use rhea_x86::bus::SystemBus;
 
 use super::Board;
-use crate::{MachineError, processors::Processors};
+use crate::{MachineError, config::DeviceConfig, machine::Parts, processors::Processors};
 
 /// The board of the machine `none`.
 pub struct NoBoard;
@@ -34,12 +34,20 @@ impl Board for NoBoard {
         Err(MachineError::Unsupported("machine does not provide NMIs"))
     }
 
-    fn consoles(&self) -> &[Arc<Console>] {
-        &[]
+    fn consoles(&self) -> Vec<Arc<Console>> {
+        Vec::new()
     }
 
-    fn balloon(&self) -> Option<&Arc<Balloon>> {
+    fn balloon(&self) -> Option<Arc<Balloon>> {
         None
+    }
+
+    fn plug(&self, _: &DeviceConfig, _: &Parts) -> Result<(), MachineError> {
+        Err(MachineError::Unsupported("No 'PCI' bus found for the device"))
+    }
+
+    fn unplug(&self, id: &str) -> Result<(), MachineError> {
+        Err(MachineError::NoDevice(id.to_owned()))
     }
 
     fn pci(&self) -> Option<&Arc<PciBus>> {

@@ -33,7 +33,7 @@ use crate::{
     MachineError,
     acpi::{self, IO_APIC_ADDRESS, Platform},
     boot::{Entry, LoadError, MemoryMap, parameters, start},
-    config::{Config, Software},
+    config::{Config, DeviceConfig, Software},
     inbox::GuestRequest,
     machine::Parts,
     processors::{Processor, Processors},
@@ -176,9 +176,9 @@ impl Pc {
             pci.add(SlotFunction { slot, function }, device)?;
         }
 
-        let mut virtio = VirtioDevices::default();
+        let virtio = VirtioDevices::new(Arc::clone(&pci), Arc::clone(&apics));
         for device in &config.devices {
-            virtio.plug(device, parts, &pci, &apics)?;
+            virtio.plug(device, parts)?;
         }
 
         let mut serials = Vec::new();
@@ -351,12 +351,20 @@ impl Board for Pc {
         Ok(())
     }
 
-    fn consoles(&self) -> &[Arc<Console>] {
+    fn consoles(&self) -> Vec<Arc<Console>> {
         self.virtio.consoles()
     }
 
-    fn balloon(&self) -> Option<&Arc<Balloon>> {
+    fn balloon(&self) -> Option<Arc<Balloon>> {
         self.virtio.balloon()
+    }
+
+    fn plug(&self, config: &DeviceConfig, parts: &Parts) -> Result<(), MachineError> {
+        self.virtio.plug(config, parts)
+    }
+
+    fn unplug(&self, id: &str) -> Result<(), MachineError> {
+        self.virtio.unplug(id)
     }
 
     fn pci(&self) -> Option<&Arc<PciBus>> {

@@ -9,7 +9,7 @@ mod session;
 
 use std::fmt::Write as _;
 
-use rhea_api::{control, cpu, machine, run_state, run_state::RunState};
+use rhea_api::{control, cpu, machine, memory, run_state, run_state::RunState};
 use rhea_qmp::Error;
 
 use crate::{
@@ -50,6 +50,11 @@ const fn row(name: &'static str, arguments: &'static str, help: &'static str, ru
 const COMMANDS: &[Row] = &[
     row("cont", "", "let the machine go on", |call| nothing(run_state::Handler::cont(&mut call.commands()))),
     row("c", "", "the same as cont", |call| nothing(run_state::Handler::cont(&mut call.commands()))),
+    row("balloon", "MEGABYTES", "ask the guest to leave itself so much memory", |call| {
+        let megabytes = call.arguments.parse::<i64>().ok().and_then(|value| value.checked_mul(1 << 20));
+        let size = megabytes.ok_or_else(|| Error::generic("balloon needs a number of megabytes"))?;
+        nothing(memory::Handler::balloon(&mut call.commands(), size))
+    }),
     row("help", "[COMMAND]", "say what commands there are", |call| Ok(help(call.arguments))),
     row("?", "[COMMAND]", "the same as help", |call| Ok(help(call.arguments))),
     row("info", "SUBJECT", "show something; 'help info' lists the subjects", info),
@@ -79,6 +84,10 @@ const COMMANDS: &[Row] = &[
 
 /// What `info` shows, by name.
 const SUBJECTS: &[Row] = &[
+    row("balloon", "", "what the balloon leaves the guest", |call| {
+        let actual = memory::Handler::query_balloon(&mut call.commands())?.actual;
+        Ok(format!("balloon: actual={}\r\n", actual >> 20))
+    }),
     row("cpus", "", "the processors", info_cpus),
     row("kvm", "", "whether KVM is used", |call| {
         let info = machine::Handler::query_kvm(&mut call.commands())?;
