@@ -18,6 +18,10 @@ mod random;
 mod reset;
 mod rtc;
 mod uart;
+mod virtio;
+mod virtio_balloon;
+mod virtio_blk;
+mod virtio_rng;
 
 /// The first nanosecond at which a counter of `frequency` hertz that started at power-on has counted `ticks`.
 fn of_ticks(ticks: u64, frequency: u64) -> u64 {

@@ -78,8 +78,18 @@ proptest! {
 
     #[test]
     fn no_access_stops_the_machine_from_answering(accesses in proptest::collection::vec(access(), 1..4000)) {
-        let mut machine = TestMachine::start(&["-m", "128", "-smp", "2", "-no-shutdown", "-serial", "null"]);
+        let mut machine = TestMachine::start(&[
+            "-m", "128", "-smp", "2", "-no-shutdown", "-serial", "null",
+            "-device", "virtio-rng-pci,addr=5", "-device", "virtio-balloon-pci,addr=6",
+        ]);
         machine.intercept_in("ioapic");
+        // Registers of both at ports, where random accesses find them.
+        for (slot, ports) in [(5, 0xc000), (6, 0xc100)] {
+            for (register, value) in [(0x10, ports), (0x04, 7)] {
+                machine.outl(0xcf8, 1 << 31 | slot << 11 | register);
+                machine.outl(0xcfc, value);
+            }
+        }
         for batch in accesses.chunks(BATCH) {
             let mut text = String::new();
             for access in batch {
