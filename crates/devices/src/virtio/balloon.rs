@@ -10,9 +10,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rhea_core::{Instant, Timer, TimerQueue};
+use rhea_core::{Instant, LoadError, Timer, TimerQueue};
 
-use super::{DeviceType, Link, Outcome, VirtioDevice, Virtqueue};
+use super::{DeviceType, DeviceV1, Link, Outcome, VirtioDevice, Virtqueue};
 
 /// Bytes of a balloon page, whatever the guest's pages are.
 pub const BALLOON_PAGE: u64 = 4096;
@@ -21,6 +21,8 @@ pub const BALLOON_PAGE: u64 = 4096;
 const STATISTICS: u64 = 1 << 1;
 const DEFLATE_ON_OOM: u64 = 1 << 2;
 
+/// Entries of a queue.
+const QUEUE: u16 = 128;
 const INFLATE: usize = 0;
 const STATISTICS_QUEUE: usize = 2;
 /// Most statistics that one buffer holds: more than there are tags.
@@ -161,6 +163,16 @@ impl Balloon {
     }
 }
 
+/// Saved form of [`Balloon`].
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct BalloonV1 {
+    target: u32,
+    actual: u32,
+    statistics: Statistics,
+    held: Option<u16>,
+    interval: u32,
+}
+
 impl VirtioDevice for Balloon {
     fn device_type(&self) -> DeviceType {
         DeviceType { id: 5, transitional: 0x1002, class: 0x00_ff00 }
@@ -168,7 +180,7 @@ impl VirtioDevice for Balloon {
 
     /// To inflate, to deflate, for statistics.
     fn queues(&self) -> Vec<u16> {
-        vec![128; 3]
+        vec![QUEUE; 3]
     }
 
     fn features(&self) -> u64 {
@@ -215,6 +227,26 @@ impl VirtioDevice for Balloon {
         state.actual = 0;
         state.statistics.clear();
         (state.updated, state.held) = (None, None);
+    }
+
+    fn save(&self) -> DeviceV1 {
+        // When statistics came is of the host's time, which goes on.
+        let State { target, actual, statistics, updated: _, held, interval } = self.state.lock().clone();
+        DeviceV1::Balloon(BalloonV1 { target, actual, statistics, held, interval })
+    }
+
+    fn restore(&self, state: &DeviceV1) -> Result<(), LoadError> {
+        let invalid = |reason| Err(LoadError::invalid("Balloon", reason));
+        let DeviceV1::Balloon(BalloonV1 { target, actual, statistics, held, interval }) = state.clone() else {
+            return invalid("the state of another device");
+        };
+        if statistics.len() > MOST_STATISTICS || held.is_some_and(|head| head >= QUEUE) {
+            return invalid("more than fits");
+        }
+        *self.state.lock() = State { target, actual, statistics, updated: None, held, interval };
+        let next = (interval > 0).then(|| self.now().saturating_add(Duration::from_secs(interval.into())));
+        self.timer.set_or_cancel(next);
+        Ok(())
     }
 
     fn serve(&self, index: usize, queue: &Virtqueue) {
@@ -291,5 +323,10 @@ mod tests {
         let second = driver.offer(&[(DATA, 10, false)]);
         balloon.serve(STATISTICS_QUEUE, &queue);
         assert_eq!((driver.used().0, balloon.state.lock().held), (1, Some(second)));
+        balloon.set_target(7);
+        let (state, other) = (balloon.save(), self::balloon());
+        other.restore(&state).unwrap();
+        assert_eq!(other.save(), state);
+        assert!(other.restore(&DeviceV1::Stateless).is_err());
     }
 }

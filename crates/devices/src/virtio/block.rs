@@ -11,9 +11,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rhea_core::BlockMedium;
+use rhea_core::{BlockMedium, LoadError};
 
-use super::{Buffers, DeviceType, Outcome, VirtioDevice, Virtqueue};
+use super::{Buffers, DeviceType, DeviceV1, Outcome, VirtioDevice, Virtqueue};
 
 /// Bytes of a sector, whatever the block size is.
 const SECTOR: u64 = 512;
@@ -241,6 +241,12 @@ impl Block {
     }
 }
 
+/// Saved form of [`Block`]: what it stands on is not part of it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct BlockV1 {
+    write_through: bool,
+}
+
 impl VirtioDevice for Block {
     fn device_type(&self) -> DeviceType {
         DeviceType { id: 2, transitional: 0x1001, class: 0x01_0000 }
@@ -272,6 +278,19 @@ impl VirtioDevice for Block {
 
     fn reset(&self) {
         self.write_through.store(true, Ordering::Release);
+    }
+
+    fn save(&self) -> DeviceV1 {
+        let Self { options: _, write_through, buffer: _ } = self;
+        DeviceV1::Block(BlockV1 { write_through: write_through.load(Ordering::Acquire) })
+    }
+
+    fn restore(&self, state: &DeviceV1) -> Result<(), LoadError> {
+        let DeviceV1::Block(BlockV1 { write_through }) = state else {
+            return Err(LoadError::invalid("Block", "the state of another device"));
+        };
+        self.write_through.store(*write_through, Ordering::Release);
+        Ok(())
     }
 
     fn serve(&self, _: usize, queue: &Virtqueue) {

@@ -10,8 +10,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use rhea_core::LoadError;
 
-use super::{DeviceType, Link, Outcome, VirtioDevice, Virtqueue};
+use super::{DeviceType, DeviceV1, Link, Outcome, VirtioDevice, Virtqueue};
 use crate::char::CharSink;
 
 /// Feature bits (§5.3.3).
@@ -77,7 +78,6 @@ struct Port {
 struct Control {
     /// Messages for the driver.
     messages: VecDeque<Vec<u8>>,
-    multiport: bool,
 }
 
 /// The device.
@@ -236,6 +236,21 @@ impl Console {
     }
 }
 
+/// Saved form of a port.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct PortV1 {
+    number: u32,
+    input: Vec<u8>,
+    guest_open: bool,
+}
+
+/// Saved form of [`Console`]: what its ports stand on is not part of it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ConsoleV1 {
+    messages: Vec<Vec<u8>>,
+    ports: Vec<PortV1>,
+}
+
 impl VirtioDevice for Console {
     fn device_type(&self) -> DeviceType {
         DeviceType { id: 3, transitional: 0x1003, class: 0x07_8000 }
@@ -268,7 +283,6 @@ impl VirtioDevice for Console {
 
     fn activate(&self, features: u64) {
         let multiport = features & MULTIPORT != 0;
-        self.control.lock().multiport = multiport;
         // A driver that knows one port only has it open.
         if !multiport && let Some(port) = self.port(0) {
             port.state.lock().guest_open = true;
@@ -285,6 +299,33 @@ impl VirtioDevice for Console {
                 wake();
             }
         }
+    }
+
+    fn save(&self) -> DeviceV1 {
+        let Self { ports, most_ports: _, control, link: _ } = self;
+        let Control { messages } = &*control.lock();
+        let ports = ports.iter().map(|port| {
+            let PortState { input, guest_open, on_room: _ } = &*port.state.lock();
+            PortV1 { number: port.options.number, input: input.iter().copied().collect(), guest_open: *guest_open }
+        });
+        DeviceV1::Console(ConsoleV1 { messages: messages.iter().cloned().collect(), ports: ports.collect() })
+    }
+
+    fn restore(&self, state: &DeviceV1) -> Result<(), LoadError> {
+        let invalid = |reason| Err(LoadError::invalid("Console", reason));
+        let DeviceV1::Console(ConsoleV1 { messages, ports }) = state.clone() else {
+            return invalid("the state of another device");
+        };
+        let same = ports.iter().map(|port| port.number).eq(self.ports.iter().map(|port| port.options.number));
+        if !same || messages.len() > CONTROL_LIMIT || ports.iter().any(|port| port.input.len() > INPUT_LIMIT) {
+            return invalid("other ports, or more than fits");
+        }
+        self.control.lock().messages = messages.into();
+        for (port, PortV1 { number: _, input, guest_open }) in self.ports.iter().zip(ports) {
+            let mut state = port.state.lock();
+            (state.input, state.guest_open) = (input.into(), guest_open);
+        }
+        Ok(())
     }
 
     fn serve(&self, index: usize, queue: &Virtqueue) {
@@ -385,7 +426,12 @@ mod tests {
         driver.offer(&[(DATA, 3, false)]);
         console.serve(queues_of(2).1, &queue);
         assert_eq!(heard.0.lock().as_slice(), b"out");
+        let (state, other) = (console.save(), self::console().0);
+        other.restore(&state).unwrap();
+        assert_eq!(other.save(), state);
+        assert!(Console::new(4, Vec::new()).restore(&state).is_err());
         console.reset();
         assert_eq!(console.receive(2, b"late"), 0);
+        assert_eq!(console.save(), self::console().0.save());
     }
 }

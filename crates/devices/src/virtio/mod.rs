@@ -11,6 +11,9 @@ mod registers;
 pub mod rng;
 mod worker;
 
+use rhea_core::LoadError;
+use serde::{Deserialize, Serialize};
+
 pub use pci::{Interface, Link, VirtioPci, VirtioPciV1, Wiring};
 pub use queue::{Buffers, Outcome, QueueV1, Virtqueue};
 pub use registers::{DeviceStatus, Registers, RegistersV1};
@@ -25,6 +28,19 @@ pub struct DeviceType {
     pub transitional: u16,
     /// PCI class code.
     pub class: u32,
+}
+
+/// Saved form of what a device is apart from its transport.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum DeviceV1 {
+    /// It keeps nothing.
+    Stateless,
+    /// A disk.
+    Block(block::BlockV1),
+    /// A balloon.
+    Balloon(balloon::BalloonV1),
+    /// Serial ports.
+    Console(console::ConsoleV1),
 }
 
 /// What a virtio device is apart from its transport. Queues are served on a worker thread, one queue by one thread at a
@@ -56,6 +72,22 @@ pub trait VirtioDevice: Send + Sync {
 
     /// The driver, or the machine, starts over. No queue is being served.
     fn reset(&self) {}
+
+    /// Its state, while no queue is being served.
+    fn save(&self) -> DeviceV1 {
+        DeviceV1::Stateless
+    }
+
+    /// Puts a saved state back.
+    ///
+    /// # Errors
+    /// A state that the device cannot have.
+    fn restore(&self, state: &DeviceV1) -> Result<(), LoadError> {
+        match state {
+            DeviceV1::Stateless => Ok(()),
+            _ => Err(LoadError::invalid("VirtioDevice", "the state of another device")),
+        }
+    }
 
     /// Queue `index` may have new buffers.
     fn serve(&self, index: usize, queue: &Virtqueue);

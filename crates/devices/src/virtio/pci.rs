@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use virtio_queue::QueueT;
 
 use super::{
-    VirtioDevice, Virtqueue, Worker,
+    DeviceV1, VirtioDevice, Virtqueue, Worker,
     queue::{QueueEvents, QueueV1},
     registers::{
         ANY_LAYOUT, COMMON_SIZE, Common, EVENT_IDX, INDIRECT, LEGACY_HEADER, Legacy, Registers, RegistersV1,
@@ -134,7 +134,7 @@ impl Link {
     }
 }
 
-/// Saved form of the transport.
+/// Saved form of transport and device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VirtioPciV1 {
     config: Vec<u8>,
@@ -144,6 +144,7 @@ pub struct VirtioPciV1 {
     queue_vectors: Vec<u16>,
     registers: RegistersV1,
     queues: Vec<QueueV1>,
+    device: DeviceV1,
 }
 
 impl VirtioPci {
@@ -545,7 +546,7 @@ impl VirtioPci {
         }
     }
 
-    /// Transport and queues; nothing may be being served.
+    /// Transport, queues and device; nothing may be being served.
     pub fn save(&self) -> VirtioPciV1 {
         let registers = self.registers.lock().save();
         let queues = self.queues.iter().map(|queue| queue.save()).collect();
@@ -559,6 +560,7 @@ impl VirtioPci {
             queue_vectors: queue_vectors.clone(),
             registers,
             queues,
+            device: self.device.save(),
         }
     }
 
@@ -567,11 +569,12 @@ impl VirtioPci {
     /// # Errors
     /// The state of another function; then it is to be reset.
     pub fn restore(&self, state: VirtioPciV1) -> Result<(), LoadError> {
-        let VirtioPciV1 { config, msix, isr, config_vector, queue_vectors, registers, queues } = state;
+        let VirtioPciV1 { config, msix, isr, config_vector, queue_vectors, registers, queues, device } = state;
         let invalid = || LoadError::invalid("VirtioPci", "not of this function");
         if queues.len() != self.queues.len() || queue_vectors.len() != self.queues.len() {
             return Err(invalid());
         }
+        self.device.restore(&device)?;
         self.registers.lock().restore(&registers);
         for (queue, state) in self.queues.iter().zip(&queues) {
             queue.restore(state)?;

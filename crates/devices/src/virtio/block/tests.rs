@@ -163,3 +163,16 @@ fn a_request_without_room_for_its_status_breaks_the_queue() {
     assert_eq!(bench.driver.used().0, 0);
     bench.block.serve(0, &bench.queue);
 }
+
+#[test]
+fn save_then_load_is_the_identity() {
+    let (bench, other) = (bench(false), bench(false));
+    bench.block.activate(FLUSH);
+    let state = bench.block.save();
+    assert_ne!(other.block.save(), state);
+    other.block.restore(&state).unwrap();
+    assert_eq!(other.block.save(), state);
+    assert!(other.block.restore(&DeviceV1::Stateless).is_err());
+    bench.block.reset();
+    assert_eq!(bench.block.save(), Block::new(other.block.options.clone()).save());
+}
