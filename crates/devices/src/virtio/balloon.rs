@@ -25,6 +25,8 @@ const DEFLATE_ON_OOM: u64 = 1 << 2;
 const QUEUE: u16 = 128;
 const INFLATE: usize = 0;
 const STATISTICS_QUEUE: usize = 2;
+/// Most pages of one buffer; drivers give 256. A buffer with more is one that is to keep us busy.
+const MOST_PAGES: usize = 1 << 16;
 /// Most statistics that one buffer holds: more than there are tags.
 const MOST_STATISTICS: usize = 64;
 
@@ -131,6 +133,9 @@ impl Balloon {
     fn serve_pages(index: usize, queue: &Virtqueue) {
         queue.serve(|buffers| {
             let mut page = [0; 4];
+            if buffers.reader.available_bytes() > page.len() * MOST_PAGES {
+                return Outcome::Done;
+            }
             while buffers.reader.read_exact(&mut page).is_ok() {
                 // A page that comes back is there again when it is touched.
                 if index == INFLATE {

@@ -19,8 +19,8 @@ use super::{Buffers, DeviceType, DeviceV1, Outcome, VirtioDevice, Virtqueue};
 const SECTOR: u64 = 512;
 /// What is copied at once between guest and medium.
 const CHUNK: usize = 1 << 20;
-/// Segments of one discard or write-zeroes request.
-const MOST_SEGMENTS: u32 = 64;
+/// Segments of one discard or write-zeroes request: as few as keep a request short.
+const MOST_SEGMENTS: u32 = 4;
 /// Sectors of one such segment: 1 GiB less one block.
 const MOST_SECTORS: u32 = (1 << 21) - 8;
 /// Entries of the queue, and so buffers of a request less header and status.
