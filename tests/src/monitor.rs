@@ -2,10 +2,13 @@
 //!
 //! It is written apart from the client in `crates/qmp`, so that a fault there is not mirrored here.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::Value;
 
 /// One connection to a monitor.
@@ -43,6 +46,19 @@ impl Monitor {
         let mut message = text.as_bytes().to_vec();
         message.push(b'\n');
         Ok(self.stream.write_all(&message)?)
+    }
+
+    /// Sends text with a descriptor attached to it.
+    pub fn send_with(&mut self, text: &str, descriptor: BorrowedFd<'_>) -> Result<(), MonitorError> {
+        let message = [text.as_bytes(), b"\n"].concat();
+        let descriptors = [descriptor];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let sent = sendmsg(&self.stream, &[IoSlice::new(&message)], &mut control, SendFlags::empty())
+            .map_err(io::Error::from)?;
+        // The rest of a long message goes without.
+        Ok(self.stream.write_all(&message[sent..])?)
     }
 
     /// Waits for the next message.

@@ -1,5 +1,9 @@
 //! Goes through a transcript with a live machine, and says where it first went another way.
 
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,7 +15,7 @@ use crate::guest::Console;
 use crate::monitor::{Monitor, MonitorError};
 use crate::pattern::Pattern;
 use crate::process::Machine;
-use crate::transcript::{Action, Guest, Header, Transcript};
+use crate::transcript::{Action, Guest, Header, Passed, Transcript};
 
 /// How long Linux may take to boot to its shell, on a slow and busy host.
 const BOOT: Duration = Duration::from_secs(240);
@@ -39,6 +43,8 @@ pub fn hold(transcript: &Transcript, place: &str) -> Result<(), String> {
         names,
         has_shell: false,
         has_ended: false,
+        passed: None,
+        kept: Vec::new(),
     };
     conversation.hold(transcript, place).map_err(|fault| conversation.report(&fault))
 }
@@ -53,6 +59,10 @@ struct Conversation<'a> {
     /// Whether the guest's shell has been taken over since the machine last booted.
     has_shell: bool,
     has_ended: bool,
+    /// What goes along with the next text that is sent.
+    passed: Option<OwnedFd>,
+    /// Our ends of sockets that were passed: they stay open to the end.
+    kept: Vec<OwnedFd>,
 }
 
 impl Conversation<'_> {
@@ -92,7 +102,19 @@ impl Conversation<'_> {
     fn act(&mut self, action: &Action) -> Result<(), String> {
         let timeout = self.header.timeout;
         match action {
-            Action::Send(text) => self.send(&self.fill(text)),
+            Action::Send(text) => {
+                let text = self.fill(text);
+                match self.passed.take() {
+                    None => self.send(&text),
+                    Some(descriptor) => {
+                        self.monitor.send_with(&text, descriptor.as_fd()).map_err(|error| error.to_string())
+                    }
+                }
+            }
+            Action::Pass(what) => {
+                self.passed = Some(self.open(what).map_err(|error| error.to_string())?);
+                Ok(())
+            }
             Action::Reply(pattern) => {
                 let message = self.next_but_ignored(None)?;
                 self.check(pattern, &message)
@@ -134,6 +156,30 @@ impl Conversation<'_> {
 
     fn send(&mut self, text: &str) -> Result<(), String> {
         self.monitor.send(text).map_err(|error| error.to_string())
+    }
+
+    fn open(&mut self, what: &Passed) -> io::Result<OwnedFd> {
+        let mut options = OpenOptions::new();
+        let path = match what {
+            Passed::Socket => {
+                let (theirs, ours) = UnixStream::pair()?;
+                self.kept.push(ours.into());
+                return Ok(theirs.into());
+            }
+            Passed::Read(path) => {
+                options.read(true);
+                path
+            }
+            Passed::Write(path) => {
+                options.write(true).create(true);
+                path
+            }
+            Passed::ReadWrite(path) => {
+                options.read(true).write(true).create(true);
+                path
+            }
+        };
+        Ok(options.open(self.fill(path))?.into())
     }
 
     fn receive(&mut self) -> Result<Value, String> {

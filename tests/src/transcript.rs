@@ -67,12 +67,41 @@ pub enum Action {
     Host(Run),
     /// The guest prints this text on its console.
     Console(String),
+    /// A descriptor goes along with the next text that is sent.
+    Pass(Passed),
     /// Types a line on the guest's console and waits for nothing.
     Type(String),
     /// The guest boots until its shell asks for a command.
     Boot,
     /// The program ends with this exit status.
     Exit(i32),
+}
+
+/// A descriptor to pass to the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// A file, opened for reading.
+    Read(String),
+    /// A file, opened for writing and made if it is not there.
+    Write(String),
+    /// A file, opened for both and made if it is not there.
+    ReadWrite(String),
+    /// One end of a pair of connected sockets.
+    Socket,
+}
+
+impl Passed {
+    fn parse(text: &str) -> Option<Self> {
+        let (how, path) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        let path = path.trim().to_owned();
+        match (how, path.is_empty()) {
+            ("read", false) => Some(Self::Read(path)),
+            ("write", false) => Some(Self::Write(path)),
+            ("readwrite", false) => Some(Self::ReadWrite(path)),
+            ("socket", true) => Some(Self::Socket),
+            _ => None,
+        }
+    }
 }
 
 /// A command and what it prints.
@@ -184,6 +213,9 @@ impl Transcript {
                 "console" => Action::Console(rest.to_owned()),
                 "type" => Action::Type(rest.to_owned()),
                 "boot" => Action::Boot,
+                "pass" => Action::Pass(Passed::parse(rest).ok_or_else(|| {
+                    fault(format!("pass takes 'read FILE', 'write FILE', 'readwrite FILE' or 'socket', not '{rest}'"))
+                })?),
                 "exit" => Action::Exit(rest.parse().map_err(|_| fault(format!("exit takes a status, not '{rest}'")))?),
                 _ => return Err(fault(format!("a line cannot begin with '{word}'"))),
             };
@@ -237,7 +269,7 @@ fn indent(lines: &[String]) -> String {
 fn begins_step(line: &str) -> bool {
     let word = line.split_whitespace().next().unwrap_or_default();
     !line.starts_with(char::is_whitespace)
-        && (matches!(word, "->" | "<-" | "<=" | "guest$" | "host$" | "console" | "type" | "boot" | "exit")
+        && (matches!(word, "->" | "<-" | "<=" | "guest$" | "host$" | "console" | "type" | "boot" | "pass" | "exit")
             || line.starts_with('#'))
 }
 

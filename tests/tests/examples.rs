@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Trial};
 use rhea_qapi::{Example, Flow, Schema};
 use rhea_tests::pattern::Pattern;
 use rhea_tests::run::hold;
-use rhea_tests::transcript::{Action, Guest, Header, Step, Transcript};
+use rhea_tests::transcript::{Action, Guest, Header, Passed, Step, Transcript};
 use serde_json::Value;
 
 /// The machine that the examples speak of.
@@ -67,7 +67,15 @@ fn transcript(command: &str, example: &Example) -> Result<Transcript, String> {
     }
     for step in &example.steps {
         let action = match step.flow {
-            Flow::Sent => Action::Send(step.text.replace("\"/tmp/", "\"@DIR@/")),
+            Flow::Sent => {
+                // Which descriptor goes along is not written in an example.
+                let passes =
+                    ["getfd", "add-fd"].iter().any(|name| step.text.contains(&format!("\"execute\": \"{name}\"")));
+                if passes {
+                    steps.push(Step { line: step.line, action: Action::Pass(Passed::Socket) });
+                }
+                Action::Send(step.text.replace("\"/tmp/", "\"@DIR@/"))
+            }
             Flow::Received | Flow::Event => {
                 received(step.json().map_err(|error| format!("line {}: {error}", step.line))?)
             }

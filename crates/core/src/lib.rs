@@ -1,7 +1,9 @@
-//! What every part of a machine stands on: time, guest memory, address spaces, ports, interrupt lines and saved state.
+//! What every part of a machine stands on: time, guest memory, address spaces, ports, interrupt lines, saved state
+//! and files of the host.
 
 pub mod backend;
 pub mod bus;
+pub mod files;
 pub mod gate;
 pub mod interrupt;
 pub mod memory;

@@ -1,10 +1,11 @@
 //! Guest memory to files, and as a debugger sees it.
 
 use std::{
-    fs::File,
     io::{self, BufWriter, Write},
     path::Path,
 };
+
+use rhea_core::files::{self, Access};
 
 use crate::machine::{Machine, MachineError};
 
@@ -75,8 +76,8 @@ fn write_file(
 ) -> Result<(), MachineError> {
     let failed =
         |reason: io::Error| MachineError::Host { what: format!("could not write '{}'", path.display()), reason };
-    let file =
-        File::create(path).map_err(|source| MachineError::Open { path: path.to_owned(), reason: reason(&source) })?;
+    let file = files::open(path, Access::Replace)
+        .map_err(|source| MachineError::Open { path: path.to_owned(), reason: files::reason(&source) })?;
     let mut file = BufWriter::new(file);
     let mut chunk = vec![0; CHUNK];
     let mut done = 0;
@@ -87,10 +88,4 @@ fn write_file(
         done += run as u64;
     }
     file.flush().map_err(failed)
-}
-
-/// The host's reason as others print it, without its number.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }

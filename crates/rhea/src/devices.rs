@@ -24,7 +24,7 @@ pub type Opened = (Vec<DeviceConfig>, Vec<Arc<dyn BlockMedium>>);
 ///
 /// # Errors
 /// An image that cannot be opened.
-pub fn open(settings: &DeviceSettings, output: impl Fn(&str) -> Arc<dyn CharSink>) -> anyhow::Result<Opened> {
+pub fn open(settings: &DeviceSettings, output: impl Fn(&str) -> Option<Arc<dyn CharSink>>) -> anyhow::Result<Opened> {
     let mut media: Vec<Arc<dyn BlockMedium>> = Vec::new();
     let mut devices = Vec::new();
     for line in &settings.lines {
@@ -32,13 +32,15 @@ pub fn open(settings: &DeviceSettings, output: impl Fn(&str) -> Arc<dyn CharSink
             DeviceLineKind::Rng => DeviceKind::Rng(Arc::new(Builtin)),
             DeviceLineKind::Balloon { deflate_on_oom } => DeviceKind::Balloon { deflate_on_oom: *deflate_on_oom },
             DeviceLineKind::Console { most_ports, ports } => {
-                let ports = ports.iter().map(|port| PortOptions {
-                    number: port.number,
-                    name: port.name.clone(),
-                    console: port.console,
-                    output: output(&port.backend),
+                let ports = ports.iter().map(|port| {
+                    Ok(PortOptions {
+                        number: port.number,
+                        name: port.name.clone(),
+                        console: port.console,
+                        output: output(&port.backend).context("the backend was checked")?,
+                    })
                 });
-                DeviceKind::Console { most_ports: *most_ports, ports: ports.collect() }
+                DeviceKind::Console { most_ports: *most_ports, ports: ports.collect::<anyhow::Result<_>>()? }
             }
             DeviceLineKind::Block { drive, serial, discard, block_size } => {
                 let disk = settings.disks.iter().find(|disk| disk.id == *drive).context("the disk was checked")?;

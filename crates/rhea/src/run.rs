@@ -6,11 +6,13 @@ use std::{
     process::ExitCode,
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use rhea_api::run_state::ShutdownCause;
-use rhea_backends::char::{Address, Backend, Options as CharOptions, Output, Port, pump};
+use rhea_backends::char::{Address, CharDevices, FrontEnd, Options as CharOptions, Port};
+use rhea_core::files;
 use rhea_machine::{Accelerator, Config, GuestRequest, Machine, Software, board::SerialPorts, boot::linux::Kernel};
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
@@ -18,10 +20,13 @@ use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 use crate::{
     commands::{Context, Identity},
     daemon, devices,
-    monitor::{EndOfInput, MonitorThread, Monitors, SharedTerminal},
-    options::{self, CharUse, MonitorMode, Settings},
+    monitor::MonitorThread,
+    options::{self, CharUse, FIRST_TERMINAL, MonitorMode, Settings},
     test_port,
 };
+
+/// How long the last output has to get out at the end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Runs what `arguments` say.
 ///
@@ -46,82 +51,68 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
 
 fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     let events = EventSender::new();
-    let mut backends = open_backends(settings)?;
-    let mut take = |id: &str| backends.iter().position(|(known, _)| known == id).map(|at| backends.swap_remove(at).1);
-
-    let mut monitors: Vec<(Backend, MonitorMode)> =
-        settings.monitors.iter().filter_map(|monitor| Some((take(&monitor.backend)?, monitor.mode))).collect();
-    let serials: Vec<(CharUse, Option<Backend>)> = settings
-        .serials
-        .iter()
-        .map(|used| match used {
-            CharUse::Backend(id) => (used.clone(), take(id)),
-            _ => (used.clone(), None),
-        })
-        .collect();
-    let outputs: Vec<Option<Arc<Output>>> =
-        serials.iter().map(|(used, _)| (*used != CharUse::None).then(Output::new)).collect();
-
-    let test_port = settings.test_port.as_deref().and_then(&mut take);
+    let chars = CharDevices::new().context("could not start the thread of the backends")?;
+    open_backends(&chars, settings)?;
+    let serials = settings.serials.iter().map(|used| match used {
+        CharUse::None => Ok(None),
+        CharUse::Backend(id) => chars.claim(id).map(|front| Some(Arc::new(front))),
+    });
+    let serials: Vec<Option<Arc<FrontEnd>>> = serials.collect::<Result<_, _>>()?;
+    let monitors = settings.monitors.iter().map(|monitor| Ok((chars.claim(&monitor.backend)?, monitor.mode)));
+    let mut monitors: Vec<(FrontEnd, MonitorMode)> = monitors.collect::<anyhow::Result<_>>()?;
+    let test_port = settings.test_port.as_deref().map(|id| chars.claim(id)).transpose()?;
 
     let emitter = events.clone();
-    let ports: Vec<(usize, u32, Option<Backend>, Arc<Output>)> = devices::console_ports(&settings.devices)
-        .map(|(device, number, backend)| (device, number, take(backend), Output::new()))
-        .collect();
-    let port_outputs: Vec<(&str, Arc<Output>)> = devices::console_ports(&settings.devices)
-        .zip(&ports)
-        .map(|((_, _, backend), (.., output))| (backend, Arc::clone(output)))
-        .collect();
+    let ports = devices::console_ports(&settings.devices)
+        .map(|(device, number, backend)| Ok((device, number, backend, Arc::new(chars.claim(backend)?))));
+    let ports: Vec<(usize, u32, &str, Arc<FrontEnd>)> = ports.collect::<anyhow::Result<_>>()?;
     let output_of = |id: &str| {
-        let found = port_outputs.iter().find(|(backend, _)| *backend == id);
-        sink(found.map_or_else(Output::new, |(_, output)| Arc::clone(output)))
+        let found = ports.iter().find(|(_, _, backend, _)| *backend == id);
+        found.map(|(.., front)| sink(Arc::clone(front)))
     };
     let (devices, media) = devices::open(&settings.devices, output_of)?;
     let machine = Machine::new(
         Config { devices, ..config(settings)? },
-        SerialPorts { ports: outputs.iter().map(|output| output.clone().map(sink)).collect() },
+        SerialPorts { ports: serials.iter().map(|front| front.clone().map(sink)).collect() },
         Arc::new(move |event: rhea_api::Event| {
             emitter.emit(event.name(), event.data());
         }),
     )?;
 
     if settings.first_minute {
-        monitors.push((first_minute_monitor()?, MonitorMode::Control));
+        monitors.push((first_minute_monitor(&chars)?, MonitorMode::Control));
     }
-    let mut pumps = Vec::new();
-    let mut terminal = None;
-    for (index, ((used, backend), output)) in serials.into_iter().zip(outputs).enumerate() {
-        let (Some(output), Some(port)) = (output, machine.serial_port(index)) else { continue };
-        let port: Arc<dyn Port> = Arc::new(SerialPort(port));
-        match (used, backend) {
-            (CharUse::SharedTerminal, _) => {
-                let backend = Backend::open(&CharOptions::Stdio { signal: settings.first_minute })?;
-                let end_of_input = if settings.first_minute { EndOfInput::Ends } else { EndOfInput::GoesOn };
-                terminal = Some(SharedTerminal { backend, output, port, end_of_input });
-            }
-            (_, Some(backend)) => pumps.push((backend, output, port)),
-            _ => {}
+    let ended = Arc::clone(&machine);
+    chars.on_exit(Arc::new(move || ended.request(GuestRequest::Shutdown(ShutdownCause::HostUi))));
+    if settings.first_minute {
+        // Someone who closes the terminal is done.
+        let ended = Arc::clone(&machine);
+        let end = move || ended.request(GuestRequest::Shutdown(ShutdownCause::HostUi));
+        chars.on_end_of_input(FIRST_TERMINAL, Arc::new(end))?;
+    }
+    for (index, front) in serials.iter().enumerate() {
+        if let (Some(front), Some(port)) = (front, machine.serial_port(index)) {
+            front.connect(Arc::new(SerialPort(port)));
         }
     }
-    for (device, number, backend, output) in ports {
-        if let (Some(console), Some(backend)) = (machine.consoles().get(device), backend) {
-            pumps.push((backend, output, Arc::new(ConsolePort(Arc::clone(console), number))));
+    for (device, number, _, front) in &ports {
+        if let Some(console) = machine.consoles().get(*device) {
+            front.connect(Arc::new(ConsolePort(Arc::clone(console), *number)));
         }
     }
-    start_pumps(pumps)?;
 
     let context = Context {
         machine: Arc::clone(&machine),
         identity: Arc::new(Identity { name: settings.name.clone(), uuid: settings.uuid }),
+        chars: Arc::clone(&chars),
     };
     end_on_signals(&machine)?;
     // From here on clients may come, and find the machine in the state that it was to start in.
     machine.power_on();
-    if let Some(backend) = test_port {
-        test_port::start(backend, settings.test_log.as_deref(), &machine)?;
+    if let Some(front) = test_port {
+        test_port::start(front, settings.test_log.as_deref(), &machine)?;
     }
-    let monitors = MonitorThread::start(Monitors { backends: monitors, terminal }, context, events)
-        .context("could not start the monitor thread")?;
+    let monitors = MonitorThread::start(monitors, context, events).context("could not start the monitor thread")?;
     if let Some(path) = &settings.pid_file {
         daemon::write_pid_file(path)?;
     }
@@ -129,12 +120,14 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
         daemon::ready()?;
     }
     machine.main_loop();
+    chars.flush(LAST_WORDS);
     monitors.end();
     for medium in &media {
         if let Err(error) = medium.flush() {
             tracing::error!("{medium:?}: {error}");
         }
     }
+    chars.release();
     if let Some(path) = &settings.pid_file {
         // Gone already is as good.
         let _ = fs::remove_file(path);
@@ -142,27 +135,24 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn open_backends(settings: &Settings) -> anyhow::Result<Vec<(String, Backend)>> {
-    let mut open = Vec::new();
-    for (id, options) in &settings.backends {
-        let backend = Backend::open(options).with_context(|| format!("-chardev {id}"))?;
-        if matches!(options, CharOptions::Pty) {
-            eprintln!("char device redirected to {} (label {id})", backend.filename().trim_start_matches("pty:"));
+fn open_backends(chars: &CharDevices, settings: &Settings) -> anyhow::Result<()> {
+    for (id, definition) in &settings.backends {
+        if let Some(name) = chars.add(id, definition, None)?.pty() {
+            eprintln!("char device redirected to {name} (label {id})");
         }
-        open.push((id.clone(), backend));
     }
-    Ok(open)
+    Ok(())
 }
 
 /// A QMP monitor for someone who asked for nothing, with the one line to talk to it.
-fn first_minute_monitor() -> anyhow::Result<Backend> {
+fn first_minute_monitor(chars: &CharDevices) -> anyhow::Result<FrontEnd> {
     let directory = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let path = directory.join(format!("rhea-{}.qmp", std::process::id()));
-    let options = CharOptions::Socket { address: Address::Unix(path.clone()), server: true, wait: false };
-    let backend = Backend::open(&options)?;
+    let address = Address::Unix(path.clone());
+    chars.add("qmp", &CharOptions::Socket { address, server: true, wait: false, reconnect: None }.into(), None)?;
     eprintln!("QMP is at {0}; talk to it with: rhea shell {0}", path.display());
     eprintln!("Ctrl-a h tells the keys of this terminal.");
-    Ok(backend)
+    Ok(chars.claim("qmp")?)
 }
 
 fn config(settings: &Settings) -> anyhow::Result<Config> {
@@ -196,7 +186,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
 
 fn read(path: impl AsRef<Path>) -> anyhow::Result<Vec<u8>> {
     let path = path.as_ref();
-    fs::read(path).with_context(|| format!("Could not open '{}'", path.display()))
+    files::read(path).map_err(|error| anyhow::anyhow!("Could not open '{}': {}", path.display(), files::reason(&error)))
 }
 
 /// A serial port as a backend fills it.
@@ -209,6 +199,10 @@ impl Port for SerialPort {
 
     fn on_room(&self, wake: Box<dyn Fn() + Send + Sync>) {
         self.0.on_room(wake);
+    }
+
+    fn receive_break(&self) {
+        self.0.break_received();
     }
 }
 
@@ -225,36 +219,17 @@ impl Port for ConsolePort {
     }
 }
 
-/// A backend's queue as a serial port fills it.
-struct Sink(Arc<Output>);
+/// A backend as a serial port writes to it.
+struct Sink(Arc<FrontEnd>);
 
 impl rhea_devices::char::CharSink for Sink {
     fn write(&self, bytes: &[u8]) {
-        self.0.push(bytes);
+        self.0.write(bytes);
     }
 }
 
-fn sink(output: Arc<Output>) -> Arc<dyn rhea_devices::char::CharSink> {
-    Arc::new(Sink(output))
-}
-
-/// Serves serial ports on a thread of their own, until the program ends.
-fn start_pumps(pumps: Vec<(Backend, Arc<Output>, Arc<dyn Port>)>) -> anyhow::Result<()> {
-    if pumps.is_empty() {
-        return Ok(());
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new()
-        .name("backends".to_owned())
-        .spawn(move || {
-            let local = tokio::task::LocalSet::new();
-            for (backend, output, port) in pumps {
-                local.spawn_local(pump(backend, output, port));
-            }
-            runtime.block_on(local);
-        })
-        .context("could not start the thread of the backends")?;
-    Ok(())
+fn sink(front: Arc<FrontEnd>) -> Arc<dyn rhea_devices::char::CharSink> {
+    Arc::new(Sink(front))
 }
 
 /// SIGINT, SIGTERM and SIGHUP end the machine in order.

@@ -13,8 +13,10 @@ use std::{
 use rustix::{fs::OFlags, io::Errno};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpStream, UnixStream},
 };
+
+use super::PortStream;
 
 /// A stream of bytes both ways.
 pub enum Connection {
@@ -24,31 +26,8 @@ pub enum Connection {
     Tcp(TcpStream),
     /// A terminal, a pipe or a file.
     File(FileStream),
-}
-
-/// Where further connections come from.
-pub enum Incoming {
-    /// A listening unix socket.
-    Unix(UnixListener),
-    /// A listening TCP socket.
-    Tcp(TcpListener),
-}
-
-impl Incoming {
-    /// The next client.
-    ///
-    /// # Errors
-    /// What accepting says.
-    pub async fn accept(&self) -> io::Result<Connection> {
-        match self {
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Connection::Unix(stream)),
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok(Connection::Tcp(stream))
-            }
-        }
-    }
+    /// What one user of a shared backend sees of it.
+    Port(PortStream),
 }
 
 /// Input and output descriptors that are no sockets.
@@ -170,6 +149,10 @@ macro_rules! each {
                 $call
             }
             Connection::File($stream) => {
+                let $stream = Pin::new($stream);
+                $call
+            }
+            Connection::Port($stream) => {
                 let $stream = Pin::new($stream);
                 $call
             }

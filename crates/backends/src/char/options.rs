@@ -1,6 +1,8 @@
 //! What a character backend is to be.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf, time::Duration};
+
+use rhea_core::files;
 
 /// Where a socket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,16 +16,17 @@ pub enum Address {
         /// Port.
         port: u16,
     },
-    /// A descriptor that was inherited: a listening socket for a server, a connected one else.
-    Descriptor(i32),
+    /// A descriptor by the number it was inherited with, or the name it was passed by: a listening socket for a server, a
+    /// connected one else.
+    Descriptor(String),
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
-            Self::Descriptor(fd) => write!(f, "fd:{fd}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Descriptor(name) => write!(f, "fd {name}"),
         }
     }
 }
@@ -40,10 +43,17 @@ pub enum Options {
     },
     /// A file that output is written to.
     File {
-        /// Its path.
-        path: PathBuf,
+        /// Where input comes from, if it does.
+        input: Option<PathBuf>,
+        /// Where output goes.
+        output: PathBuf,
         /// Whether to write behind what is there.
         append: bool,
+    },
+    /// A named pipe; or two, with `.in` and `.out` behind the name.
+    Pipe {
+        /// The name.
+        path: PathBuf,
     },
     /// A new pseudo-terminal.
     Pty,
@@ -53,10 +63,25 @@ pub enum Options {
         address: Address,
         /// Whether to listen.
         server: bool,
-        /// Whether a server waits for its first client before the machine starts.
+        /// Whether a server waits for its first client before it counts as open.
         wait: bool,
+        /// After how long a client that has no connection tries again, if it does.
+        reconnect: Option<Duration>,
+    },
+    /// The latest output, in memory.
+    Ring {
+        /// Bytes it holds: a power of two.
+        size: usize,
+    },
+    /// Another backend, shared.
+    Mux {
+        /// Its id.
+        over: String,
     },
 }
+
+/// Names of the kinds there are.
+pub const KINDS: [&str; 9] = ["file", "memory", "mux", "null", "pipe", "pty", "ringbuf", "socket", "stdio"];
 
 impl Options {
     /// The kind's name.
@@ -65,9 +90,38 @@ impl Options {
             Self::Null => "null",
             Self::Stdio { .. } => "stdio",
             Self::File { .. } => "file",
+            Self::Pipe { .. } => "pipe",
             Self::Pty => "pty",
             Self::Socket { .. } => "socket",
+            Self::Ring { .. } => "ringbuf",
+            Self::Mux { .. } => "mux",
         }
+    }
+}
+
+/// A copy of all output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Its file.
+    pub path: PathBuf,
+    /// Whether to write behind what is there.
+    pub append: bool,
+}
+
+/// Everything that is said of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// What it is.
+    pub options: Options,
+    /// Where a copy of its output goes.
+    pub log: Option<Log>,
+    /// Whether several users share it.
+    pub mux: bool,
+}
+
+impl From<Options> for Definition {
+    fn from(options: Options) -> Self {
+        Self { options, log: None, mux: false }
     }
 }
 
@@ -75,7 +129,7 @@ impl Options {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file.
-    #[error("Could not open '{}': {source}", path.display())]
+    #[error("Could not open '{}': {}", path.display(), files::reason(source))]
     File {
         /// Its path.
         path: PathBuf,
@@ -83,7 +137,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// A socket.
-    #[error("could not {what} {address}: {source}")]
+    #[error("Failed to {what} '{address}': {}", files::reason(source))]
     Socket {
         /// `listen on` or `connect to`.
         what: &'static str,
@@ -93,9 +147,12 @@ pub enum OpenError {
         source: io::Error,
     },
     /// A terminal.
-    #[error("could not open a pseudo-terminal: {0}")]
+    #[error("could not open a pseudo-terminal: {}", files::reason(.0))]
     Pty(io::Error),
     /// Standard input and output serve one backend only.
     #[error("cannot use stdio by multiple character devices")]
     StdioTaken,
+    /// A ring is indexed by a mask.
+    #[error("size of ringbuf chardev must be power of two")]
+    RingSize,
 }

@@ -1,116 +1,133 @@
-//! Moves bytes between a device and its backend's connection.
+//! Moves bytes between a device and its backend's connections.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::Notify,
+    sync::{Mutex as AsyncMutex, Notify},
 };
 
-use super::{Backend, Connection, Incoming};
+use super::{Connection, Hook, Port, connections::Connections};
 
 /// Output that waits for its reader at the most. A guest that writes into a terminal nobody reads loses what is past it.
 const OUTPUT_LIMIT: usize = 1 << 20;
 
 /// What a device has written and the backend has not taken yet.
 #[derive(Default)]
-pub struct Output {
-    bytes: Mutex<VecDeque<u8>>,
+pub(super) struct Output {
+    queue: Mutex<Queue>,
     changed: Notify,
 }
 
-impl Output {
-    /// An empty queue.
-    pub fn new() -> Arc<Self> {
-        Arc::default()
-    }
+#[derive(Default)]
+struct Queue {
+    bytes: VecDeque<u8>,
+    /// Some were taken and are not out yet.
+    writing: bool,
+}
 
+impl Output {
     /// Appends `bytes`, as many as there is room for; never waits.
-    pub fn push(&self, bytes: &[u8]) {
-        let mut queue = self.bytes.lock();
-        let room = OUTPUT_LIMIT.saturating_sub(queue.len());
-        queue.extend(&bytes[..bytes.len().min(room)]);
+    pub(super) fn push(&self, bytes: &[u8]) {
+        let mut queue = self.queue.lock();
+        let room = OUTPUT_LIMIT.saturating_sub(queue.bytes.len());
+        queue.bytes.extend(&bytes[..bytes.len().min(room)]);
         drop(queue);
         self.changed.notify_one();
     }
 
-    /// Waits until something is there, and takes it all.
-    pub async fn take(&self) -> Vec<u8> {
+    /// Whether everything is out.
+    pub(super) fn is_flushed(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.bytes.is_empty() && !queue.writing
+    }
+
+    /// Waits until something is there, and takes it all. What was taken before is out by then.
+    async fn take(&self) -> Vec<u8> {
         loop {
-            let taken = std::mem::take(&mut *self.bytes.lock());
+            let taken = self.drain();
             if !taken.is_empty() {
-                return taken.into();
+                return taken;
             }
             self.changed.notified().await;
         }
     }
 
-    /// Takes what is there.
-    pub fn drain(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.bytes.lock()).into()
+    fn drain(&self) -> Vec<u8> {
+        let mut queue = self.queue.lock();
+        let taken = std::mem::take(&mut queue.bytes);
+        queue.writing = !taken.is_empty();
+        taken.into()
+    }
+
+    async fn drop_all(&self) {
+        loop {
+            self.take().await;
+        }
     }
 }
 
-/// A device's end: what takes the bytes that come in.
-pub trait Port: Send + Sync {
-    /// Takes bytes, as many as there is room for, and says how many that were.
-    fn receive(&self, bytes: &[u8]) -> usize;
-
-    /// Registers whom to tell when there is room again.
-    fn on_room(&self, wake: Box<dyn Fn() + Send + Sync>);
-}
-
-/// Serves a device by its backend, for ever: one connection at a time. Output while there is none is dropped.
-pub async fn pump(mut backend: Backend, output: Arc<Output>, port: Arc<dyn Port>) {
+/// Serves a device by its backend until it is told to stop: one connection at a time. Output while there is none is dropped.
+pub(super) async fn pump(
+    connections: Arc<AsyncMutex<Connections>>,
+    output: Arc<Output>,
+    port: Arc<dyn Port>,
+    stop: Arc<Notify>,
+    end_of_input: Option<Hook>,
+) {
+    let mut connections = connections.lock().await;
     let room = Arc::new(Notify::new());
     let waker = Arc::clone(&room);
     port.on_room(Box::new(move || waker.notify_one()));
-    let (mut connection, incoming) = match backend.connections() {
-        Ok(connections) => connections,
-        Err(error) => {
-            tracing::error!("{}: {error}", backend.filename());
+    loop {
+        let mut lease = tokio::select! {
+            // A connection at hand comes first: output is not dropped before it.
+            biased;
+            () = stop.notified() => return,
+            lease = connections.next() => lease,
+            () = output.drop_all() => return,
+        };
+        let stopped = tokio::select! {
+            () = converse(&mut lease.connection, &output, &*port, &room, end_of_input.as_ref()) => false,
+            () = stop.notified() => true,
+        };
+        output.queue.lock().writing = false;
+        if stopped {
+            connections.give_back(lease);
             return;
-        }
-    };
-    loop {
-        match connection.take() {
-            Some(open) => converse(open, &output, &*port, &room).await,
-            None => match &incoming {
-                Some(incoming) => connection = next(incoming, &output).await,
-                None => loop {
-                    output.take().await;
-                },
-            },
-        }
-    }
-}
-
-async fn next(incoming: &Incoming, output: &Output) -> Option<Connection> {
-    loop {
-        tokio::select! {
-            accepted = incoming.accept() => match accepted {
-                Ok(connection) => return Some(connection),
-                Err(error) => tracing::warn!("accept: {error}"),
-            },
-            _ = output.take() => {}
         }
     }
 }
 
 /// Serves one connection until the other side ends it. The end of a file's or terminal's input leaves its output.
-async fn converse(connection: Connection, output: &Output, port: &dyn Port, room: &Notify) {
+async fn converse(
+    connection: &mut Connection,
+    output: &Output,
+    port: &dyn Port,
+    room: &Notify,
+    end_of_input: Option<&Hook>,
+) {
     let socket = !matches!(connection, Connection::File(_));
     let (mut reader, mut writer) = tokio::io::split(connection);
     let input = async {
         let mut bytes = [0; 4096];
         loop {
-            match reader.read(&mut bytes).await {
-                Ok(0) | Err(_) => break,
-                Ok(count) => deliver(&bytes[..count], port, room).await,
+            tokio::select! {
+                count = reader.read(&mut bytes) => match count {
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => deliver(&bytes[..count], port, room).await,
+                },
+                // A port that keeps input for others looks after it.
+                () = room.notified() => {
+                    port.receive(&[]);
+                }
             }
         }
         if !socket {
+            if let Some(hook) = end_of_input {
+                hook();
+            }
             std::future::pending::<()>().await;
         }
     };

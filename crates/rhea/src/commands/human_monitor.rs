@@ -12,6 +12,6 @@ impl Handler for Commands<'_> {
             Some(index) => self.processor(index)?,
             None => 0,
         };
-        Ok(human::run(self.context, processor, &command_line))
+        Ok(human::run(self.context, self.session, processor, &command_line))
     }
 }

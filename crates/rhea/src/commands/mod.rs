@@ -1,7 +1,10 @@
 //! The commands of the schema, one file a module. A handler translates; what is done is the machine's.
 
+mod char;
+mod client;
 mod control;
 mod cpu;
+mod descriptors;
 mod human_monitor;
 mod introspect;
 mod machine;
@@ -12,6 +15,7 @@ mod run_state;
 use std::sync::Arc;
 
 use rhea_api::Outcome;
+use rhea_backends::char::CharDevices;
 use rhea_machine::{Machine, MachineError};
 use rhea_qmp::{Dispatcher, Error, Execution, SessionHandle};
 use serde_json::{Map, Value, json};
@@ -35,17 +39,21 @@ pub struct Context {
     pub machine: Arc<Machine>,
     /// The guest's identity.
     pub identity: Arc<Identity>,
+    /// Character backends.
+    pub chars: Arc<CharDevices>,
 }
 
 /// The handlers, for the length of one command.
 pub struct Commands<'a> {
     context: &'a Context,
+    /// Whose command it is.
+    session: &'a SessionHandle,
 }
 
 impl<'a> Commands<'a> {
-    /// The handlers over `context`.
-    pub fn new(context: &'a Context) -> Self {
-        Self { context }
+    /// The handlers over `context`, for a command of `session`.
+    pub fn new(context: &'a Context, session: &'a SessionHandle) -> Self {
+        Self { context, session }
     }
 
     fn machine(&self) -> &'a Arc<Machine> {
@@ -77,8 +85,8 @@ impl Dispatcher for Context {
         rhea_api::command(command).map(|row| row.allow_oob)
     }
 
-    fn execute(&self, _: &SessionHandle, command: &str, arguments: Map<String, Value>) -> Execution {
-        match rhea_api::dispatch(&mut Commands::new(self), command, arguments) {
+    fn execute(&self, session: &SessionHandle, command: &str, arguments: Map<String, Value>) -> Execution {
+        match rhea_api::dispatch(&mut Commands::new(self, session), command, arguments) {
             Ok(Outcome::Done(value)) => Execution::Done(Ok(value)),
             Ok(Outcome::Later(job)) => Execution::Later(job),
             Err(error) => Execution::Done(Err(error)),

@@ -9,8 +9,8 @@ mod session;
 
 use std::fmt::Write as _;
 
-use rhea_api::{control, cpu, machine, memory, run_state, run_state::RunState};
-use rhea_qmp::Error;
+use rhea_api::{char, control, cpu, machine, memory, run_state, run_state::RunState};
+use rhea_qmp::{Error, SessionHandle};
 
 use crate::{
     commands::{Commands, Context},
@@ -24,6 +24,7 @@ type Run = fn(&Call<'_>) -> Result<String, Error>;
 /// One command as it was typed.
 struct Call<'a> {
     context: &'a Context,
+    session: &'a SessionHandle,
     /// The processor that commands about one speak of.
     processor: usize,
     arguments: &'a str,
@@ -31,7 +32,7 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn commands(&self) -> Commands<'_> {
-        Commands::new(self.context)
+        Commands::new(self.context, self.session)
     }
 }
 
@@ -48,6 +49,12 @@ const fn row(name: &'static str, arguments: &'static str, help: &'static str, ru
 
 /// The commands, by name.
 const COMMANDS: &[Row] = &[
+    row("chardev-remove", "ID", "close a character backend", |call| {
+        nothing(char::Handler::chardev_remove(&mut call.commands(), call.arguments.to_owned()))
+    }),
+    row("chardev-send-break", "ID", "have the user of a character backend see a break", |call| {
+        nothing(char::Handler::chardev_send_break(&mut call.commands(), call.arguments.to_owned()))
+    }),
     row("cont", "", "let the machine go on", |call| nothing(run_state::Handler::cont(&mut call.commands()))),
     row("c", "", "the same as cont", |call| nothing(run_state::Handler::cont(&mut call.commands()))),
     row("balloon", "MEGABYTES", "ask the guest to leave itself so much memory", |call| {
@@ -63,6 +70,11 @@ const COMMANDS: &[Row] = &[
     }),
     row("quit", "", "end the machine and the program", |call| nothing(control::Handler::quit(&mut call.commands()))),
     row("q", "", "the same as quit", |call| nothing(control::Handler::quit(&mut call.commands()))),
+    row("ringbuf_read", "ID SIZE", "take bytes out of a ring buffer", ringbuf_read),
+    row("ringbuf_write", "ID TEXT", "append to a ring buffer", |call| {
+        let (id, text) = call.arguments.split_once(' ').unwrap_or((call.arguments, ""));
+        nothing(char::Handler::ringbuf_write(&mut call.commands(), id.to_owned(), text.to_owned(), None))
+    }),
     row("stop", "", "stop the machine", |call| nothing(run_state::Handler::stop(&mut call.commands()))),
     row("s", "", "the same as stop", |call| nothing(run_state::Handler::stop(&mut call.commands()))),
     row("system_powerdown", "", "press the power button", |call| {
@@ -88,6 +100,7 @@ const SUBJECTS: &[Row] = &[
         let actual = memory::Handler::query_balloon(&mut call.commands())?.actual;
         Ok(format!("balloon: actual={}\r\n", actual >> 20))
     }),
+    row("chardev", "", "the character backends", info_chardev),
     row("cpus", "", "the processors", info_cpus),
     row("kvm", "", "whether KVM is used", |call| {
         let info = machine::Handler::query_kvm(&mut call.commands())?;
@@ -110,7 +123,7 @@ fn nothing(result: Result<(), Error>) -> Result<String, Error> {
 }
 
 /// Runs one line and gives what is printed. Errors are text too.
-pub fn run(context: &Context, processor: usize, line: &str) -> String {
+pub fn run(context: &Context, session: &SessionHandle, processor: usize, line: &str) -> String {
     let line = line.trim();
     // A format may follow its command without a space: x/4xw.
     let split = line.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(line.len());
@@ -121,7 +134,7 @@ pub fn run(context: &Context, processor: usize, line: &str) -> String {
     let Some(command) = COMMANDS.iter().find(|row| row.name == name) else {
         return format!("unknown command: '{name}'\r\n");
     };
-    let call = Call { context, processor, arguments: arguments.trim() };
+    let call = Call { context, session, processor, arguments: arguments.trim() };
     (command.run)(&call).unwrap_or_else(|error| format!("Error: {}\r\n", error.desc))
 }
 
@@ -168,6 +181,21 @@ fn info_status(call: &Call<'_>) -> Result<String, Error> {
         let _ = write!(text, " ({})", info.status.as_str());
     }
     Ok(text + "\r\n")
+}
+
+fn ringbuf_read(call: &Call<'_>) -> Result<String, Error> {
+    let (id, size) = call.arguments.split_once(' ').unwrap_or((call.arguments, ""));
+    let size = size.trim().parse().map_err(|_| Error::generic("ringbuf_read takes an id and a number of bytes"))?;
+    let text = char::Handler::ringbuf_read(&mut call.commands(), id.to_owned(), size, None)?;
+    Ok(text.replace('\n', "\r\n") + "\r\n")
+}
+
+fn info_chardev(call: &Call<'_>) -> Result<String, Error> {
+    let mut text = String::new();
+    for info in char::Handler::query_chardev(&mut call.commands())? {
+        let _ = write!(text, "{}: filename={}\r\n", info.label, info.filename);
+    }
+    Ok(text)
 }
 
 fn info_cpus(call: &Call<'_>) -> Result<String, Error> {

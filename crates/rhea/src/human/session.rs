@@ -1,14 +1,22 @@
 //! One conversation of the monitor for people.
 
+use rhea_qmp::SessionHandle;
+
 use super::readline::{Editor, Typed};
 use crate::{commands::Context, version};
 
 const PROMPT: &str = "(rhea) ";
 
 /// A conversation: takes what is typed, gives what is to be printed. It knows no stream.
-#[derive(Debug, Default)]
 pub struct Session {
     editor: Editor,
+    handle: SessionHandle,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self { editor: Editor::default(), handle: SessionHandle::detached() }
+    }
 }
 
 impl Session {
@@ -25,7 +33,7 @@ impl Session {
                 None => {}
                 Some(Typed::End) => return (printed, true),
                 Some(Typed::Line(line)) => {
-                    printed.push_str(&super::run(context, 0, &line));
+                    printed.push_str(&super::run(context, &self.handle, 0, &line));
                     printed.push_str(PROMPT);
                 }
             }

@@ -1,10 +1,8 @@
 //! The monitor thread: all QMP and HMP conversations, and the commands themselves, one after another.
 
-mod terminal;
+use std::{io, rc::Rc, thread::JoinHandle, time::Duration};
 
-use std::{io, rc::Rc, sync::Arc, thread::JoinHandle, time::Duration};
-
-use rhea_backends::char::{Backend, Connection, Incoming, Output, Port};
+use rhea_backends::char::{Connection, Conversations, FrontEnd, Lease};
 use rhea_qmp::{EventSender, Server};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -14,30 +12,8 @@ use tokio::{
 
 use crate::{commands::Context, human, options::MonitorMode};
 
-pub use terminal::EndOfInput;
-
 /// How long clients have to read the last messages at the end.
 const FAREWELL: Duration = Duration::from_millis(500);
-
-/// The terminal that a serial port and a monitor share.
-pub struct SharedTerminal {
-    /// Standard input and output.
-    pub backend: Backend,
-    /// What the serial port writes.
-    pub output: Arc<Output>,
-    /// The serial port.
-    pub port: Arc<dyn Port>,
-    /// What the end of input does.
-    pub end_of_input: EndOfInput,
-}
-
-/// What the monitor thread serves.
-pub struct Monitors {
-    /// Monitors and how each speaks.
-    pub backends: Vec<(Backend, MonitorMode)>,
-    /// The shared terminal.
-    pub terminal: Option<SharedTerminal>,
-}
 
 /// The running monitor thread.
 pub struct MonitorThread {
@@ -50,7 +26,7 @@ impl MonitorThread {
     ///
     /// # Errors
     /// The host has no more threads.
-    pub fn start(monitors: Monitors, context: Context, events: EventSender) -> io::Result<Self> {
+    pub fn start(monitors: Vec<(FrontEnd, MonitorMode)>, context: Context, events: EventSender) -> io::Result<Self> {
         let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new().name("monitor".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -72,60 +48,56 @@ impl MonitorThread {
 }
 
 async fn serve(
-    monitors: Monitors,
+    monitors: Vec<(FrontEnd, MonitorMode)>,
     context: Context,
     events: EventSender,
     ended: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let server = Server::new(Rc::new(context.clone()), events);
-    // Kept to the end: a socket's file goes with its backend.
-    let mut backends = Vec::new();
-    for (mut backend, mode) in monitors.backends {
-        let (first, incoming) = backend.connections()?;
-        match mode {
-            MonitorMode::Control => control(&server, first, incoming),
-            MonitorMode::Readline => {
-                spawn_local(readline(context.clone(), first, incoming));
-            }
-        }
-        backends.push(backend);
-    }
-    if let Some(terminal) = monitors.terminal {
-        spawn_local(terminal::serve(terminal, context));
+    let mut listeners = Vec::new();
+    for (front, mode) in monitors {
+        let conversations = front.conversations();
+        listeners.push(match mode {
+            MonitorMode::Control => spawn_local(control(server.clone(), conversations)),
+            MonitorMode::Readline => spawn_local(readline(context.clone(), conversations)),
+        });
     }
     // The sender is dropped only with the program.
     let _ = ended.await;
+    for listener in listeners {
+        listener.abort();
+    }
     server.shutdown(FAREWELL).await;
     Ok(())
 }
 
-fn control(server: &Server, first: Option<Connection>, incoming: Option<Incoming>) {
-    match first {
-        Some(Connection::Unix(stream)) => drop(server.serve_unix_stream(stream)),
-        Some(Connection::Tcp(stream)) => drop(server.serve_tcp_stream(stream)),
-        Some(stream @ Connection::File(_)) => drop(server.serve_stream(stream)),
-        None => {}
-    }
-    match incoming {
-        Some(Incoming::Unix(listener)) => drop(server.serve_unix_listener(listener)),
-        Some(Incoming::Tcp(listener)) => drop(server.serve_tcp_listener(listener)),
-        None => {}
+/// Serves all clients of a QMP monitor.
+async fn control(server: Server, mut conversations: Conversations) {
+    loop {
+        let Lease { connection, mark } = conversations.next().await;
+        let session = match connection {
+            // A unix socket can pass descriptors.
+            Connection::Unix(stream) => server.serve_unix_stream(stream),
+            Connection::Tcp(stream) => server.serve_tcp_stream(stream),
+            other => server.serve_stream(other),
+        };
+        spawn_local(async move {
+            // However it ends, it has ended.
+            let _ = session.await;
+            drop(mark);
+        });
     }
 }
 
-async fn readline(context: Context, first: Option<Connection>, incoming: Option<Incoming>) {
-    if let Some(connection) = first {
-        spawn_local(converse(context.clone(), connection));
-    }
-    let Some(incoming) = incoming else { return };
+/// Serves all users of a monitor for people.
+async fn readline(context: Context, mut conversations: Conversations) {
     loop {
-        match incoming.accept().await {
-            Ok(connection) => drop(spawn_local(converse(context.clone(), connection))),
-            Err(error) => {
-                tracing::warn!("monitor: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
+        let Lease { connection, mark } = conversations.next().await;
+        let context = context.clone();
+        spawn_local(async move {
+            converse(context, connection).await;
+            drop(mark);
+        });
     }
 }
 

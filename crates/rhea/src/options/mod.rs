@@ -6,7 +6,7 @@ mod settings;
 mod table;
 
 pub use devices::{DeviceLineKind, DeviceSettings};
-pub use settings::{CharUse, MonitorMode, Settings, parse};
+pub use settings::{CharUse, FIRST_TERMINAL, MonitorMode, Settings, parse};
 pub use table::Argument;
 #[cfg(test)]
 pub use table::OPTIONS;

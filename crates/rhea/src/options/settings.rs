@@ -1,8 +1,12 @@
 //! What a command line comes to.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use rhea_backends::char::{Address, Options as CharOptions};
+use rhea_backends::char::{Address, CharDevices, Definition, Log, Options as CharOptions};
+use rhea_core::files::{self, DESCRIPTOR_SETS};
 use rhea_machine::{Accelerator, BoardKind, Topology};
 use uuid::Uuid;
 
@@ -20,8 +24,6 @@ pub enum CharUse {
     None,
     /// The backend of this id.
     Backend(String),
-    /// The terminal, shared with a monitor.
-    SharedTerminal,
 }
 
 /// How a monitor speaks.
@@ -62,7 +64,7 @@ pub struct Settings {
     /// Kernel command line.
     pub append: Option<String>,
     /// Character backends by id, in order.
-    pub backends: Vec<(String, CharOptions)>,
+    pub backends: Vec<(String, Definition)>,
     /// What -drive, -blockdev and -device say.
     pub devices: DeviceSettings,
     /// Serial ports.
@@ -102,6 +104,8 @@ struct Said {
     monitor: bool,
     /// Accelerators to try, in order.
     accelerators: Vec<String>,
+    /// Monitors in short form.
+    monitors: usize,
 }
 
 /// Machines by all their names.
@@ -110,6 +114,12 @@ const BOARDS: [(&str, BoardKind); 3] =
 
 /// The processor model there is.
 const CPU_MODEL: &str = "qemu64";
+
+/// Id of the terminal that serial port and monitor share when nothing is said of them.
+pub const FIRST_TERMINAL: &str = "serial0";
+
+/// Bytes of a ring buffer of which nothing is said.
+const RING_SIZE: u64 = 65536;
 
 /// Most serial ports of the board.
 const SERIAL_PORTS: usize = 4;
@@ -192,19 +202,16 @@ impl Settings {
             }
             "qmp" | "monitor" => {
                 said.monitor = true;
+                said.monitors += 1;
                 let mode = if row.name == "qmp" { MonitorMode::Control } else { MonitorMode::Readline };
-                match self.device(row.name, "compat_monitor", self.monitors.len(), value)? {
+                match self.device(row.name, "compat_monitor", said.monitors - 1, value)? {
                     CharUse::None => {}
                     CharUse::Backend(backend) => self.monitors.push(MonitorSettings { backend, mode }),
-                    CharUse::SharedTerminal => {
-                        return Err(OptionError::about(row.name, "'mon:' is for serial ports"));
-                    }
                 }
             }
             "qtest" => match self.device("qtest", "qtest", 0, value)? {
                 CharUse::None => {}
                 CharUse::Backend(backend) => self.test_port = Some(backend),
-                CharUse::SharedTerminal => return Err(OptionError::about("qtest", "'mon:' is for serial ports")),
             },
             "qtest-log" => self.test_log = Some(value.into()),
             "audio" if matches!(value, "none" | "driver=none") => {}
@@ -230,6 +237,7 @@ impl Settings {
             "no-reboot" => self.no_reboot = true,
             "no-shutdown" => self.no_shutdown = true,
             "daemonize" => self.daemonize = true,
+            "add-fd" => add_descriptor(&parameters()?)?,
             "pidfile" => self.pid_file = Some(value.into()),
             other => return Err(OptionError::about(other, "is in the table but nothing is done with it")),
         }
@@ -296,30 +304,41 @@ impl Settings {
     fn chardev(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {
         let id = parameters.require("id")?.to_owned();
         check_id(parameters, &id)?;
+        let path = || parameters.require("path").map(PathBuf::from);
         let options = match parameters.require("backend")? {
             "null" => CharOptions::Null,
             "stdio" => CharOptions::Stdio { signal: parameters.flag("signal", true) },
             "pty" => CharOptions::Pty,
-            "file" => {
-                CharOptions::File { path: parameters.require("path")?.into(), append: parameters.flag("append", false) }
-            }
+            "file" => CharOptions::File {
+                input: parameters.get("input-path").map(PathBuf::from),
+                output: path()?,
+                append: parameters.flag("append", false),
+            },
+            "pipe" => CharOptions::Pipe { path: path()? },
             "socket" => socket(parameters)?,
+            "ringbuf" | "memory" => {
+                let size = parameters.get("size").map_or(Some(RING_SIZE), |text| keyval::size(text, 1));
+                let size = size.and_then(|size| usize::try_from(size).ok());
+                CharOptions::Ring {
+                    size: size.ok_or_else(|| parameters.error("a ringbuf that large is not possible"))?,
+                }
+            }
+            "mux" => CharOptions::Mux { over: parameters.require("chardev")?.to_owned() },
             other => {
-                let reason = format!("there is no backend '{other}'; there are null, stdio, file, pty, socket");
-                return Err(parameters.error(reason));
+                let kinds = CharDevices::kinds().join(", ");
+                return Err(parameters.error(format!("there is no backend '{other}'; there are {kinds}")));
             }
         };
-        if parameters.flag("mux", false) {
-            return Err(parameters.error("'mux=on' is not supported yet"));
-        }
-        self.add_backend(id, options)
+        let log = parameters.get("logfile");
+        let log = log.map(|path| Log { path: path.into(), append: parameters.flag("logappend", false) });
+        self.add_backend(id, Definition { options, log, mux: parameters.flag("mux", false) })
     }
 
-    fn add_backend(&mut self, id: String, options: CharOptions) -> Result<(), OptionError> {
+    fn add_backend(&mut self, id: String, definition: Definition) -> Result<(), OptionError> {
         if self.backends.iter().any(|(other, _)| *other == id) {
             return Err(OptionError::about("chardev", format!("duplicate id '{id}'")));
         }
-        self.backends.push((id, options));
+        self.backends.push((id, definition));
         Ok(())
     }
 
@@ -341,17 +360,21 @@ impl Settings {
         if value == "none" {
             return Ok(CharUse::None);
         }
-        if value == "mon:stdio" {
-            return Ok(CharUse::SharedTerminal);
-        }
         if let Some(id) = value.strip_prefix("chardev:") {
             return Ok(CharUse::Backend(id.to_owned()));
         }
+        let (value, shared) = match value.strip_prefix("mon:") {
+            Some(_) if option != "serial" => return Err(OptionError::about(option, "'mon:' is for serial ports")),
+            Some(rest) => (rest, true),
+            None => (value, false),
+        };
         let row = table::option("chardev").ok_or_else(|| OptionError::about(option, "no backends"))?;
         let (kind, rest) = value.split_once(':').unwrap_or((value, ""));
         let text = match kind {
+            // Whoever shares a terminal ends the program by another key.
+            "stdio" if shared => "stdio,signal=off".to_owned(),
             "null" | "stdio" | "pty" => kind.to_owned(),
-            "file" => format!("file,path={}", rest.replace(',', ",,")),
+            "file" | "pipe" => format!("{kind},path={}", rest.replace(',', ",,")),
             // The parameters that follow are as for -chardev.
             "unix" => format!("socket,path={rest}"),
             "tcp" => {
@@ -367,8 +390,12 @@ impl Settings {
             }
         };
         let id = format!("{label}{number}");
-        let parameters = KeyValues::parse(row, &format!("{text},id={id}"))?;
+        let mux = if shared { ",mux=on" } else { "" };
+        let parameters = KeyValues::parse(row, &format!("{text},id={id}{mux}"))?;
         self.chardev(&parameters)?;
+        if shared {
+            self.monitors.push(MonitorSettings { backend: id.clone(), mode: MonitorMode::Readline });
+        }
         Ok(CharUse::Backend(id))
     }
 
@@ -382,16 +409,20 @@ impl Settings {
         }
         // Whoever chose no display wants nothing on the terminal, unless it is asked for.
         let terminal = said.nographic || !(said.display_none || said.nodefaults || self.daemonize);
-        let stdio_used = self.backends.iter().any(|(_, options)| matches!(options, CharOptions::Stdio { .. }));
+        let stdio_used =
+            self.backends.iter().any(|(_, definition)| matches!(definition.options, CharOptions::Stdio { .. }));
         if !said.serial && !said.nodefaults && self.board == BoardKind::Pc && terminal && !stdio_used {
-            self.serials.push(CharUse::SharedTerminal);
+            self.first_minute = self.kernel.is_none()
+                && !said.monitor
+                && !said.nographic
+                && !self.start_stopped
+                && self.accelerator != Accelerator::Qtest;
+            let id = FIRST_TERMINAL.to_owned();
+            let options = CharOptions::Stdio { signal: self.first_minute };
+            self.add_backend(id.clone(), Definition { options, log: None, mux: true })?;
+            self.monitors.push(MonitorSettings { backend: id.clone(), mode: MonitorMode::Readline });
+            self.serials.push(CharUse::Backend(id));
         }
-        self.first_minute = self.kernel.is_none()
-            && !said.monitor
-            && self.serials == [CharUse::SharedTerminal]
-            && !said.nographic
-            && !self.start_stopped
-            && self.accelerator != Accelerator::Qtest;
         if self.serials.len() > SERIAL_PORTS {
             return Err(OptionError::about("serial", format!("there are {SERIAL_PORTS} serial ports at the most")));
         }
@@ -414,10 +445,11 @@ impl Settings {
         let monitors = self.monitors.iter().map(|monitor| monitor.backend.as_str());
         let ports = self.devices.char_backends();
         for id in serials.chain(monitors).chain(self.test_port.as_deref()).chain(ports) {
-            if !self.backends.iter().any(|(known, _)| known == id) {
+            let Some((_, definition)) = self.backends.iter().find(|(known, _)| known == id) else {
                 return Err(OptionError::about("chardev", format!("there is no backend '{id}'")));
-            }
-            if seen.contains(&id) {
+            };
+            let shared = definition.mux || matches!(definition.options, CharOptions::Mux { .. });
+            if seen.contains(&id) && !shared {
                 return Err(OptionError::about("chardev", format!("backend '{id}' is used twice")));
             }
             seen.push(id);
@@ -452,16 +484,41 @@ fn socket(parameters: &KeyValues) -> Result<CharOptions, OptionError> {
             }
             Address::Unix(Path::new(path).to_owned())
         }
-        (None, Some(fd), None) => {
-            Address::Descriptor(i32::try_from(fd).map_err(|_| parameters.error("no such descriptor"))?)
-        }
+        (None, Some(fd), None) => Address::Descriptor(fd.to_string()),
         (None, None, Some(port)) => Address::Tcp {
             host: parameters.get("host").unwrap_or_default().to_owned(),
             port: u16::try_from(port).map_err(|_| parameters.error("ports go up to 65535"))?,
         },
         _ => return Err(parameters.error("a socket needs one of 'path', 'port' and 'fd'")),
     };
-    Ok(CharOptions::Socket { address, server, wait: server && parameters.flag("wait", true) })
+    let reconnect = match (parameters.number("reconnect"), parameters.number("reconnect-ms")) {
+        (Some(_), Some(_)) => {
+            return Err(parameters.error("'reconnect' and 'reconnect-ms' are mutually exclusive"));
+        }
+        (Some(seconds), None) => Some(Duration::from_secs(seconds)),
+        (None, milliseconds) => milliseconds.map(Duration::from_millis),
+    };
+    let reconnect = reconnect.filter(|pause| !pause.is_zero());
+    if reconnect.is_some() && (server || matches!(address, Address::Descriptor(_))) {
+        return Err(parameters.error("'reconnect' is for clients with an address"));
+    }
+    Ok(CharOptions::Socket { address, server, wait: server && parameters.flag("wait", true), reconnect })
+}
+
+/// Puts an inherited descriptor into a set.
+fn add_descriptor(parameters: &KeyValues) -> Result<(), OptionError> {
+    let number = |key: &str| {
+        let text = parameters.require(key)?;
+        keyval::number(text)
+            .and_then(|number| i32::try_from(number).ok())
+            .ok_or_else(|| parameters.error(format!("'{key}={text}' is too large")))
+    };
+    let (descriptor, set) = (number("fd")?, number("set")?);
+    let inherited = files::inherited(descriptor)
+        .map_err(|error| parameters.error(format!("descriptor {descriptor}: {}", files::reason(&error))))?;
+    let note = parameters.get("opaque").map(str::to_owned);
+    DESCRIPTOR_SETS.add(inherited, Some(set.into()), note).map_err(|error| parameters.error(error))?;
+    Ok(())
 }
 
 pub(super) fn check_id(parameters: &KeyValues, id: &str) -> Result<(), OptionError> {
@@ -567,11 +624,29 @@ mod tests {
     #[test]
     fn the_terminal_is_shared_unless_something_else_was_said() {
         let serials = |line: &str| settings(line).map(|settings| settings.serials);
-        assert_eq!(serials("-m 64"), Ok(vec![CharUse::SharedTerminal]));
-        assert_eq!(serials("-nographic"), Ok(vec![CharUse::SharedTerminal]));
+        for line in ["-m 64", "-nographic", "-serial mon:stdio"] {
+            let settings = settings(line).unwrap();
+            let [(id, definition)] = settings.backends.as_slice() else { panic!("{:?}", settings.backends) };
+            assert!(definition.mux && matches!(definition.options, CharOptions::Stdio { .. }));
+            assert_eq!(settings.serials, [CharUse::Backend(id.clone())]);
+            assert_eq!(settings.monitors, [MonitorSettings { backend: id.clone(), mode: MonitorMode::Readline }]);
+        }
         assert_eq!(serials("-display none"), Ok(vec![]));
         assert_eq!(serials("-nodefaults -nographic"), Ok(vec![]));
         assert_eq!(serials("-serial none"), Ok(vec![CharUse::None]));
+    }
+
+    #[test]
+    fn backends_are_shared_only_if_that_was_said() {
+        assert!(settings("-chardev null,id=a,mux=on -serial chardev:a -mon a -mon a").is_ok());
+        assert!(settings("-chardev null,id=a -chardev mux,id=b,chardev=a -serial chardev:b -mon b").is_ok());
+        assert!(settings("-chardev null,id=a -serial chardev:a -mon a").is_err());
+        let again = settings("-chardev socket,id=a,path=/x,reconnect=2").unwrap();
+        let CharOptions::Socket { reconnect, wait, .. } = again.backends[0].1.options else { panic!("{again:?}") };
+        assert_eq!((reconnect, wait), (Some(Duration::from_secs(2)), false));
+        for bad in ["reconnect=1,reconnect-ms=2", "reconnect=1,server=on"] {
+            assert!(settings(&format!("-chardev socket,id=a,path=/x,{bad}")).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -169,21 +169,28 @@ pub const OPTIONS: &[OptionRow] = &[
     OptionRow {
         name: "chardev",
         argument: Argument::Parameters("BACKEND,id=ID[,PROPERTY=VALUE]..."),
-        help: "make a character backend: null, stdio, file, pty or socket",
+        help: "make a character backend: null, stdio, file, pipe, pty, socket, ringbuf or mux",
         implied: Some("backend"),
         parameters: &[
-            parameter("backend", Text, "null, stdio, file, pty or socket"),
+            parameter("backend", Text, "null, stdio, file, pipe, pty, socket, ringbuf (or memory) or mux"),
             parameter("id", Text, "the name by which it is used"),
-            parameter("path", Text, "file, or unix socket"),
+            parameter("path", Text, "file, pipe, or unix socket"),
+            parameter("input-path", Text, "file that input comes from"),
             parameter("append", Boolean, "write behind what the file holds"),
             parameter("signal", Boolean, "whether the terminal's interrupt key ends the program"),
             parameter("host", Text, "TCP host"),
             parameter("port", Number, "TCP port"),
             parameter("fd", Number, "inherited descriptor"),
+            parameter("reconnect", Number, "seconds after which a client without connection tries again"),
+            parameter("reconnect-ms", Number, "the same in milliseconds"),
             parameter("server", Boolean, "listen"),
             parameter("wait", Boolean, "wait for the first client before the machine starts"),
             parameter("delay", Boolean, "accepted and ignored: Nagle's algorithm is always off"),
-            parameter("mux", Boolean, "several users; only 'off' is there"),
+            parameter("mux", Boolean, "several users, with Ctrl-a c to choose one"),
+            parameter("chardev", Text, "id of the backend that a mux shares"),
+            parameter("size", Size, "bytes that a ringbuf holds: a power of two"),
+            parameter("logfile", Text, "file that a copy of all output goes to"),
+            parameter("logappend", Boolean, "keep what the log holds"),
         ],
     },
     OptionRow {
@@ -283,6 +290,17 @@ pub const OPTIONS: &[OptionRow] = &[
     flag("no-reboot", "end instead of a reset"),
     flag("no-shutdown", "stop instead of the end when the guest powers off"),
     flag("daemonize", "go into the background once everything is set up"),
+    OptionRow {
+        name: "add-fd",
+        argument: Argument::Parameters("fd=FD,set=N[,opaque=NOTE]"),
+        help: "put an inherited descriptor into a set, which is opened as /dev/fdset/N",
+        implied: None,
+        parameters: &[
+            parameter("fd", Number, "number of the descriptor"),
+            parameter("set", Number, "number of the set"),
+            parameter("opaque", Text, "a note, returned by query-fdsets"),
+        ],
+    },
     word("pidfile", "FILE", "write the process's number there"),
 ];
 
@@ -403,8 +421,8 @@ pub fn help(program: &str) -> String {
         }
     }
     text.push_str(
-        "\nDEVICE is one of: stdio, mon:stdio, null, none, pty, file:PATH, unix:PATH[,server=on][,wait=off],\n\
-         tcp:HOST:PORT[,server=on][,wait=off], chardev:ID\n",
+        "\nDEVICE is one of: stdio, null, none, pty, file:PATH, pipe:PATH, unix:PATH[,server=on][,wait=off],\n\
+         tcp:HOST:PORT[,server=on][,wait=off], chardev:ID; with mon: in front, serial port and monitor share it\n",
     );
     text
 }

@@ -12,7 +12,7 @@ mod request;
 use std::{io, path::Path, sync::Arc, thread};
 
 use anyhow::Context as _;
-use rhea_backends::char::{Backend, Connection};
+use rhea_backends::char::{Connection, FrontEnd, Lease};
 use rhea_machine::{Machine, TestAccess};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -24,32 +24,25 @@ use request::MAX_LINE;
 /// Replies are collected up to here before they are sent.
 const FLUSH: usize = 64 * 1024;
 
-/// Serves `backend` until the program ends.
+/// Serves the clients of `front` until the program ends.
 ///
 /// # Errors
 /// The log cannot be written, or the host has no more threads.
-pub fn start(mut backend: Backend, log: Option<&Path>, machine: &Arc<Machine>) -> anyhow::Result<()> {
+pub fn start(front: FrontEnd, log: Option<&Path>, machine: &Arc<Machine>) -> anyhow::Result<()> {
     let mut log = Log::open(log)?;
     let access = TestAccess::new(machine);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = async move {
-        let (first, incoming) = backend.connections()?;
-        if let Some(connection) = first {
-            converse(connection, &access, &mut log).await;
-        }
-        let Some(incoming) = incoming else { return Ok(()) };
+        let mut conversations = front.conversations();
         loop {
-            converse(incoming.accept().await?, &access, &mut log).await;
+            let Lease { connection, mark } = conversations.next().await;
+            converse(connection, &access, &mut log).await;
+            drop(mark);
         }
     };
     thread::Builder::new()
         .name("test port".to_owned())
-        .spawn(move || {
-            let result: io::Result<()> = runtime.block_on(serve);
-            if let Err(error) = result {
-                tracing::error!("test port: {error}");
-            }
-        })
+        .spawn(move || runtime.block_on(serve))
         .context("could not start the thread of the test port")?;
     Ok(())
 }

@@ -1,0 +1,147 @@
+//! A thousand rounds of what clients do all day: nothing may be left behind, be it descriptors, threads or memory.
+
+#![allow(clippy::unwrap_used)]
+
+mod served;
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rhea_qmp::client::Client;
+use serde_json::{Value, json};
+use served::{PATIENCE, Served};
+
+const ROUNDS: usize = 1000;
+/// Rounds after which everything has been allocated that stays.
+const WARM_UP: usize = 100;
+/// How much memory may differ for reasons that are not ours: the allocator's.
+const TOLERANCE: u64 = 2048;
+
+/// What a process holds of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Holdings {
+    descriptors: usize,
+    threads: usize,
+}
+
+fn holdings(process: i32) -> Holdings {
+    let count = |what: &str| fs::read_dir(format!("/proc/{process}/{what}")).unwrap().count();
+    Holdings { descriptors: count("fd"), threads: count("task") }
+}
+
+/// Memory of the process that is its own, in KiB.
+fn memory(process: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Waits until the process holds what it held; sessions end a moment after their clients.
+fn settle(process: i32, expected: Holdings) {
+    let deadline = Instant::now() + PATIENCE;
+    while holdings(process) != expected {
+        assert!(Instant::now() < deadline, "{:?} instead of {expected:?}", holdings(process));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Goes through `round` a thousand times and compares what the program holds.
+fn soak(arguments: &[&str], mut round: impl FnMut(&Served, &mut Client<UnixStream>, usize)) {
+    let served = Served::start(arguments);
+    let process = served.machine.id().as_raw_nonzero().get();
+    let mut client = Client::connect(&served.socket).unwrap();
+    client.execute("query-status", json!({})).unwrap();
+    let before = holdings(process);
+    for number in 0..WARM_UP {
+        round(&served, &mut client, number);
+    }
+    settle(process, before);
+    let memory_before = memory(process);
+    for number in WARM_UP..ROUNDS {
+        round(&served, &mut client, number);
+    }
+    settle(process, before);
+    let memory_after = memory(process);
+    assert!(memory_after <= memory_before + TOLERANCE, "from {memory_before} to {memory_after} KiB");
+}
+
+fn wrapped(kind: &str, data: Value) -> Value {
+    json!({ "type": kind, "data": data })
+}
+
+#[test]
+fn descriptors_come_and_go() {
+    soak(&["-machine", "pc", "-m", "64", "-S"], |_, client, number| {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let name = json!({ "fdname": "pipe" });
+        client.execute_with_descriptors("getfd", name.clone(), &[writer.as_fd()]).unwrap();
+        client.execute_with_descriptors("getfd", name.clone(), &[writer.as_fd()]).unwrap();
+        client.execute("closefd", name).unwrap();
+        // One that no command takes.
+        client.execute_with_descriptors("query-status", json!({}), &[writer.as_fd()]).unwrap();
+        let set = json!({ "fdset-id": number % 3 });
+        let added = client.execute_with_descriptors("add-fd", set.clone(), &[writer.as_fd()]).unwrap();
+        client.execute_with_descriptors("add-fd", set.clone(), &[writer.as_fd()]).unwrap();
+        let save = json!({ "val": 0, "size": 16, "filename": format!("/dev/fdset/{}", number % 3) });
+        client.execute("pmemsave", save).unwrap();
+        client.execute("remove-fd", json!({ "fdset-id": added["fdset-id"], "fd": added["fd"] })).unwrap();
+        client.execute("remove-fd", set).unwrap();
+        // The last one that nobody took ends with the next that comes.
+        client.execute_with_descriptors("getfd", json!({ "fdname": "last" }), &[writer.as_fd()]).unwrap();
+        client.execute("closefd", json!({ "fdname": "last" })).unwrap();
+    });
+}
+
+#[test]
+fn character_backends_come_and_go() {
+    soak(&[], |served, client, _| {
+        let path = |name: &str| served.machine.directory().join(name);
+        let address = |name: &str| json!({ "type": "unix", "data": { "path": path(name) } });
+        let backends = [
+            ("null", wrapped("null", json!({}))),
+            ("ring", wrapped("ringbuf", json!({ "size": 4096 }))),
+            ("file", wrapped("file", json!({ "out": path("out"), "logfile": path("log") }))),
+            ("pty", wrapped("pty", json!({}))),
+            ("server", wrapped("socket", json!({ "addr": address("socket"), "server": true }))),
+            ("client", wrapped("socket", json!({ "addr": address("socket"), "server": false }))),
+            ("again", wrapped("socket", json!({ "addr": address("none"), "server": false, "reconnect": 1 }))),
+            ("mux", wrapped("mux", json!({ "chardev": "server" }))),
+        ];
+        for (id, backend) in &backends {
+            client.execute("chardev-add", json!({ "id": id, "backend": backend })).unwrap();
+        }
+        client.execute("ringbuf-write", json!({ "device": "ring", "data": "some bytes" })).unwrap();
+        client.execute("ringbuf-read", json!({ "device": "ring", "size": 4 })).unwrap();
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        client.execute_with_descriptors("getfd", json!({ "fdname": "conn" }), &[theirs.as_fd()]).unwrap();
+        // The mux hands it on to its base; the client of above may be there first.
+        let _ = client.execute("add_client", json!({ "protocol": "mux", "fdname": "conn" }));
+        for (id, _) in backends.iter().rev() {
+            client.execute("chardev-remove", json!({ "id": id })).unwrap();
+        }
+        assert_eq!(client.execute("query-chardev", json!({})).unwrap().as_array().unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn monitors_connect_and_drop() {
+    let more = ["-monitor", "unix:@DIR@/people,server=on,wait=off"];
+    soak(&more, |served, client, number| {
+        // With the door slammed, after negotiation, with a descriptor in hand, and in the middle of a message.
+        drop(UnixStream::connect(&served.socket).unwrap());
+        let mut other = Client::connect(&served.socket).unwrap();
+        let (_reader, writer) = std::io::pipe().unwrap();
+        other.execute_with_descriptors("getfd", json!({ "fdname": "x" }), &[writer.as_fd()]).unwrap();
+        if number % 2 == 0 {
+            other.send(&json!({ "execute": "query-commands" })).unwrap();
+        }
+        drop(other);
+        let mut people = UnixStream::connect(served.machine.directory().join("people")).unwrap();
+        people.read_exact(&mut [0; 4]).unwrap();
+        drop(people);
+        client.execute("query-status", json!({})).unwrap();
+    });
+}
