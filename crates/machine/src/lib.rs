@@ -4,8 +4,10 @@ mod acpi;
 pub mod board;
 pub mod boot;
 pub mod config;
+mod error;
 mod inbox;
 mod machine;
+mod parts;
 mod processors;
 mod save;
 pub mod taps;
@@ -14,7 +16,8 @@ mod test_access;
 pub use config::{
     Accelerator, BoardKind, Config, ConfigError, DeviceConfig, DeviceKind, MAX_PROCESSORS, Software, Topology,
 };
+pub use error::MachineError;
 pub use inbox::GuestRequest;
-pub use machine::{EventSink, Machine, MachineError};
+pub use machine::{EventSink, Machine};
 pub use processors::{Place, Processor, Processors};
 pub use test_access::{TestAccess, TestError};

@@ -1,89 +1,29 @@
 //! A machine as its managers see it: run state, and the changes that stop, start, reset or end it.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use parking_lot::Mutex;
 use rhea_api::{
     Event,
     run_state::{RunState, ShutdownCause},
 };
-use rhea_core::{AddressSpace, Clock, Gate, PortSpace, TimerQueue};
+use rhea_core::{AddressSpace, Clock, Gate, TimerQueue};
 use rhea_devices::{
     chipset::pci::PciBus,
     virtio::{balloon::BALLOON_PAGE, console::Console},
 };
-use rhea_x86::engine::CodeEpoch;
 
 use crate::{
     board::{Board, none::NoBoard, pc::Pc},
-    boot::LoadError,
-    config::{Accelerator, BoardKind, Config, ConfigError, DeviceConfig, DeviceKind},
+    config::{Accelerator, BoardKind, Config, DeviceConfig, DeviceKind},
+    error::MachineError,
     inbox::{GuestRequest, Inbox},
+    parts::Parts,
     processors::Processors,
-    taps::Taps,
 };
 
 /// Takes the events of a machine; called on the thread that made them happen.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
-
-/// Why a machine could not be built, or did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum MachineError {
-    /// The configuration cannot be.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The software does not fit.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The PCI bus has no free slot.
-    #[error("no slot of the PCI bus is free")]
-    NoSlot,
-    /// An id that another device has.
-    #[error("Duplicate device ID '{0}'")]
-    DuplicateId(String),
-    /// No device of this id.
-    #[error("Device '{0}' not found")]
-    NoDevice(String),
-    /// A second balloon.
-    #[error("Only one balloon device is supported")]
-    SecondBalloon,
-    /// A place on the PCI bus that is not free.
-    #[error(transparent)]
-    Pci(#[from] rhea_devices::chipset::pci::AddError),
-    /// The host refused something.
-    #[error("{what}: {reason}")]
-    Host {
-        /// What was wanted.
-        what: String,
-        /// What the host said.
-        reason: io::Error,
-    },
-    /// A file cannot be opened.
-    #[error("Could not open '{}': {reason}", path.display())]
-    Open {
-        /// Which.
-        path: std::path::PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// Memory that is not there.
-    #[error("Invalid addr 0x{address:016x}/size {size} specified")]
-    Range {
-        /// First address.
-        address: u64,
-        /// Bytes from there.
-        size: u64,
-    },
-    /// The guest ended; only a reset brings it back.
-    #[error("Resetting the Virtual Machine is required")]
-    ResetRequired,
-    /// `system_wakeup` of a guest that does not sleep.
-    #[error("Unable to wake up: guest is not in suspended state")]
-    NotSuspended,
-    /// The board cannot do this.
-    #[error("{0}")]
-    Unsupported(&'static str),
-}
 
 struct RunControl {
     state: RunState,
@@ -93,24 +33,6 @@ struct RunControl {
     gated: bool,
     /// Stopped while the guest slept.
     was_suspended: bool,
-}
-
-/// What every board is built on.
-pub struct Parts {
-    /// Guest physical memory.
-    pub memory: Arc<AddressSpace>,
-    /// I/O ports.
-    pub ports: Arc<PortSpace>,
-    /// The machine's timers.
-    pub timers: Arc<TimerQueue>,
-    /// Where devices leave what concerns the whole machine.
-    pub inbox: Arc<Inbox>,
-    /// Stands before what works for devices outside of processors.
-    pub gate: Arc<Gate>,
-    /// Keeps processors informed of each other's decoded code.
-    pub code_epoch: Arc<CodeEpoch>,
-    /// Where tests listen to interrupt lines.
-    pub taps: Taps,
 }
 
 /// A machine.
@@ -149,7 +71,7 @@ impl Machine {
             inbox: Inbox::new(),
             gate: Gate::new(),
             code_epoch: Arc::default(),
-            taps: Taps::default(),
+            taps: Default::default(),
         };
         let inbox = Arc::clone(&parts.inbox);
         parts.timers.on_earlier_deadline(move || inbox.wake());

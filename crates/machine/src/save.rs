@@ -7,7 +7,7 @@ use std::{
 
 use rhea_core::files::{self, Access};
 
-use crate::machine::{Machine, MachineError};
+use crate::{error::MachineError, machine::Machine};
 
 /// Bytes copied at a time.
 const CHUNK: usize = 1 << 16;

@@ -16,7 +16,7 @@ use rhea_devices::{
 
 use rhea_x86::bus::SystemBus;
 
-use crate::{MachineError, config::DeviceConfig, machine::Parts, processors::Processors};
+use crate::{MachineError, config::DeviceConfig, parts::Parts, processors::Processors};
 
 /// Where the serial ports' output goes, first port first; absent ports have none.
 #[derive(Clone, Default)]

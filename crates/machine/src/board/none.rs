@@ -10,7 +10,7 @@ use rhea_devices::{
 use rhea_x86::bus::SystemBus;
 
 use super::Board;
-use crate::{MachineError, config::DeviceConfig, machine::Parts, processors::Processors};
+use crate::{MachineError, config::DeviceConfig, parts::Parts, processors::Processors};
 
 /// The board of the machine `none`.
 pub struct NoBoard;

@@ -35,7 +35,7 @@ use crate::{
     boot::{Entry, LoadError, MemoryMap, parameters, start},
     config::{Config, DeviceConfig, Software},
     inbox::GuestRequest,
-    machine::Parts,
+    parts::Parts,
     processors::{Processor, Processors},
 };
 

@@ -16,7 +16,7 @@ use rhea_devices::{
 use crate::{
     MachineError,
     config::{DeviceConfig, DeviceKind},
-    machine::Parts,
+    parts::Parts,
 };
 
 /// A device whose own side others want.

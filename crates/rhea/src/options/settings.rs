@@ -180,9 +180,9 @@ impl Settings {
     fn take(&mut self, row: &'static table::OptionRow, value: &str, said: &mut Said) -> Result<(), OptionError> {
         let parameters = || KeyValues::parse(row, value);
         match row.name {
-            "help" | "h" => self.print = Some(table::help("rhea")),
+            "help" => self.print = Some(table::help("rhea")),
             "version" => self.print = Some(format!("{}\n", crate::version::text())),
-            "machine" | "M" => self.machine(&parameters()?, value, said)?,
+            "machine" => self.machine(&parameters()?, value, said)?,
             "accel" => self.accelerator(&parameters()?, value, said)?,
             "cpu" => self.processor(value)?,
             "smp" => self.topology = topology(&parameters()?)?,

@@ -88,26 +88,11 @@ use ParameterKind::{Boolean, Number, Size, String as Text};
 /// All options, in the order of the help.
 pub const OPTIONS: &[OptionRow] = &[
     flag("help", "print this help"),
-    flag("h", "print this help"),
     flag("version", "print the version"),
     OptionRow {
         name: "machine",
         argument: Argument::Parameters("[type=]NAME[,PROPERTY=VALUE]..."),
         help: "choose the machine; '-machine help' lists them",
-        implied: Some("type"),
-        parameters: &[
-            parameter("type", Text, "the machine's name"),
-            parameter("accel", Text, "accelerators to try, with colons between"),
-            parameter("usb", Boolean, "a USB controller"),
-            parameter("acpi", Boolean, "ACPI tables"),
-            parameter("dump-guest-core", Boolean, "guest memory in core files of this program"),
-            parameter("graphics", Boolean, "a graphical console"),
-        ],
-    },
-    OptionRow {
-        name: "M",
-        argument: Argument::Parameters("[type=]NAME[,PROPERTY=VALUE]..."),
-        help: "the same as -machine",
         implied: Some("type"),
         parameters: &[
             parameter("type", Text, "the machine's name"),
@@ -396,8 +381,12 @@ impl OptionRow {
     }
 }
 
-/// The option `name`, without dashes.
+/// Short names of options.
+const SHORT: [(&str, &str); 2] = [("h", "help"), ("M", "machine")];
+
+/// The option `name`, without dashes; or the one that it is short for.
 pub fn option(name: &str) -> Option<&'static OptionRow> {
+    let name = SHORT.iter().find(|(short, _)| *short == name).map_or(name, |(_, long)| long);
     OPTIONS.iter().find(|row| row.name == name)
 }
 

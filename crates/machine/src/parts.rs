@@ -1,0 +1,26 @@
+//! What every board is built on, and what outlives none of its parts.
+
+use std::sync::Arc;
+
+use rhea_core::{AddressSpace, Gate, PortSpace, TimerQueue};
+use rhea_x86::engine::CodeEpoch;
+
+use crate::{inbox::Inbox, taps::Taps};
+
+/// What every board is built on.
+pub struct Parts {
+    /// Guest physical memory.
+    pub memory: Arc<AddressSpace>,
+    /// I/O ports.
+    pub ports: Arc<PortSpace>,
+    /// The machine's timers.
+    pub timers: Arc<TimerQueue>,
+    /// Where devices leave what concerns the whole machine.
+    pub inbox: Arc<Inbox>,
+    /// Stands before what works for devices outside of processors.
+    pub gate: Arc<Gate>,
+    /// Keeps processors informed of each other's decoded code.
+    pub code_epoch: Arc<CodeEpoch>,
+    /// Where tests listen to interrupt lines.
+    pub taps: Taps,
+}
