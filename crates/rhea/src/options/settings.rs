@@ -7,7 +7,7 @@ use std::{
 
 use rhea_backends::char::{Address, CharDevices, Definition, Log, Options as CharOptions};
 use rhea_core::files::{self, DESCRIPTOR_SETS};
-use rhea_machine::{Accelerator, BoardKind, Topology};
+use rhea_machine::{Accelerator, BoardKind, MAX_PROCESSORS, Topology};
 use uuid::Uuid;
 
 use super::{
@@ -592,6 +592,9 @@ fn topology(parameters: &KeyValues) -> Result<Topology, OptionError> {
         return Err(parameters.error(format!(
             "sockets ({sockets}) * cores ({cores}) * threads ({threads}) is not the number of processors ({maxcpus})"
         )));
+    }
+    if cpus > MAX_PROCESSORS {
+        return Err(parameters.error(format!("{cpus} processors are too many: a machine has up to {MAX_PROCESSORS}")));
     }
     if maxcpus < cpus {
         return Err(parameters.error(format!("maxcpus ({maxcpus}) is less than cpus ({cpus})")));

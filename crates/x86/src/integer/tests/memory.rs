@@ -336,7 +336,8 @@ proptest! {
         let content: Vec<u8> = (0..40_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         machine.memory.write(start, &content);
         let count = count / size;
-        let from = 10_000 + from;
+        // Far enough from both ends of the buffer for what moves down from it.
+        let from = 15_000 + from;
         let to = if far { from.wrapping_add_signed(distance * 201) } else { from.wrapping_add_signed(distance) };
         let cpu = machine.cpu();
         (cpu.gpr[RSI], cpu.gpr[RDI], cpu.gpr[RCX]) = (start + from, start + to, count);
