@@ -1,5 +1,8 @@
-//! What every part of a machine stands on: time, guest memory, address spaces, ports, interrupt lines, saved state
-//! and files of the host.
+//! What every part of a machine stands on: time, guest memory, address spaces, ports, interrupt lines, objects, saved
+//! state and files of the host.
+
+// What `#[derive(Object)]` makes speaks of this crate by name, inside it too.
+extern crate self as rhea_core;
 
 pub mod backend;
 pub mod bus;
@@ -7,6 +10,7 @@ pub mod files;
 pub mod gate;
 pub mod interrupt;
 pub mod memory;
+pub mod object;
 pub mod state;
 pub mod time;
 

@@ -1,0 +1,258 @@
+//! What properties hold: how each kind is called, shown and read.
+
+use serde_json::Value;
+
+use super::PropertyError;
+
+/// Why a value does not become a property's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsuitable {
+    /// It is of another JSON type than this.
+    Type(&'static str),
+    /// It is not what this says.
+    Range(&'static str),
+    /// It is none of the words.
+    Word,
+}
+
+/// A Rust type that a property can have.
+pub trait PropertyKind: Sized {
+    /// What managers call the kind.
+    const NAME: &'static str;
+
+    /// The value as managers see it.
+    fn to_value(&self) -> Value;
+
+    /// The value that `value` stands for.
+    ///
+    /// # Errors
+    /// None of this kind.
+    fn from_value(value: &Value) -> Result<Self, Unsuitable>;
+
+    /// The value that a word of a command line stands for.
+    fn from_text(text: &str) -> Option<Self>;
+}
+
+/// Reads the value of property `name`.
+///
+/// # Errors
+/// The value is none of the property's kind.
+pub fn read_value<T: PropertyKind>(name: &str, value: &Value) -> Result<T, PropertyError> {
+    T::from_value(value).map_err(|unsuitable| {
+        let name = name.to_owned();
+        match unsuitable {
+            Unsuitable::Type(expected) => PropertyError::Type { name, expected },
+            Unsuitable::Range(expected) => PropertyError::Range { name, expected: expected.to_owned() },
+            Unsuitable::Word => {
+                PropertyError::Word { name, value: value.as_str().map_or_else(|| value.to_string(), str::to_owned) }
+            }
+        }
+    })
+}
+
+impl PropertyKind for bool {
+    const NAME: &'static str = "bool";
+
+    fn to_value(&self) -> Value {
+        Value::Bool(*self)
+    }
+
+    fn from_value(value: &Value) -> Result<Self, Unsuitable> {
+        value.as_bool().ok_or(Unsuitable::Type("boolean"))
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "on" | "yes" | "true" | "y" => Some(true),
+            "off" | "no" | "false" | "n" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+impl PropertyKind for String {
+    const NAME: &'static str = "str";
+
+    fn to_value(&self) -> Value {
+        Value::String(self.clone())
+    }
+
+    fn from_value(value: &Value) -> Result<Self, Unsuitable> {
+        value.as_str().map(str::to_owned).ok_or(Unsuitable::Type("string"))
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+}
+
+/// A number, decimal or with `0x`.
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+macro_rules! unsigned {
+    ($($kind:ty => $name:literal),*) => {$(
+        impl PropertyKind for $kind {
+            const NAME: &'static str = $name;
+
+            fn to_value(&self) -> Value {
+                Value::from(*self)
+            }
+
+            fn from_value(value: &Value) -> Result<Self, Unsuitable> {
+                let Value::Number(number) = value else { return Err(Unsuitable::Type("integer")) };
+                if number.is_f64() {
+                    return Err(Unsuitable::Type("integer"));
+                }
+                number.as_u64().and_then(|number| Self::try_from(number).ok()).ok_or(Unsuitable::Range($name))
+            }
+
+            fn from_text(text: &str) -> Option<Self> {
+                Self::try_from(number(text)?).ok()
+            }
+        }
+    )*};
+}
+
+unsigned!(u8 => "uint8", u16 => "uint16", u32 => "uint32", u64 => "uint64");
+
+macro_rules! signed {
+    ($($kind:ty => $name:literal),*) => {$(
+        impl PropertyKind for $kind {
+            const NAME: &'static str = $name;
+
+            fn to_value(&self) -> Value {
+                Value::from(*self)
+            }
+
+            fn from_value(value: &Value) -> Result<Self, Unsuitable> {
+                let Value::Number(number) = value else { return Err(Unsuitable::Type("integer")) };
+                if number.is_f64() {
+                    return Err(Unsuitable::Type("integer"));
+                }
+                number.as_i64().and_then(|number| Self::try_from(number).ok()).ok_or(Unsuitable::Range($name))
+            }
+
+            fn from_text(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+        }
+    )*};
+}
+
+signed!(i32 => "int32", i64 => "int64");
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl PropertyKind for Size {
+    const NAME: &'static str = "size";
+
+    fn to_value(&self) -> Value {
+        Value::from(self.0)
+    }
+
+    fn from_value(value: &Value) -> Result<Self, Unsuitable> {
+        u64::from_value(value).map(Self).map_err(|unsuitable| match unsuitable {
+            Unsuitable::Range(_) => Unsuitable::Range("a size"),
+            other => other,
+        })
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, suffix) = text.split_at(split);
+        let shift = match suffix {
+            "" | "b" | "B" => 0,
+            "k" | "K" => 10,
+            "m" | "M" => 20,
+            "g" | "G" => 30,
+            "t" | "T" => 40,
+            "p" | "P" => 50,
+            "e" | "E" => 60,
+            _ => return None,
+        };
+        digits.parse::<u64>().ok()?.checked_mul(1 << shift).map(Self)
+    }
+}
+
+/// A property that need not be given. Unset, it shows as the empty value of its kind.
+impl<T: PropertyKind + Default> PropertyKind for Option<T> {
+    const NAME: &'static str = T::NAME;
+
+    fn to_value(&self) -> Value {
+        self.as_ref().map_or_else(|| T::default().to_value(), T::to_value)
+    }
+
+    fn from_value(value: &Value) -> Result<Self, Unsuitable> {
+        T::from_value(value).map(Some)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        T::from_text(text).map(Some)
+    }
+}
+
+/// Makes an enumeration whose values managers know by words: `property_words! { /// ... pub enum Format: "Format" { Raw = "raw" } }`.
+/// The first one is the default.
+#[macro_export]
+macro_rules! property_words {
+    ($(#[$outer:meta])* $vis:vis enum $name:ident: $kind:literal {
+        $(#[$first_meta:meta])* $first:ident = $first_word:literal
+        $(, $(#[$meta:meta])* $variant:ident = $word:literal)* $(,)?
+    }) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        $vis enum $name { $(#[$first_meta])* #[default] $first $(, $(#[$meta])* $variant)* }
+
+        impl $crate::object::PropertyKind for $name {
+            const NAME: &'static str = $kind;
+
+            fn to_value(&self) -> $crate::object::Value {
+                $crate::object::Value::from(match self { Self::$first => $first_word $(, Self::$variant => $word)* })
+            }
+
+            fn from_value(value: &$crate::object::Value) -> Result<Self, $crate::object::Unsuitable> {
+                let word = value.as_str().ok_or($crate::object::Unsuitable::Type("string"))?;
+                Self::from_text(word).ok_or($crate::object::Unsuitable::Word)
+            }
+
+            fn from_text(text: &str) -> Option<Self> {
+                match text { $first_word => Some(Self::$first), $($word => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn integers_are_held_to_their_width_and_are_never_doubles() {
+        assert_eq!(u8::from_value(&json!(255)), Ok(255));
+        assert_eq!(u8::from_value(&json!(256)), Err(Unsuitable::Range("uint8")));
+        assert_eq!(u8::from_value(&json!(-1)), Err(Unsuitable::Range("uint8")));
+        assert_eq!(u64::from_value(&json!(1.0)), Err(Unsuitable::Type("integer")));
+        assert_eq!(i64::from_value(&json!(u64::MAX)), Err(Unsuitable::Range("int64")));
+        assert_eq!(Size::from_value(&json!(-1)), Err(Unsuitable::Range("a size")));
+        assert_eq!(Size::from_value(&json!("1M")), Err(Unsuitable::Type("integer")));
+    }
+
+    #[test]
+    fn words_of_a_command_line_never_wrap() {
+        assert_eq!(Size::from_text("64M"), Some(Size(64 << 20)));
+        assert_eq!(Size::from_text("16E"), None);
+        assert_eq!(Size::from_text("M"), None);
+        assert_eq!(u16::from_text("0x3f8"), Some(0x3f8));
+        assert_eq!(u16::from_text("65536"), None);
+        assert_eq!(bool::from_text("maybe"), None);
+    }
+}
