@@ -14,3 +14,24 @@ pub mod misc;
 pub mod virtio;
 
 pub use saved::Saveable;
+
+use rhea_core::object::{TypeInfo, Typed};
+
+/// The types of objects that this crate has.
+pub const TYPES: &[&TypeInfo] = &[
+    acpi::pm::Pm::INFO,
+    char::debugcon::Debugcon::INFO,
+    char::uart::SerialSettings::INFO,
+    chipset::hpet::MmioHpet::INFO,
+    chipset::ioapic::IoApic::INFO,
+    chipset::lapic::LocalApic::INFO,
+    chipset::pci::HostBridge::INFO,
+    chipset::pci::IsaBridge::INFO,
+    chipset::pci::PciBus::INFO,
+    chipset::pic::Pic::INFO,
+    chipset::pit::IsaPit::INFO,
+    chipset::reset::ResetPorts::INFO,
+    input::Ps2::INFO,
+    misc::fw_cfg::FwCfg::INFO,
+    misc::rtc::IsaRtc::INFO,
+];

@@ -28,6 +28,9 @@ pub enum MachineError {
     /// A place on the PCI bus that is not free.
     #[error(transparent)]
     Pci(#[from] rhea_devices::chipset::pci::AddError),
+    /// The tree of objects has no room for something.
+    #[error(transparent)]
+    Tree(#[from] rhea_core::object::TreeError),
     /// The host refused something.
     #[error("{what}: {reason}")]
     Host {

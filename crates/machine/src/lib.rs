@@ -7,6 +7,7 @@ pub mod config;
 mod error;
 mod inbox;
 mod machine;
+pub mod objects;
 mod parts;
 mod processors;
 mod save;

@@ -18,6 +18,7 @@ use crate::{
     config::{Accelerator, BoardKind, Config, DeviceConfig, DeviceKind},
     error::MachineError,
     inbox::{GuestRequest, Inbox},
+    objects::Objects,
     parts::Parts,
     processors::Processors,
 };
@@ -72,6 +73,7 @@ impl Machine {
             gate: Gate::new(),
             code_epoch: Arc::default(),
             taps: Default::default(),
+            objects: Arc::new(Objects::new(&config)?),
         };
         let inbox = Arc::clone(&parts.inbox);
         parts.timers.on_earlier_deadline(move || inbox.wake());
@@ -113,6 +115,11 @@ impl Machine {
     /// Guest physical memory.
     pub fn memory(&self) -> &Arc<AddressSpace> {
         &self.parts.memory
+    }
+
+    /// The tree of objects.
+    pub fn objects(&self) -> &Arc<Objects> {
+        &self.parts.objects
     }
 
     /// The processors.

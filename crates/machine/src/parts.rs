@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhea_core::{AddressSpace, Gate, PortSpace, TimerQueue};
 use rhea_x86::engine::CodeEpoch;
 
-use crate::{inbox::Inbox, taps::Taps};
+use crate::{inbox::Inbox, objects::Objects, taps::Taps};
 
 /// What every board is built on.
 pub struct Parts {
@@ -23,4 +23,6 @@ pub struct Parts {
     pub code_epoch: Arc<CodeEpoch>,
     /// Where tests listen to interrupt lines.
     pub taps: Taps,
+    /// The tree of objects.
+    pub objects: Arc<Objects>,
 }

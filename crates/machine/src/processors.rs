@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use rhea_core::object::NodeId;
 use rhea_devices::chipset::lapic::ProcessorPins;
 use rhea_x86::{
     engine::{Exit, Vcpu},
@@ -50,6 +51,7 @@ pub struct Processor {
     changed: Condvar,
     thread: OnceLock<Thread>,
     host_thread: AtomicI32,
+    node: OnceLock<NodeId>,
 }
 
 impl Processor {
@@ -64,6 +66,7 @@ impl Processor {
             changed: Condvar::new(),
             thread: OnceLock::new(),
             host_thread: AtomicI32::new(0),
+            node: OnceLock::new(),
         })
     }
 
@@ -90,6 +93,16 @@ impl Processor {
     /// The host's number of its thread, 0 before it has one.
     pub fn host_thread(&self) -> i32 {
         self.host_thread.load(Ordering::Acquire)
+    }
+
+    /// Where it is in the tree of objects, once it is there.
+    pub fn node(&self) -> Option<NodeId> {
+        self.node.get().copied()
+    }
+
+    /// Says where it is in the tree. Once.
+    pub(crate) fn set_node(&self, node: NodeId) {
+        let _ = self.node.set(node);
     }
 
     /// Wakes the thread if it sleeps; requests are seen without this while it runs.

@@ -72,6 +72,20 @@ pub trait Settings: Typed + Sized {
     }
 }
 
+/// An object whose properties stay as they were given.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed<S>(pub S);
+
+impl<S: Settings + Send + Sync + 'static> Object for Fixed<S> {
+    fn info(&self) -> &'static TypeInfo {
+        S::INFO
+    }
+
+    fn get(&self, name: &str) -> Option<Value> {
+        self.0.get(name)
+    }
+}
+
 /// Why a property could not be read or set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PropertyError {

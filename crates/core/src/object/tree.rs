@@ -11,7 +11,7 @@ use std::{
 use parking_lot::RwLock;
 use serde_json::Value;
 
-use super::{Access, Object, PropertyError, Registry, TypeInfo};
+use super::{Access, Object, PropertyError, PropertyInfo, Registry, TypeInfo, types::CONTAINER};
 
 /// Where an object is in its tree. Never used again for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +69,17 @@ pub struct ListedProperty {
     pub default: Option<Value>,
 }
 
+impl From<&PropertyInfo> for ListedProperty {
+    fn from(property: &PropertyInfo) -> Self {
+        Self {
+            name: property.name.to_owned(),
+            kind: property.kind.to_owned(),
+            description: Some(property.description),
+            default: property.default.map(|default| default()),
+        }
+    }
+}
+
 struct Link {
     name: String,
     kind: &'static str,
@@ -94,8 +105,7 @@ struct Container;
 
 impl Object for Container {
     fn info(&self) -> &'static TypeInfo {
-        static INFO: TypeInfo = TypeInfo::plain("container", "object");
-        &INFO
+        CONTAINER
     }
 
     fn get(&self, _: &str) -> Option<Value> {
@@ -277,12 +287,7 @@ impl Tree {
     pub fn list(&self, node: NodeId) -> Option<Vec<ListedProperty>> {
         let nodes = self.nodes.read();
         let node = nodes.nodes.get(&node)?;
-        let own = self.types.properties(node.object.info()).into_iter().map(|property| ListedProperty {
-            name: property.name.to_owned(),
-            kind: property.kind.to_owned(),
-            description: Some(property.description),
-            default: property.default.map(|default| default()),
-        });
+        let own = self.types.properties(node.object.info()).into_iter().map(ListedProperty::from);
         let plain = |name: &str, kind: String| ListedProperty {
             name: name.to_owned(),
             kind,

@@ -102,6 +102,9 @@ impl TypeInfo {
     }
 }
 
+/// Objects that only hold others.
+pub(super) const CONTAINER: &TypeInfo = &TypeInfo::plain("container", "object");
+
 /// The types that everything builds on.
 pub const BASE_TYPES: &[&TypeInfo] = &[
     &TypeInfo {
@@ -114,7 +117,7 @@ pub const BASE_TYPES: &[&TypeInfo] = &[
             ..PropertyInfo::of::<String>("type", "name of the object's type").read_only()
         }],
     },
-    &TypeInfo::plain("container", "object"),
+    CONTAINER,
     &TypeInfo::abstract_type("interface", "object"),
     &TypeInfo::abstract_type("user-creatable", "interface"),
     &TypeInfo::abstract_type("hotplug-handler", "interface"),
@@ -188,6 +191,14 @@ impl Registry {
     /// The property `name` of a type or of one it builds on.
     pub fn property(&self, info: &'static TypeInfo, name: &str) -> Option<&'static PropertyInfo> {
         self.chain(info).find_map(|info| info.property(name))
+    }
+
+    /// The properties of a type that can be set, without those of the type `base` and of what that builds on.
+    pub fn settable(&self, info: &'static TypeInfo, base: &str) -> Vec<&'static PropertyInfo> {
+        let mut chain: Vec<_> = self.chain(info).take_while(|info| info.name != base).collect();
+        chain.reverse();
+        let all = chain.into_iter().flat_map(|info| info.properties);
+        all.filter(|property| property.access != Access::ReadOnly).collect()
     }
 
     /// What is wrong with the types, in words: a parent that is not there, a name that is used twice.

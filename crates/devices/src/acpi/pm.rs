@@ -38,6 +38,8 @@ struct Inner {
 type OnSleep = Box<dyn Fn(SleepRequest) + Send + Sync>;
 
 /// Power management as function 3 of slot 1.
+#[derive(rhea_core::object::Object)]
+#[object(type = "PIIX4_PM", parent = "pci-device")]
 pub struct Pm {
     inner: Mutex<Inner>,
     base: u16,

@@ -12,6 +12,8 @@ use super::CharSink;
 const PRESENT: u32 = 0xe9;
 
 /// A debug console. It has no state.
+#[derive(rhea_core::object::Object)]
+#[object(type = "isa-debugcon", parent = "isa-device")]
 pub struct Debugcon {
     sink: Arc<dyn CharSink>,
 }

@@ -475,6 +475,21 @@ struct Inner {
     armed: Option<Instant>,
 }
 
+/// Where a serial port is, and what it is connected to.
+#[derive(Clone, Debug, rhea_core::object::Object)]
+#[object(type = "isa-serial", parent = "isa-device", settings)]
+pub struct SerialSettings {
+    /// First of the eight I/O ports.
+    #[property(default = 0x3f8)]
+    pub iobase: u32,
+    /// ISA interrupt.
+    #[property(default = 4)]
+    pub irq: u32,
+    /// Id of the character backend.
+    #[property]
+    pub chardev: Option<String>,
+}
+
 /// A serial port at its eight ISA ports.
 pub struct Serial {
     inner: Mutex<Inner>,

@@ -293,6 +293,8 @@ struct Inner {
 
 /// The timer in memory. Interrupts 0 and 8 pass through it, so that it can stand in for their devices: the interval timer
 /// drives its pin 0 and the clock its pin 1.
+#[derive(rhea_core::object::Object)]
+#[object(type = "hpet", parent = "sys-bus-device")]
 pub struct MmioHpet {
     inner: Mutex<Inner>,
     legacy: [InterruptLine; 2],

@@ -230,6 +230,8 @@ mod state {
 }
 
 /// The I/O APIC in memory; its inputs are pins 0 to 23 of an [`InterruptSink`].
+#[derive(rhea_core::object::Object)]
+#[object(type = "ioapic", parent = "sys-bus-device")]
 pub struct IoApic {
     chip: Mutex<Chip>,
     bus: Arc<ApicBus>,

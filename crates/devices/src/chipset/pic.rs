@@ -447,6 +447,8 @@ mod state {
 }
 
 /// The pair at its ISA ports. Its inputs are pins 0 to 15 of an [`InterruptSink`]; its output is INTR.
+#[derive(rhea_core::object::Object)]
+#[object(type = "isa-i8259", parent = "isa-device")]
 pub struct Pic {
     /// The pair, and the level that INTR has.
     inner: Mutex<(Pair, bool)>,

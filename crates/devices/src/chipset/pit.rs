@@ -190,6 +190,8 @@ struct Inner {
 }
 
 /// The timer at its ISA ports 0x40 to 0x43 and 0x61.
+#[derive(rhea_core::object::Object)]
+#[object(type = "isa-pit", parent = "isa-device")]
 pub struct IsaPit {
     inner: Mutex<Inner>,
     line: InterruptLine,

@@ -104,6 +104,8 @@ type OnReset = Arc<dyn Fn() + Send + Sync>;
 type OnA20 = Arc<dyn Fn(bool) + Send + Sync>;
 
 /// The two registers at their ports.
+#[derive(rhea_core::object::Object)]
+#[object(type = "port92", parent = "isa-device")]
 pub struct ResetPorts {
     chip: Mutex<Registers>,
     on_reset: OnReset,

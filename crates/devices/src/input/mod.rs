@@ -20,6 +20,8 @@ type OnReset = Arc<dyn Fn() + Send + Sync>;
 type OnA20 = Arc<dyn Fn(bool) + Send + Sync>;
 
 /// The controller at its ISA ports, with a keyboard and a mouse.
+#[derive(rhea_core::object::Object)]
+#[object(type = "i8042", parent = "isa-device")]
 pub struct Ps2 {
     chip: Mutex<I8042>,
     keyboard_line: InterruptLine,

@@ -115,6 +115,8 @@ impl Items {
 }
 
 /// The device at its ports.
+#[derive(rhea_core::object::Object)]
+#[object(type = "fw_cfg_io", parent = "sys-bus-device")]
 pub struct FwCfg {
     channel: Mutex<Channel>,
     items: RwLock<Items>,

@@ -422,6 +422,8 @@ mod state {
 }
 
 /// The clock at its ISA ports.
+#[derive(rhea_core::object::Object)]
+#[object(type = "mc146818rtc", parent = "isa-device")]
 pub struct IsaRtc {
     chip: Mutex<Rtc>,
     /// What the clock would have shown at power-on had nobody set it.

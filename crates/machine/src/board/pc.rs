@@ -3,10 +3,17 @@
 use std::sync::Arc;
 
 use rhea_api::run_state::ShutdownCause;
-use rhea_core::{AddressSpace, Device, InterruptLine, InterruptSink, Mmio, Ram, memory::Target};
+use rhea_core::{
+    AddressSpace, Device, InterruptLine, InterruptSink, Mmio, Ram,
+    memory::Target,
+    object::{Fixed, Object},
+};
 use rhea_devices::{
     acpi::pm::{Pm, SleepRequest, WakeCause},
-    char::{debugcon::Debugcon, uart::Serial},
+    char::{
+            debugcon::Debugcon,
+            uart::{Serial, SerialSettings},
+        },
     chipset::{
         hpet::MmioHpet,
         ioapic::IoApic,
@@ -35,6 +42,7 @@ use crate::{
     boot::{Entry, LoadError, MemoryMap, parameters, start},
     config::{Config, DeviceConfig, Software},
     inbox::GuestRequest,
+    objects::PciHost,
     parts::Parts,
     processors::{Processor, Processors},
 };
@@ -101,7 +109,7 @@ impl Pc {
     /// # Errors
     /// The host cannot give the memory.
     pub fn build(config: &Config, parts: &Parts, serial_ports: SerialPorts) -> Result<Built, MachineError> {
-        let Parts { memory, ports, timers, inbox, code_epoch, taps, gate: _ } = parts;
+        let Parts { memory, ports, timers, inbox, code_epoch, taps, gate: _, objects } = parts;
         let map = Self::map_ram(config.ram, memory)?;
 
         let topology = &config.topology;
@@ -170,8 +178,9 @@ impl Pc {
         let isa_bridge = IsaBridge::new(std::array::from_fn(|irq| isa.line(irq)));
         let pci = PciBus::new(&(Arc::clone(&isa_bridge) as Arc<dyn InterruptSink>));
         pci.map(ports);
+        let host_bridge = HostBridge::new();
         let functions: [(u8, u8, Arc<dyn PciFunction>); 3] =
-            [(0, 0, HostBridge::new()), (1, 0, isa_bridge), (1, 3, Arc::clone(&power) as _)];
+            [(0, 0, Arc::clone(&host_bridge) as _), (1, 0, Arc::clone(&isa_bridge) as _), (1, 3, Arc::clone(&power) as _)];
         for (slot, function, device) in functions {
             pci.add(SlotFunction { slot, function }, device)?;
         }
@@ -204,20 +213,53 @@ impl Pc {
             })
             .collect();
         let first_bus = buses.first().cloned();
+        let tables = processors.iter().map(|processor| {
+            CpuidTable::qemu64(CpuidTopology {
+                apic_id: processor.apic_id(),
+                cores: u8::try_from(topology.cores * topology.threads).unwrap_or(u8::MAX),
+                tsc_khz: TSC_KHZ,
+                apic_khz: APIC_KHZ,
+            })
+        });
+        let tables: Vec<CpuidTable> = tables.collect();
+        for ((processor, apic), table) in processors.iter().zip(apics.apics()).zip(&tables) {
+            let node = objects.attach_processor(processor, table.clone())?;
+            objects.attach_to(node, "lapic", Arc::clone(apic) as Arc<dyn Object>)?;
+        }
+        let host = objects.attach_to(objects.machine(), "i440fx", Arc::new(PciHost))?;
+        objects.attach_to(host, "pci.0", Arc::clone(&pci) as Arc<dyn Object>)?;
+        objects.attach_to(host, "ioapic", Arc::clone(&io_apic) as Arc<dyn Object>)?;
+        objects.attach_to(objects.machine(), "fw_cfg", Arc::clone(&firmware) as Arc<dyn Object>)?;
+        let parts: [Arc<dyn Object>; 10] = [
+            host_bridge,
+            Arc::clone(&isa_bridge) as _,
+            Arc::clone(&power) as _,
+            Arc::clone(&pic) as _,
+            Arc::clone(&hpet) as _,
+            Arc::clone(&pit) as _,
+            Arc::clone(&rtc) as _,
+            Arc::clone(&reset) as _,
+            Arc::clone(&keyboard) as _,
+            debug_console,
+        ];
+        for part in parts {
+            objects.attach(part)?;
+        }
+        for (_, (base, irq)) in serials.iter().zip(SERIAL).filter(|(serial, _)| serial.is_some()) {
+            let settings = SerialSettings { iobase: base.into(), irq: irq as u32, chardev: None };
+            objects.attach(Arc::new(Fixed(settings)))?;
+        }
+
         let vcpus = processors
             .iter()
             .zip(buses)
-            .map(|(processor, bus)| {
+            .zip(tables)
+            .map(|((processor, bus), cpuid)| {
                 Vcpu::new(VcpuConfig {
                     index: processor.index(),
                     bus,
                     memory: Arc::clone(memory),
-                    cpuid: CpuidTable::qemu64(CpuidTopology {
-                        apic_id: processor.apic_id(),
-                        cores: u8::try_from(topology.cores * topology.threads).unwrap_or(u8::MAX),
-                        tsc_khz: TSC_KHZ,
-                        apic_khz: APIC_KHZ,
-                    }),
+                    cpuid,
                     requests: Arc::clone(processor.requests()),
                     code_epoch: Arc::clone(code_epoch),
                     bootstrap: processor.index() == 0,

@@ -6,17 +6,15 @@ use rhea_api::{
     cpu::{CpuInfo, CpuInfoBranch, CpuInfoFast, CpuInfoX86, CpuInstanceProperties, Handler},
     machine::SysEmuTarget,
 };
+use rhea_core::object::Tree;
 use rhea_machine::Processor;
 use rhea_qmp::Error;
 
 use super::Commands;
 
-/// Type of the processors.
-pub const TYPE: &str = "qemu64-x86_64-cpu";
-
 impl Handler for Commands<'_> {
     fn query_cpus(&mut self) -> Result<Vec<CpuInfo>, Error> {
-        let list = self.machine().processors().list();
+        let (tree, list) = (self.tree(), self.machine().processors().list());
         list.iter()
             .map(|processor| {
                 let seen = processor.with(|vcpu| (vcpu.idle(), vcpu.state().linear_instruction_pointer()));
@@ -25,7 +23,7 @@ impl Handler for Commands<'_> {
                     cpu: processor.index() as i64,
                     current: processor.index() == 0,
                     halted,
-                    qom_path: path(processor),
+                    qom_path: path(tree, processor),
                     thread_id: i64::from(processor.host_thread()),
                     props: Some(properties(processor)),
                     arch: CpuInfoBranch::X86(CpuInfoX86 { pc: pc as i64 }),
@@ -35,12 +33,12 @@ impl Handler for Commands<'_> {
     }
 
     fn query_cpus_fast(&mut self) -> Result<Vec<CpuInfoFast>, Error> {
-        let list = self.machine().processors().list();
+        let (tree, list) = (self.tree(), self.machine().processors().list());
         Ok(list
             .iter()
             .map(|processor| CpuInfoFast {
                 cpu_index: processor.index() as i64,
-                qom_path: path(processor),
+                qom_path: path(tree, processor),
                 thread_id: i64::from(processor.host_thread()),
                 props: Some(properties(processor)),
                 target: SysEmuTarget::X86_64,
@@ -54,9 +52,9 @@ impl Handler for Commands<'_> {
     }
 }
 
-/// Where the processor is in the object tree.
-fn path(processor: &Arc<Processor>) -> String {
-    format!("/machine/unattached/device[{}]", processor.index())
+/// Where the processor is in the tree of objects.
+fn path(tree: &Tree, processor: &Arc<Processor>) -> String {
+    processor.node().map_or_else(String::new, |node| tree.path(node))
 }
 
 fn properties(processor: &Arc<Processor>) -> CpuInstanceProperties {

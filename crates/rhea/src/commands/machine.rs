@@ -1,7 +1,7 @@
 //! What the machine is: `machine.json`.
 
 use rhea_api::machine::{Handler, KvmInfo, MachineInfo, NameInfo, TargetInfo, UuidInfo};
-use rhea_machine::MAX_PROCESSORS;
+use rhea_machine::{MAX_PROCESSORS, objects::PROCESSOR_TYPE};
 use rhea_qmp::Error;
 
 use super::Commands;
@@ -44,7 +44,7 @@ impl Handler for Commands<'_> {
             hotpluggable_cpus: false,
             numa_mem_supported: Some(false),
             deprecated: Some(false),
-            default_cpu_type: Some(super::cpu::TYPE.to_owned()),
+            default_cpu_type: Some(PROCESSOR_TYPE.to_owned()),
             default_ram_id: Some("pc.ram".to_owned()),
             acpi: Some(true),
         };

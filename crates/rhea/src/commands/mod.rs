@@ -9,6 +9,7 @@ mod human_monitor;
 mod introspect;
 mod machine;
 mod memory;
+mod object;
 mod pci;
 mod run_state;
 

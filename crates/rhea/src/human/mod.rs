@@ -2,6 +2,7 @@
 //! that there is one source of truth.
 
 mod examine;
+mod objects;
 mod pci;
 mod readline;
 mod registers;
@@ -68,6 +69,9 @@ const COMMANDS: &[Row] = &[
     row("nmi", "", "send a non-maskable interrupt", |call| {
         nothing(run_state::Handler::inject_nmi(&mut call.commands()))
     }),
+    row("qom-get", "PATH PROPERTY", "show a property of an object", objects::get),
+    row("qom-list", "[PATH]", "list the properties of an object", objects::list),
+    row("qom-set", "PATH PROPERTY VALUE", "change a property of an object", objects::set),
     row("quit", "", "end the machine and the program", |call| nothing(control::Handler::quit(&mut call.commands()))),
     row("q", "", "the same as quit", |call| nothing(control::Handler::quit(&mut call.commands()))),
     row("ringbuf_read", "ID SIZE", "take bytes out of a ring buffer", ringbuf_read),
@@ -110,6 +114,7 @@ const SUBJECTS: &[Row] = &[
         Ok(machine::Handler::query_name(&mut call.commands())?.name.map_or_else(String::new, |name| name + "\r\n"))
     }),
     row("pci", "", "the PCI buses and what is on them", pci::info),
+    row("qom-tree", "[PATH]", "the objects of the machine, or those below one", objects::tree),
     row("registers", "[-a]", "a processor's registers, or all processors'", registers::info),
     row("status", "", "whether the machine runs", info_status),
     row("uuid", "", "the guest's identifier", |call| {

@@ -81,6 +81,53 @@ impl Feature {
     pub const LM: Self = Self::ExtendedEdx(29);
     pub const LAHF_LM: Self = Self::ExtendedEcx(0);
     pub const CMP_LEGACY: Self = Self::ExtendedEcx(1);
+
+    /// The features by the names that managers know.
+    pub const NAMED: [(&'static str, Self); 43] = [
+        ("fpu", Self::FPU),
+        ("vme", Self::VME),
+        ("de", Self::DE),
+        ("pse", Self::PSE),
+        ("tsc", Self::TSC),
+        ("msr", Self::MSR),
+        ("pae", Self::PAE),
+        ("mce", Self::MCE),
+        ("cx8", Self::CX8),
+        ("apic", Self::APIC),
+        ("sep", Self::SEP),
+        ("mtrr", Self::MTRR),
+        ("pge", Self::PGE),
+        ("mca", Self::MCA),
+        ("cmov", Self::CMOV),
+        ("pat", Self::PAT),
+        ("pse36", Self::PSE36),
+        ("clflush", Self::CLFLUSH),
+        ("mmx", Self::MMX),
+        ("fxsr", Self::FXSR),
+        ("sse", Self::SSE),
+        ("sse2", Self::SSE2),
+        ("ht", Self::HTT),
+        ("sse3", Self::SSE3),
+        ("cx16", Self::CX16),
+        ("pcid", Self::PCID),
+        ("x2apic", Self::X2APIC),
+        ("popcnt", Self::POPCNT),
+        ("tsc-deadline", Self::TSC_DEADLINE),
+        ("hypervisor", Self::HYPERVISOR),
+        ("fsgsbase", Self::FSGSBASE),
+        ("smep", Self::SMEP),
+        ("umip", Self::UMIP),
+        ("syscall", Self::SYSCALL),
+        ("nx", Self::NX),
+        ("fxsr-opt", Self::FFXSR),
+        ("rdtscp", Self::RDTSCP),
+        ("lm", Self::LM),
+        ("lahf-lm", Self::LAHF_LM),
+        ("cmp-legacy", Self::CMP_LEGACY),
+        ("xsave", Self::Ecx(26)),
+        ("avx", Self::Ecx(28)),
+        ("avx2", Self::Structured(5)),
+    ];
 }
 
 /// Where a processor is in the machine, and how fast its clocks are, as its CPUID tells.

@@ -53,6 +53,8 @@ struct Inner {
 }
 
 /// The local APIC of one processor. Its memory window is private to that processor, which reaches it through [`Mmio`].
+#[derive(rhea_core::object::Object)]
+#[object(type = "apic", parent = "device")]
 pub struct LocalApic {
     index: usize,
     inner: Mutex<Inner>,

@@ -141,6 +141,8 @@ mod state {
 type OnSegments = Box<dyn Fn(&[Segment; 13]) + Send + Sync>;
 
 /// The host bridge as function 0 of slot 0.
+#[derive(rhea_core::object::Object)]
+#[object(type = "i440FX", parent = "pci-device")]
 pub struct HostBridge {
     chip: Mutex<Northbridge>,
     on_segments: OnceLock<OnSegments>,

@@ -121,6 +121,8 @@ mod state {
 }
 
 /// The bridge as function 0 of slot 1. Its pins as an [`InterruptSink`] are PIRQA# to PIRQD#.
+#[derive(rhea_core::object::Object)]
+#[object(type = "PIIX3", parent = "pci-device")]
 pub struct IsaBridge {
     chip: Mutex<Piix3>,
     /// ISA interrupts 0 to 15.

@@ -110,6 +110,8 @@ mod state {
 }
 
 /// Bus 0, with its configuration ports.
+#[derive(rhea_core::object::Object)]
+#[object(type = "PCI", parent = "bus")]
 pub struct PciBus {
     functions: RwLock<BTreeMap<SlotFunction, Plugged>>,
     mechanism: Mutex<Mechanism>,

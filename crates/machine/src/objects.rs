@@ -1,0 +1,299 @@
+//! The objects of a machine: its types, and its tree with the places that managers know.
+
+use std::sync::LazyLock;
+use std::sync::Arc;
+
+use rhea_core::object::{
+    BASE_TYPES, DeviceState, Fixed, NodeId, Object, PropertyInfo, Registry, Settings, Tree, TreeError, TypeInfo, Typed,
+    Value,
+};
+use rhea_x86::system::cpuid::{CpuidTable, EXTENDED, Feature};
+use serde_json::json;
+
+use crate::{
+    config::{BoardKind, Config},
+    processors::Processor,
+};
+
+/// The type of the processors.
+pub const PROCESSOR_TYPE: &str = PlaceSettings::INFO.name;
+
+/// All types of the program.
+pub fn types() -> &'static Registry {
+    static TYPES: LazyLock<Registry> = LazyLock::new(|| Registry::new(LISTS));
+    &TYPES
+}
+
+/// The lists that the types come from.
+const LISTS: &[&[&TypeInfo]] = &[BASE_TYPES, rhea_devices::TYPES, OWN];
+
+/// The types of this crate.
+const OWN: &[&TypeInfo] = &[
+    &TypeInfo::abstract_type("x86-machine", "machine"),
+    &TypeInfo::abstract_type("generic-pc-machine", "x86-machine"),
+    PcSettings::INFO,
+    NoneSettings::INFO,
+    PciHost::INFO,
+    &TypeInfo::abstract_type("x86_64-cpu", "cpu").with(&PROCESSOR_PROPERTIES),
+    PlaceSettings::INFO,
+    &TypeInfo::plain("tcg-accel", "accel"),
+    &TypeInfo::plain("qtest-accel", "accel"),
+];
+
+/// The machine `pc`.
+#[derive(Object)]
+#[object(type = "pc-i440fx-10.0-machine", parent = "generic-pc-machine", settings)]
+struct PcSettings {
+    /// ACPI tables: on or off.
+    #[property(default = "on")]
+    acpi: String,
+    /// A USB controller.
+    #[property(default = false)]
+    usb: bool,
+    /// A graphical console.
+    #[property(default = false)]
+    graphics: bool,
+}
+
+/// The machine `none`.
+#[derive(Object)]
+#[object(type = "none-machine", parent = "machine", settings)]
+struct NoneSettings {}
+
+/// The chip that holds the host bridge and its bus.
+#[derive(Object)]
+#[object(type = "i440FX-pcihost", parent = "sys-bus-device")]
+pub(crate) struct PciHost;
+
+/// Where a processor sits.
+#[derive(Object)]
+#[object(type = "qemu64-x86_64-cpu", parent = "x86_64-cpu", settings)]
+struct PlaceSettings {
+    /// Identifier of the local APIC; all ones if it follows from the place.
+    #[property(default = u32::MAX)]
+    apic_id: u32,
+    /// Socket; -1 if not chosen.
+    #[property(default = -1)]
+    socket_id: i32,
+    /// Core in the socket; -1 if not chosen.
+    #[property(default = -1)]
+    core_id: i32,
+    /// Thread in the core; -1 if not chosen.
+    #[property(default = -1)]
+    thread_id: i32,
+}
+
+const fn shown(name: &'static str, kind: &'static str, description: &'static str) -> PropertyInfo {
+    PropertyInfo { kind, ..PropertyInfo::of::<String>(name, description).read_only() }
+}
+
+/// What x86 processors show besides their features.
+const DESCRIBING: [PropertyInfo; 7] = [
+    shown("vendor", "string", "vendor, as CPUID tells it"),
+    shown("family", "int", "family"),
+    shown("model", "int", "model in the family"),
+    shown("stepping", "int", "stepping of the model"),
+    shown("model-id", "string", "name of the processor"),
+    shown("feature-words", "X86CPUFeatureWordInfo", "the words of CPUID that hold features"),
+    shown("unavailable-features", "strList", "features that were asked for and are not there"),
+];
+
+const PROCESSOR_PROPERTIES: [PropertyInfo; DESCRIBING.len() + Feature::NAMED.len()] = {
+    let mut list = [DESCRIBING[0]; DESCRIBING.len() + Feature::NAMED.len()];
+    let mut i = 0;
+    while i < list.len() {
+        list[i] = if i < DESCRIBING.len() {
+            DESCRIBING[i]
+        } else {
+            let name = Feature::NAMED[i - DESCRIBING.len()].0;
+            PropertyInfo::of::<bool>(name, "whether CPUID tells of this feature").read_only()
+        };
+        i += 1;
+    }
+    list
+};
+
+/// A processor as managers see it.
+struct ProcessorObject {
+    place: PlaceSettings,
+    cpuid: CpuidTable,
+}
+
+impl Object for ProcessorObject {
+    fn info(&self) -> &'static TypeInfo {
+        PlaceSettings::INFO
+    }
+
+    fn get(&self, name: &str) -> Option<Value> {
+        let cpuid = &self.cpuid;
+        let signature = cpuid.get(1, 0).eax;
+        let (family, model) = (signature >> 8 & 15, signature >> 4 & 15);
+        let value = match name {
+            "vendor" => {
+                let leaf = cpuid.get(0, 0);
+                json!(text(&[leaf.ebx, leaf.edx, leaf.ecx]))
+            }
+            // SDM vol. 2 CPUID, figure "Version information": the extended fields count from 15 on.
+            "family" => json!(if family == 15 { 15 + (signature >> 20 & 255) } else { family }),
+            "model" => json!(model | (signature >> 16 & 15) << 4),
+            "stepping" => json!(signature & 15),
+            "model-id" => {
+                let leaves = (2..=4).map(|index| cpuid.get(EXTENDED | index, 0));
+                json!(text(&leaves.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]).collect::<Vec<_>>()))
+            }
+            "feature-words" => feature_words(cpuid),
+            "unavailable-features" => json!([]),
+            _ => match Feature::NAMED.iter().find(|(known, _)| *known == name) {
+                Some((_, feature)) => json!(cpuid.has(*feature)),
+                None => return self.place.get(name),
+            },
+        };
+        Some(value)
+    }
+}
+
+/// The characters in registers, up to the first zero.
+fn text(words: &[u32]) -> String {
+    let bytes = words.iter().flat_map(|word| word.to_le_bytes());
+    bytes.take_while(|byte| *byte != 0).map(char::from).collect()
+}
+
+fn feature_words(cpuid: &CpuidTable) -> Value {
+    let word = |function: u32, index: Option<u32>, register: &str| {
+        let leaf = cpuid.get(function, index.unwrap_or(0));
+        let features = match register {
+            "EBX" => leaf.ebx,
+            "ECX" => leaf.ecx,
+            _ => leaf.edx,
+        };
+        let mut word = json!({ "cpuid-register": register, "cpuid-input-eax": function, "features": features });
+        if let (Some(index), Some(members)) = (index, word.as_object_mut()) {
+            members.insert("cpuid-input-ecx".to_owned(), json!(index));
+        }
+        word
+    };
+    json!([
+        word(1, None, "EDX"),
+        word(1, None, "ECX"),
+        word(7, Some(0), "EBX"),
+        word(7, Some(0), "ECX"),
+        word(7, Some(0), "EDX"),
+        word(EXTENDED | 1, None, "EDX"),
+        word(EXTENDED | 1, None, "ECX"),
+        word(EXTENDED | 7, None, "EDX"),
+    ])
+}
+
+/// The tree of a machine, and the places in it that have a meaning.
+#[derive(Debug)]
+pub struct Objects {
+    tree: Tree,
+    machine: NodeId,
+    peripheral: NodeId,
+    anonymous: NodeId,
+    unattached: NodeId,
+    user: NodeId,
+    chardevs: NodeId,
+}
+
+impl Objects {
+    /// The tree of a machine that has nothing yet.
+    ///
+    /// # Errors
+    /// None: the names are all different.
+    pub fn new(config: &Config) -> Result<Self, TreeError> {
+        let machine: Arc<dyn Object> = match config.board {
+            BoardKind::Pc => Arc::new(Fixed(PcSettings::defaults())),
+            BoardKind::None => Arc::new(Fixed(NoneSettings::defaults())),
+        };
+        let tree = Tree::new(types());
+        let machine = tree.add(tree.root(), "machine", machine)?;
+        let peripheral = tree.add_container(machine, "peripheral")?;
+        let anonymous = tree.add_container(machine, "peripheral-anon")?;
+        let unattached = tree.add_container(machine, "unattached")?;
+        let user = tree.add_container(tree.root(), "objects")?;
+        let chardevs = tree.add_container(tree.root(), "chardevs")?;
+        tree.add_container(tree.root(), "backend")?;
+        Ok(Self { tree, machine, peripheral, anonymous, unattached, user, chardevs })
+    }
+
+    /// The tree.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// `/machine`.
+    pub fn machine(&self) -> NodeId {
+        self.machine
+    }
+
+    /// `/objects`: what was made with object-add.
+    pub fn user(&self) -> NodeId {
+        self.user
+    }
+
+    /// `/chardevs`: the character backends.
+    pub fn chardevs(&self) -> NodeId {
+        self.chardevs
+    }
+
+    /// Adds a device that belongs to the board.
+    ///
+    /// # Errors
+    /// None, as long as `/machine/unattached` is there.
+    pub fn attach(&self, device: Arc<dyn Object>) -> Result<NodeId, TreeError> {
+        let node = self.tree.add_numbered(self.unattached, device)?;
+        self.tree.set_device(node, DeviceState::default());
+        Ok(node)
+    }
+
+    /// Adds a part of the board as child `name` of another object.
+    ///
+    /// # Errors
+    /// The name is taken.
+    pub fn attach_to(&self, parent: NodeId, name: &str, device: Arc<dyn Object>) -> Result<NodeId, TreeError> {
+        let node = self.tree.add(parent, name, device)?;
+        self.tree.set_device(node, DeviceState::default());
+        Ok(node)
+    }
+
+    /// Adds a device that somebody asked for: in `/machine/peripheral` by its id, or in `/machine/peripheral-anon`.
+    ///
+    /// # Errors
+    /// The id is taken.
+    pub fn plug(&self, id: Option<&str>, device: Arc<dyn Object>, state: DeviceState) -> Result<NodeId, TreeError> {
+        let node = match id {
+            Some(id) => self.tree.add(self.peripheral, id, device)?,
+            None => self.tree.add_numbered(self.anonymous, device)?,
+        };
+        self.tree.set_device(node, state);
+        Ok(node)
+    }
+
+    /// Adds a processor, which tells of itself by `cpuid`.
+    ///
+    /// # Errors
+    /// As for [`attach`](Self::attach).
+    pub(crate) fn attach_processor(&self, processor: &Processor, cpuid: CpuidTable) -> Result<NodeId, TreeError> {
+        let place = processor.place();
+        let place = PlaceSettings {
+            apic_id: processor.apic_id().into(),
+            socket_id: place.socket as i32,
+            core_id: place.core as i32,
+            thread_id: place.thread as i32,
+        };
+        let node = self.attach(Arc::new(ProcessorObject { place, cpuid }))?;
+        processor.set_node(node);
+        Ok(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_types_of_the_program_are_sound() {
+        assert_eq!(types().faults(LISTS), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,100 @@
+//! The tree of objects and their types: `object.json`.
+
+use rhea_api::object::{DevicePropertyInfo, Handler, ObjectPropertyInfo, ObjectTypeInfo};
+use rhea_core::object::{ListedProperty, NodeId, PathError, PropertyError, PropertyInfo, Tree, TypeInfo};
+use rhea_machine::objects::types;
+use rhea_qmp::Error;
+use serde_json::Value;
+
+use super::Commands;
+
+impl Commands<'_> {
+    pub(crate) fn tree(&self) -> &Tree {
+        self.machine().objects().tree()
+    }
+
+    pub(crate) fn node(&self, path: &str) -> Result<NodeId, Error> {
+        self.tree().resolve(path).map_err(|error| match error {
+            PathError::NotFound(path) => Error::device_not_found(&path),
+            PathError::Ambiguous(_) => Error::generic(error),
+        })
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn refused(error: PropertyError) -> Error {
+    Error::generic(error)
+}
+
+fn find_type(name: &str) -> Result<&'static TypeInfo, Error> {
+    types().get(name).ok_or_else(|| Error::device_not_found(name))
+}
+
+impl Handler for Commands<'_> {
+    fn qom_list(&mut self, path: String) -> Result<Vec<ObjectPropertyInfo>, Error> {
+        let node = self.node(&path)?;
+        let list = self.tree().list(node).ok_or_else(|| Error::device_not_found(&path))?;
+        Ok(list.into_iter().map(listed).collect())
+    }
+
+    fn qom_get(&mut self, path: String, property: String) -> Result<Value, Error> {
+        let node = self.node(&path)?;
+        self.tree().get(node, &property).map_err(refused)
+    }
+
+    fn qom_set(&mut self, path: String, property: String, value: Value) -> Result<(), Error> {
+        let node = self.node(&path)?;
+        self.tree().set(node, &property, &value).map_err(refused)
+    }
+
+    fn qom_list_types(
+        &mut self,
+        implements: Option<String>,
+        r#abstract: Option<bool>,
+    ) -> Result<Vec<ObjectTypeInfo>, Error> {
+        let wanted = |info: &&'static TypeInfo| {
+            (!info.is_abstract || r#abstract == Some(true))
+                && implements.as_deref().is_none_or(|name| types().implements(info, name))
+        };
+        let row = |info: &TypeInfo| ObjectTypeInfo {
+            name: info.name.to_owned(),
+            r#abstract: info.is_abstract.then_some(true),
+            parent: info.parent.map(str::to_owned),
+        };
+        Ok(types().all().filter(wanted).map(row).collect())
+    }
+
+    fn qom_list_properties(&mut self, typename: String) -> Result<Vec<ObjectPropertyInfo>, Error> {
+        let info = find_type(&typename)?;
+        Ok(types().properties(info).into_iter().map(|property| listed(ListedProperty::from(property))).collect())
+    }
+
+    fn device_list_properties(&mut self, typename: String) -> Result<Vec<DevicePropertyInfo>, Error> {
+        let info = find_type(&typename)?;
+        if !types().implements(info, "device") {
+            return Err(Error::generic("Parameter 'typename' expects a device type"));
+        }
+        if info.is_abstract {
+            return Err(Error::generic("Parameter 'typename' expects a non-abstract device type"));
+        }
+        Ok(types().settable(info, "device").into_iter().map(device_property).collect())
+    }
+}
+
+fn listed(property: ListedProperty) -> ObjectPropertyInfo {
+    ObjectPropertyInfo {
+        name: property.name,
+        r#type: property.kind,
+        description: property.description.map(str::to_owned),
+        default_value: property.default,
+    }
+}
+
+fn device_property(property: &PropertyInfo) -> DevicePropertyInfo {
+    DevicePropertyInfo {
+        name: property.name.to_owned(),
+        r#type: property.kind.to_owned(),
+        description: Some(property.description.to_owned()),
+        default_value: property.default.map(|default| default()),
+    }
+}
