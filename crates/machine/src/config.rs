@@ -8,7 +8,7 @@ use rhea_devices::{
     virtio::{Interface, block::BlockOptions, console::PortOptions},
 };
 
-use crate::{boot::linux::Kernel, processors::Place};
+use crate::{boot::linux::Kernel, objects::ObjectConfig, processors::Place};
 
 /// The boards there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub struct Config {
     pub topology: Topology,
     /// What runs first.
     pub software: Software,
+    /// Objects that managers make, in order.
+    pub objects: Vec<ObjectConfig>,
     /// Virtio devices on the PCI bus.
     pub devices: Vec<DeviceConfig>,
     /// Whether the machine waits for `cont` at the start.

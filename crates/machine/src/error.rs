@@ -28,6 +28,14 @@ pub enum MachineError {
     /// A place on the PCI bus that is not free.
     #[error(transparent)]
     Pci(#[from] rhea_devices::chipset::pci::AddError),
+    /// An object that was asked for cannot be.
+    #[error("-object {id}: {reason}")]
+    Object {
+        /// Which.
+        id: String,
+        /// Why.
+        reason: crate::objects::ObjectError,
+    },
     /// The tree of objects has no room for something.
     #[error(transparent)]
     Tree(#[from] rhea_core::object::TreeError),

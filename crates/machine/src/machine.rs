@@ -75,6 +75,10 @@ impl Machine {
             taps: Default::default(),
             objects: Arc::new(Objects::new(&config)?),
         };
+        for object in &config.objects {
+            let made = parts.objects.create(object);
+            made.map_err(|reason| MachineError::Object { id: object.id.clone(), reason })?;
+        }
         let inbox = Arc::clone(&parts.inbox);
         parts.timers.on_earlier_deadline(move || inbox.wake());
         let (board, list, vcpus): (Box<dyn Board>, _, _) = match config.board {

@@ -1,11 +1,14 @@
 //! The objects of a machine: its types, and its tree with the places that managers know.
 
-use std::sync::LazyLock;
-use std::sync::Arc;
+use std::{
+    any::Any,
+    sync::{Arc, LazyLock},
+};
 
+use rhea_backends::object::{CREATABLE, CreateError};
 use rhea_core::object::{
     BASE_TYPES, DeviceState, Fixed, NodeId, Object, PropertyInfo, Registry, Settings, Tree, TreeError, TypeInfo, Typed,
-    Value,
+    Value, is_well_formed_id,
 };
 use rhea_x86::system::cpuid::{CpuidTable, EXTENDED, Feature};
 use serde_json::json;
@@ -25,7 +28,7 @@ pub fn types() -> &'static Registry {
 }
 
 /// The lists that the types come from.
-const LISTS: &[&[&TypeInfo]] = &[BASE_TYPES, rhea_devices::TYPES, OWN];
+const LISTS: &[&[&TypeInfo]] = &[BASE_TYPES, rhea_backends::object::TYPES, rhea_devices::TYPES, OWN];
 
 /// The types of this crate.
 const OWN: &[&TypeInfo] = &[
@@ -152,6 +155,10 @@ impl Object for ProcessorObject {
     }
 }
 
+fn downcast<T: Object>(object: Arc<dyn Object>) -> Option<Arc<T>> {
+    (object as Arc<dyn Any + Send + Sync>).downcast().ok()
+}
+
 /// The characters in registers, up to the first zero.
 fn text(words: &[u32]) -> String {
     let bytes = words.iter().flat_map(|word| word.to_le_bytes());
@@ -182,6 +189,37 @@ fn feature_words(cpuid: &CpuidTable) -> Value {
         word(EXTENDED | 1, None, "ECX"),
         word(EXTENDED | 7, None, "EDX"),
     ])
+}
+
+/// An object to be made with the machine or later.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectConfig {
+    /// Its type.
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+    /// Properties to set, in order.
+    pub properties: Vec<(String, Value)>,
+}
+
+/// Why an object was not made, or not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// A type that is not there, or of which nobody makes objects.
+    #[error("Parameter 'qom-type' does not accept value '{0}'")]
+    Type(String),
+    /// An id that is none.
+    #[error("Parameter 'id' expects an identifier")]
+    Id,
+    /// No object has this id.
+    #[error("object '{0}' not found")]
+    NotFound(String),
+    /// The tree stays as it is.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The object cannot be.
+    #[error(transparent)]
+    Create(#[from] CreateError),
 }
 
 /// The tree of a machine, and the places in it that have a meaning.
@@ -270,6 +308,45 @@ impl Objects {
         Ok(node)
     }
 
+    /// Makes an object of those that managers make, in `/objects`.
+    ///
+    /// # Errors
+    /// The type cannot be made, the id is taken or none, or the object refuses a property. Then nothing was made.
+    pub fn create(&self, config: &ObjectConfig) -> Result<NodeId, ObjectError> {
+        let ObjectConfig { kind, id, properties } = config;
+        let (_, create) =
+            CREATABLE.iter().find(|(info, _)| info.name == kind).ok_or_else(|| ObjectError::Type(kind.clone()))?;
+        if !is_well_formed_id(id) {
+            return Err(ObjectError::Id);
+        }
+        if self.tree.child(self.user, id).is_some() {
+            return Err(TreeError::Duplicate { name: id.clone(), parent: "container" }.into());
+        }
+        Ok(self.tree.add(self.user, id, create(id, properties)?)?)
+    }
+
+    /// Removes an object that nobody uses.
+    ///
+    /// # Errors
+    /// It is not there, or in use.
+    pub fn delete(&self, id: &str) -> Result<(), ObjectError> {
+        let node = self.tree.child(self.user, id).ok_or_else(|| ObjectError::NotFound(id.to_owned()))?;
+        self.tree.remove(node)?;
+        Ok(())
+    }
+
+    /// The object `id` of `/objects`, if it is a `T`, and where it is.
+    pub fn find<T: Object>(&self, id: &str) -> Option<(NodeId, Arc<T>)> {
+        let node = self.tree.child(self.user, id)?;
+        Some((node, downcast(self.tree.object(node)?)?))
+    }
+
+    /// All objects of `/objects` that are a `T`, with their ids.
+    pub fn all<T: Object>(&self) -> Vec<(String, Arc<T>)> {
+        let children = self.tree.children(self.user).into_iter();
+        children.filter_map(|(id, node)| Some((id, downcast(self.tree.object(node)?)?))).collect()
+    }
+
     /// Adds a processor, which tells of itself by `cpuid`.
     ///
     /// # Errors
@@ -290,7 +367,95 @@ impl Objects {
 
 #[cfg(test)]
 mod tests {
+    use rhea_backends::object::{IoThread, MemoryBackend};
+
     use super::*;
+    use crate::config::{Accelerator, Software, Topology};
+
+    fn objects() -> Objects {
+        let config = Config {
+            board: BoardKind::None,
+            accelerator: Accelerator::Tcg,
+            ram: 0,
+            topology: Topology::default(),
+            software: Software::None,
+            devices: Vec::new(),
+            objects: Vec::new(),
+            start_stopped: true,
+            no_reboot: false,
+            no_shutdown: false,
+        };
+        Objects::new(&config).unwrap()
+    }
+
+    fn wanted(kind: &str, id: &str, properties: &[(&str, Value)]) -> ObjectConfig {
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        ObjectConfig { kind: kind.to_owned(), id: id.to_owned(), properties }
+    }
+
+    #[test]
+    fn a_used_object_stays_and_a_removed_one_gives_its_thread_back() {
+        let objects = objects();
+        let node = objects.create(&wanted("iothread", "io0", &[])).unwrap();
+        let thread = format!("/proc/self/task/{}", objects.find::<IoThread>("io0").unwrap().1.host_thread());
+        assert!(std::path::Path::new(&thread).exists());
+        assert!(objects.find::<MemoryBackend>("io0").is_none());
+        objects.tree().link(objects.machine(), "user", "iothread", Some(node)).unwrap();
+        assert_eq!(objects.delete("io0").unwrap_err().to_string(), "object 'io0' is in use, can not be deleted");
+        assert_eq!(objects.all::<IoThread>().len(), 1);
+        objects.tree().link(objects.machine(), "user", "iothread", None).unwrap();
+        objects.delete("io0").unwrap();
+        // The kernel takes a moment to forget a thread that was joined.
+        let gone = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            !std::path::Path::new(&thread).exists()
+        });
+        assert!(gone);
+        assert_eq!(objects.delete("io0").unwrap_err().to_string(), "object 'io0' not found");
+    }
+
+    #[test]
+    fn what_cannot_be_made_leaves_nothing() {
+        let objects = objects();
+        objects.create(&wanted("rng-builtin", "r0", &[])).unwrap();
+        for (bad, reason) in [
+            (wanted("rng-builtin", "r0", &[]), "attempt to add duplicate property 'r0' to object (type 'container')"),
+            (wanted("rng-builtin", "0r", &[]), "Parameter 'id' expects an identifier"),
+            (wanted("device", "d", &[]), "Parameter 'qom-type' does not accept value 'device'"),
+            (wanted("iothread", "i", &[("wings", json!(2))]), "Property 'iothread.wings' not found"),
+            (wanted("iothread", "i", &[("type", json!("x"))]), "Property 'iothread.type' not found"),
+            (
+                wanted("rng-random", "r", &[("filename", json!("/nowhere"))]),
+                "Could not open '/nowhere': No such file or directory",
+            ),
+        ] {
+            assert_eq!(objects.create(&bad).unwrap_err().to_string(), reason);
+        }
+        assert_eq!(objects.tree().children(objects.user()).len(), 1);
+    }
+
+    #[test]
+    fn everything_that_can_be_made_is_a_type_and_offers_to_be_made() {
+        for (info, _) in CREATABLE {
+            assert!(types().get(info.name).is_some_and(|known| !known.is_abstract), "{}", info.name);
+            assert!(types().implements(info, "user-creatable"), "{}", info.name);
+        }
+    }
+
+    #[test]
+    fn asking_for_any_types_properties_changes_nothing() {
+        let before =
+            format!("{:?}", types().all().map(|info| (info, types().properties(info))).map(row).collect::<Vec<_>>());
+        let after =
+            format!("{:?}", types().all().map(|info| (info, types().properties(info))).map(row).collect::<Vec<_>>());
+        assert_eq!(before, after);
+    }
+
+    fn row((info, properties): (&TypeInfo, Vec<&PropertyInfo>)) -> (String, Vec<(String, Option<Value>)>) {
+        let values =
+            properties.iter().map(|property| (property.name.to_owned(), property.default.map(|value| value())));
+        (info.name.to_owned(), values.collect())
+    }
 
     #[test]
     fn the_types_of_the_program_are_sound() {

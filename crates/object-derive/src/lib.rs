@@ -14,8 +14,8 @@
 use proc_macro::TokenStream;
 use quote::quote;
 use syn::{
-    Attribute, Data, DeriveInput, Expr, ExprLit, Field, Fields, Ident, Lit, LitStr, Token, bracketed, parse_macro_input,
-    punctuated::Punctuated, spanned::Spanned,
+    Attribute, Data, DeriveInput, Expr, ExprLit, Field, Fields, Ident, Lit, LitStr, Token, bracketed,
+    parse_macro_input, punctuated::Punctuated, spanned::Spanned,
 };
 
 /// See the crate's documentation.
@@ -46,8 +46,7 @@ impl TypeAttribute {
                     let list;
                     let value = meta.value()?;
                     bracketed!(list in value);
-                    read.interfaces =
-                        Punctuated::<LitStr, Token![,]>::parse_terminated(&list)?.into_iter().collect();
+                    read.interfaces = Punctuated::<LitStr, Token![,]>::parse_terminated(&list)?.into_iter().collect();
                 } else if meta.path.is_ident("settings") {
                     read.settings = true;
                 } else {
@@ -151,7 +150,8 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         Fields::Unit => Vec::new(),
         Fields::Unnamed(_) => return Err(syn::Error::new(input.span(), "the fields of an object have names")),
     };
-    let properties = fields.iter().filter_map(|field| Property::read(field).transpose()).collect::<Result<Vec<_>, _>>()?;
+    let properties =
+        fields.iter().filter_map(|field| Property::read(field).transpose()).collect::<Result<Vec<_>, _>>()?;
     if settings && properties.len() != fields.len() {
         return Err(syn::Error::new(input.span(), "all fields of settings are properties"));
     }
@@ -231,12 +231,16 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
 
 /// The doc comment as one line.
 fn documentation(attributes: &[Attribute]) -> String {
-    let lines = attributes.iter().filter(|attribute| attribute.path().is_ident("doc")).filter_map(|attribute| {
-        match &attribute.meta.require_name_value().ok()?.value {
+    let lines =
+        attributes.iter().filter(|attribute| attribute.path().is_ident("doc")).filter_map(|attribute| match &attribute
+            .meta
+            .require_name_value()
+            .ok()?
+            .value
+        {
             Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value().trim().to_owned()),
             _ => None,
-        }
-    });
+        });
     let text = lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     text.trim_end_matches('.').to_owned()
 }

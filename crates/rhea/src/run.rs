@@ -181,6 +181,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         start_stopped: settings.start_stopped,
         no_reboot: settings.no_reboot,
         no_shutdown: settings.no_shutdown,
+        objects: settings.objects.clone(),
     })
 }
 

@@ -190,13 +190,7 @@ impl Tree {
     ///
     /// # Errors
     /// The name is taken by something else, or one of the two is gone.
-    pub fn link(
-        &self,
-        from: NodeId,
-        name: &str,
-        kind: &'static str,
-        target: Option<NodeId>,
-    ) -> Result<(), TreeError> {
+    pub fn link(&self, from: NodeId, name: &str, kind: &'static str, target: Option<NodeId>) -> Result<(), TreeError> {
         let mut nodes = self.nodes.write();
         if target.is_some_and(|target| !nodes.nodes.contains_key(&target)) {
             return Err(TreeError::Gone);
@@ -221,9 +215,10 @@ impl Tree {
         let mut nodes = self.nodes.write();
         let below = nodes.below(node);
         let top = nodes.nodes.get(&node).ok_or(TreeError::Gone)?;
-        let used = nodes.nodes.iter().filter(|(id, _)| !below.contains(id)).any(|(_, other)| {
-            other.links.iter().any(|link| link.target.is_some_and(|target| below.contains(&target)))
-        });
+        let used =
+            nodes.nodes.iter().filter(|(id, _)| !below.contains(id)).any(|(_, other)| {
+                other.links.iter().any(|link| link.target.is_some_and(|target| below.contains(&target)))
+            });
         if used {
             return Err(TreeError::InUse(top.name.clone()));
         }
@@ -288,12 +283,8 @@ impl Tree {
         let nodes = self.nodes.read();
         let node = nodes.nodes.get(&node)?;
         let own = self.types.properties(node.object.info()).into_iter().map(ListedProperty::from);
-        let plain = |name: &str, kind: String| ListedProperty {
-            name: name.to_owned(),
-            kind,
-            description: None,
-            default: None,
-        };
+        let plain =
+            |name: &str, kind: String| ListedProperty { name: name.to_owned(), kind, description: None, default: None };
         let children = node.children.iter().filter_map(|child| {
             let child = nodes.nodes.get(child)?;
             Some(plain(&child.name, format!("child<{}>", child.object.info().name)))
@@ -388,8 +379,7 @@ impl Nodes {
         let id = NodeId(self.next);
         self.next += 1;
         self.nodes.get_mut(&parent).ok_or(TreeError::Gone)?.children.push(id);
-        let node =
-            Node { name, parent: Some(parent), object, device: None, children: Vec::new(), links: Vec::new() };
+        let node = Node { name, parent: Some(parent), object, device: None, children: Vec::new(), links: Vec::new() };
         self.nodes.insert(id, node);
         Ok(id)
     }
@@ -415,8 +405,7 @@ impl Nodes {
 
     fn walk(&self, start: NodeId, parts: &[&str]) -> Option<NodeId> {
         parts.iter().try_fold(start, |at, part| {
-            self.child(at, part)
-                .or_else(|| self.nodes.get(&at)?.links.iter().find(|link| link.name == *part)?.target)
+            self.child(at, part).or_else(|| self.nodes.get(&at)?.links.iter().find(|link| link.name == *part)?.target)
         })
     }
 

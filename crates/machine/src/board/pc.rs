@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rhea_api::run_state::ShutdownCause;
+use rhea_backends::object::MemoryBackend;
 use rhea_core::{
     AddressSpace, Device, InterruptLine, InterruptSink, Mmio, Ram,
     memory::Target,
@@ -11,9 +12,9 @@ use rhea_core::{
 use rhea_devices::{
     acpi::pm::{Pm, SleepRequest, WakeCause},
     char::{
-            debugcon::Debugcon,
-            uart::{Serial, SerialSettings},
-        },
+        debugcon::Debugcon,
+        uart::{Serial, SerialSettings},
+    },
     chipset::{
         hpet::MmioHpet,
         ioapic::IoApic,
@@ -42,7 +43,7 @@ use crate::{
     boot::{Entry, LoadError, MemoryMap, parameters, start},
     config::{Config, DeviceConfig, Software},
     inbox::GuestRequest,
-    objects::PciHost,
+    objects::{Objects, PciHost},
     parts::Parts,
     processors::{Processor, Processors},
 };
@@ -110,7 +111,7 @@ impl Pc {
     /// The host cannot give the memory.
     pub fn build(config: &Config, parts: &Parts, serial_ports: SerialPorts) -> Result<Built, MachineError> {
         let Parts { memory, ports, timers, inbox, code_epoch, taps, gate: _, objects } = parts;
-        let map = Self::map_ram(config.ram, memory)?;
+        let map = Self::map_ram(config.ram, memory, objects)?;
 
         let topology = &config.topology;
         let processors: Vec<Arc<Processor>> = (0..topology.cpus)
@@ -179,8 +180,11 @@ impl Pc {
         let pci = PciBus::new(&(Arc::clone(&isa_bridge) as Arc<dyn InterruptSink>));
         pci.map(ports);
         let host_bridge = HostBridge::new();
-        let functions: [(u8, u8, Arc<dyn PciFunction>); 3] =
-            [(0, 0, Arc::clone(&host_bridge) as _), (1, 0, Arc::clone(&isa_bridge) as _), (1, 3, Arc::clone(&power) as _)];
+        let functions: [(u8, u8, Arc<dyn PciFunction>); 3] = [
+            (0, 0, Arc::clone(&host_bridge) as _),
+            (1, 0, Arc::clone(&isa_bridge) as _),
+            (1, 3, Arc::clone(&power) as _),
+        ];
         for (slot, function, device) in functions {
             pci.add(SlotFunction { slot, function }, device)?;
         }
@@ -290,11 +294,14 @@ impl Pc {
         Ok((board, processors, vcpus))
     }
 
-    fn map_ram(size: u64, memory: &AddressSpace) -> Result<MemoryMap, MachineError> {
+    fn map_ram(size: u64, memory: &AddressSpace, objects: &Objects) -> Result<MemoryMap, MachineError> {
         let ram = Ram::new("pc.ram", size).map_err(|reason| MachineError::Host {
             what: format!("could not get {size} bytes for the guest's memory"),
             reason,
         })?;
+        let backend = Arc::new(MemoryBackend::of(Arc::clone(&ram)));
+        let node = objects.tree().add(objects.user(), ram.name(), backend)?;
+        objects.tree().link(objects.machine(), "memory-backend", "memory-backend", Some(node))?;
         let low = size.min(LOW_RAM_LIMIT);
         memory.map(0, low, 0, Target::Ram { ram: Arc::clone(&ram), offset: 0, writable: true });
         if size > low {

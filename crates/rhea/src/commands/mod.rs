@@ -7,6 +7,7 @@ mod cpu;
 mod descriptors;
 mod human_monitor;
 mod introspect;
+mod iothread;
 mod machine;
 mod memory;
 mod object;

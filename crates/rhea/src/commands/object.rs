@@ -2,9 +2,9 @@
 
 use rhea_api::object::{DevicePropertyInfo, Handler, ObjectPropertyInfo, ObjectTypeInfo};
 use rhea_core::object::{ListedProperty, NodeId, PathError, PropertyError, PropertyInfo, Tree, TypeInfo};
-use rhea_machine::objects::types;
+use rhea_machine::objects::{ObjectConfig, types};
 use rhea_qmp::Error;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Commands;
 
@@ -24,6 +24,15 @@ impl Commands<'_> {
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn refused(error: PropertyError) -> Error {
     Error::generic(error)
+}
+
+/// Takes an argument that must be there.
+fn word(arguments: &mut Map<String, Value>, name: &str) -> Result<String, Error> {
+    match arguments.shift_remove(name) {
+        Some(Value::String(text)) => Ok(text),
+        None => Err(Error::generic(format!("Parameter '{name}' is missing"))),
+        Some(_) => Err(Error::generic(format!("Invalid parameter type for '{name}', expected: string"))),
+    }
 }
 
 fn find_type(name: &str) -> Result<&'static TypeInfo, Error> {
@@ -67,6 +76,28 @@ impl Handler for Commands<'_> {
     fn qom_list_properties(&mut self, typename: String) -> Result<Vec<ObjectPropertyInfo>, Error> {
         let info = find_type(&typename)?;
         Ok(types().properties(info).into_iter().map(|property| listed(ListedProperty::from(property))).collect())
+    }
+
+    fn object_add(&mut self, mut arguments: Map<String, Value>) -> Result<(), Error> {
+        let (kind, id) = (word(&mut arguments, "qom-type")?, word(&mut arguments, "id")?);
+        let mut properties = match arguments.shift_remove("props") {
+            None => Map::new(),
+            Some(Value::Object(properties)) => properties,
+            Some(_) => return Err(Error::generic("Invalid parameter type for 'props', expected: object")),
+        };
+        for (name, value) in arguments {
+            if properties.contains_key(&name) {
+                return Err(Error::generic(format!("Parameter '{name}' is given twice")));
+            }
+            properties.insert(name, value);
+        }
+        let config = ObjectConfig { kind, id, properties: properties.into_iter().collect() };
+        self.machine().objects().create(&config).map_err(Error::generic)?;
+        Ok(())
+    }
+
+    fn object_del(&mut self, id: String) -> Result<(), Error> {
+        self.machine().objects().delete(&id).map_err(Error::generic)
     }
 
     fn device_list_properties(&mut self, typename: String) -> Result<Vec<DevicePropertyInfo>, Error> {

@@ -69,6 +69,8 @@ const COMMANDS: &[Row] = &[
     row("nmi", "", "send a non-maskable interrupt", |call| {
         nothing(run_state::Handler::inject_nmi(&mut call.commands()))
     }),
+    row("object_add", "TYPE,id=ID[,PROPERTY=VALUE]...", "make an object that is no device", objects::add),
+    row("object_del", "ID", "remove an object that is no device", objects::delete),
     row("qom-get", "PATH PROPERTY", "show a property of an object", objects::get),
     row("qom-list", "[PATH]", "list the properties of an object", objects::list),
     row("qom-set", "PATH PROPERTY VALUE", "change a property of an object", objects::set),
@@ -106,6 +108,7 @@ const SUBJECTS: &[Row] = &[
     }),
     row("chardev", "", "the character backends", info_chardev),
     row("cpus", "", "the processors", info_cpus),
+    row("iothreads", "", "the I/O threads", objects::iothreads),
     row("kvm", "", "whether KVM is used", |call| {
         let info = machine::Handler::query_kvm(&mut call.commands())?;
         Ok(format!("kvm support: {}\r\n", if info.enabled { "enabled" } else { "disabled" }))

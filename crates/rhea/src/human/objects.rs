@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use rhea_api::object::Handler;
+use rhea_api::{iothread, object::Handler};
 use rhea_core::object::{NodeId, Tree};
 use rhea_qmp::Error;
 use serde_json::Value;
 
 use super::Call;
+use crate::options;
 
 /// `info qom-tree [PATH]`: an object and all below it, `/machine` if none is named.
 pub(super) fn tree(call: &Call<'_>) -> Result<String, Error> {
@@ -51,6 +52,33 @@ fn words<'a, const N: usize>(call: &Call<'a>, names: [&str; N]) -> Result<[&'a s
             .ok_or_else(|| Error::generic(format!("Parameter '{name}' is missing")))?;
     }
     Ok(taken)
+}
+
+/// `object_add`: as the option.
+pub(super) fn add(call: &Call<'_>) -> Result<String, Error> {
+    let config = options::object("object", call.arguments).map_err(Error::generic)?;
+    call.context.machine.objects().create(&config).map_err(Error::generic)?;
+    Ok(String::new())
+}
+
+/// `object_del ID`.
+pub(super) fn delete(call: &Call<'_>) -> Result<String, Error> {
+    let [id] = words(call, ["id"])?;
+    Handler::object_del(&mut call.commands(), id.to_owned())?;
+    Ok(String::new())
+}
+
+/// `info iothreads`.
+pub(super) fn iothreads(call: &Call<'_>) -> Result<String, Error> {
+    let mut text = String::new();
+    for thread in iothread::Handler::query_iothreads(&mut call.commands())? {
+        let _ = write!(
+            text,
+            "{}:\r\n  thread_id={}\r\n  poll-max-ns={}\r\n  poll-grow={}\r\n  poll-shrink={}\r\n",
+            thread.id, thread.thread_id, thread.poll_max_ns, thread.poll_grow, thread.poll_shrink
+        );
+    }
+    Ok(text)
 }
 
 /// `qom-get PATH PROPERTY`: the value as JSON.

@@ -134,7 +134,7 @@ impl KeyValues {
 }
 
 /// Words between commas; two commas are one that belongs to a word.
-fn split(text: &str) -> Vec<String> {
+pub fn split(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut characters = text.chars().peekable();

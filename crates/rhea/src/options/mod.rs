@@ -2,10 +2,12 @@
 
 mod devices;
 mod keyval;
+mod objects;
 mod settings;
 mod table;
 
 pub use devices::{DeviceLineKind, DeviceSettings};
+pub use objects::object;
 pub use settings::{CharUse, FIRST_TERMINAL, MonitorMode, Settings, parse};
 pub use table::Argument;
 #[cfg(test)]

@@ -7,14 +7,14 @@ use std::{
 
 use rhea_backends::char::{Address, CharDevices, Definition, Log, Options as CharOptions};
 use rhea_core::files::{self, DESCRIPTOR_SETS};
-use rhea_machine::{Accelerator, BoardKind, MAX_PROCESSORS, Topology};
+use rhea_machine::{Accelerator, BoardKind, MAX_PROCESSORS, Topology, objects::ObjectConfig};
 use uuid::Uuid;
 
 use super::{
     Argument,
     devices::DeviceSettings,
     keyval::{self, KeyValues, OptionError},
-    table,
+    objects, table,
 };
 
 /// What a serial port or monitor is connected to.
@@ -85,6 +85,8 @@ pub struct Settings {
     pub no_reboot: bool,
     /// `-no-shutdown`.
     pub no_shutdown: bool,
+    /// Objects, in order.
+    pub objects: Vec<ObjectConfig>,
     /// `-daemonize`.
     pub daemonize: bool,
     /// `-pidfile`.
@@ -149,6 +151,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         start_stopped: false,
         no_reboot: false,
         no_shutdown: false,
+        objects: Vec::new(),
         daemonize: false,
         pid_file: None,
         first_minute: false,
@@ -235,6 +238,10 @@ impl Settings {
             }
             "S" => self.start_stopped = true,
             "no-reboot" => self.no_reboot = true,
+            "object" => match objects::help(value) {
+                Some(text) => self.print = Some(text),
+                None => self.objects.push(objects::object(row.name, value)?),
+            },
             "no-shutdown" => self.no_shutdown = true,
             "daemonize" => self.daemonize = true,
             "add-fd" => add_descriptor(&parameters()?)?,

@@ -250,6 +250,13 @@ pub const OPTIONS: &[OptionRow] = &[
         implied: None,
         parameters: &[],
     },
+    OptionRow {
+        name: "object",
+        argument: Argument::Word("TYPE,id=ID[,PROPERTY=VALUE]... or JSON"),
+        help: "make an object that is no device; '-object help' lists them, '-object TYPE,help' its properties",
+        implied: None,
+        parameters: &[],
+    },
     device("qmp", "make a QMP monitor"),
     device("monitor", "make a monitor for people"),
     device("qtest", "let a test drive the machine from outside by a text protocol"),

@@ -1,0 +1,62 @@
+//! What managers make with object-add: memory, threads, sources of random bytes, secrets. Each is a real thing of the
+//! host's, made when the object is and given back when it goes.
+
+mod iothread;
+mod memory;
+mod random;
+mod secret;
+
+use std::{io, sync::Arc};
+
+use rhea_core::object::{Object, PropertyError, TypeInfo, Typed, Value};
+
+pub use iothread::{IoThread, IoThreadSettings};
+pub use memory::{MemoryBackend, MemorySettings};
+pub use random::{RandomBackend, RngBuiltinSettings, RngRandomSettings};
+pub use secret::{Secret, SecretFormat, SecretSettings};
+
+/// Why an object could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// A property is wrong.
+    #[error(transparent)]
+    Property(#[from] PropertyError),
+    /// The host refused something.
+    #[error("{what}: {}", crate::object::plain(reason))]
+    Host {
+        /// What was wanted.
+        what: String,
+        /// What the host said.
+        reason: io::Error,
+    },
+}
+
+/// The host's reason without its number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// Makes an object of the name `id` with the given properties.
+pub type Create = fn(id: &str, properties: &[(String, Value)]) -> Result<Arc<dyn Object>, CreateError>;
+
+/// The types that can be made, and how.
+pub const CREATABLE: &[(&TypeInfo, Create)] = &[
+    (IoThreadSettings::INFO, |id, given| Ok(Arc::new(IoThread::new(id, given)?))),
+    (MemorySettings::INFO, |id, given| Ok(Arc::new(MemoryBackend::new(id, given)?))),
+    (RngBuiltinSettings::INFO, |_, given| Ok(Arc::new(RandomBackend::builtin(given)?))),
+    (RngRandomSettings::INFO, |_, given| Ok(Arc::new(RandomBackend::file(given)?))),
+    (SecretSettings::INFO, |_, given| Ok(Arc::new(Secret::new(given)?))),
+];
+
+/// The types of objects that this crate has.
+pub const TYPES: &[&TypeInfo] = &[
+    &TypeInfo::abstract_type("memory-backend", "object"),
+    &TypeInfo::abstract_type("rng-backend", "object"),
+    &TypeInfo::abstract_type("secret_common", "object"),
+    IoThreadSettings::INFO,
+    MemorySettings::INFO,
+    RngBuiltinSettings::INFO,
+    RngRandomSettings::INFO,
+    SecretSettings::INFO,
+];
