@@ -22,6 +22,7 @@ pub struct MemorySettings {
 }
 
 /// The memory.
+#[derive(Debug)]
 pub struct MemoryBackend {
     settings: MemorySettings,
     ram: Arc<Ram>,

@@ -357,7 +357,7 @@ mod tests {
         let mut chip = I8042::new();
         chip.write_command(0xad);
         chip.keyboard.key(0x02, true);
-        assert_eq!(read(&mut chip), []);
+        assert_eq!(read(&mut chip), [0_u8; 0]);
         chip.write_command(0x20);
         assert_eq!(read(&mut chip), [0x75]);
         chip.write_command(0xae);

@@ -308,17 +308,17 @@ mod tests {
         assert_eq!(packets(&mut mouse), [0x39, 0x00, 0xfb, 0x19, 0xd4, 0x00]);
         mouse.pointer(0, 0, 1, Buttons::new());
         assert_eq!(packets(&mut mouse), [8, 0, 0]);
-        assert_eq!(packets(&mut mouse), []);
+        assert_eq!(packets(&mut mouse), [0_u8; 0]);
     }
 
     #[test]
     fn nothing_is_reported_until_it_is_asked_for() {
         let mut mouse = Mouse::new();
         mouse.pointer(1, 1, 0, Buttons::new());
-        assert_eq!(packets(&mut mouse), []);
+        assert_eq!(packets(&mut mouse), [0_u8; 0]);
         assert_eq!(ask(&mut mouse, &[0xf0, 0xf4]), [0xfa, 0xfa]);
         mouse.pointer(4, 0, 0, Buttons::new());
-        assert_eq!(packets(&mut mouse), []);
+        assert_eq!(packets(&mut mouse), [0_u8; 0]);
         assert_eq!(ask(&mut mouse, &[0xeb]), [0xfa, 8, 4, 0]);
     }
 

@@ -119,8 +119,8 @@ mod tests {
         assert_eq!(of_key(Set::Two, 0xc8, false), [0xe0, 0xf0, 0x75]);
         assert_eq!(of_key(Set::One, 0xc8, false), [0xe0, 0xc8]);
         assert_eq!(of_key(Set::Two, 0xc6, true), [0xe1, 0x14, 0x77, 0xe1, 0xf0, 0x14, 0xf0, 0x77]);
-        assert_eq!(of_key(Set::Two, 0xc6, false), []);
+        assert_eq!(of_key(Set::Two, 0xc6, false), [0_u8; 0]);
         assert_eq!(of_key(Set::Two, 0xb7, true), [0xe0, 0x12, 0xe0, 0x7c]);
-        assert_eq!(of_key(Set::Two, 0, true), []);
+        assert_eq!(of_key(Set::Two, 0, true), [0_u8; 0]);
     }
 }
