@@ -53,3 +53,13 @@ fn without_reboot_a_reset_ends_the_program() {
     assert_eq!(machine.event("SHUTDOWN")["reason"], "guest-reset");
     assert!(machine.process().wait(std::time::Duration::from_secs(10)).unwrap().success());
 }
+
+#[test]
+fn lines_that_rise_by_the_reset_are_forgotten() {
+    let mut machine = TestMachine::start(&[]);
+    // Mode 0 holds the timer's output low; without a mode it is high.
+    machine.outb(0x43, 0x30);
+    machine.qmp("system_reset", json!({}));
+    machine.outb(0x20, 0x0a);
+    assert_eq!(machine.inb(0x20), 0);
+}

@@ -271,19 +271,14 @@ impl Pc {
             })
             .collect();
 
-        let mut devices: Vec<Arc<dyn Device>> = vec![
-            pic,
-            Arc::clone(&apics) as _,
-            io_apic,
-            hpet,
-            pit,
-            rtc,
-            reset,
-            keyboard,
-            firmware,
-            Arc::clone(&pci) as _,
-        ];
+        // Lines move while devices are reset. The interrupt controllers come first, so that nothing of that reaches a
+        // processor, and last, so that they forget it.
+        let controllers: [Arc<dyn Device>; 3] = [pic, Arc::clone(&apics) as _, io_apic];
+        let mut devices = Vec::from(controllers.clone());
+        let others: [Arc<dyn Device>; 7] = [hpet, pit, rtc, reset, keyboard, firmware, Arc::clone(&pci) as _];
+        devices.extend(others);
         devices.extend(serials.iter().flatten().map(|serial| Arc::clone(serial) as Arc<dyn Device>));
+        devices.extend(controllers);
         let platform = Platform {
             processors: processors.iter().map(|processor| processor.apic_id()).collect(),
             pci_window: map.below_4g().max(LOW_RAM_LIMIT) as u32,
