@@ -73,7 +73,7 @@ fn soft_off_ends_the_program() {
 }
 
 #[test]
-fn sleep_is_left_by_system_wakeup() {
+fn sleep_type_1_suspends() {
     let mut machine = start(&[]);
     machine.outw(CONTROL, 1 << 13 | 1 << 10);
     machine.event("SUSPEND");
