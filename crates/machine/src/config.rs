@@ -84,7 +84,7 @@ pub struct Config {
     pub software: Software,
     /// Objects that managers make, in order.
     pub objects: Vec<ObjectConfig>,
-    /// Virtio devices on the PCI bus.
+    /// Devices on PCI buses.
     pub devices: Vec<DeviceConfig>,
     /// Whether the machine waits for `cont` at the start.
     pub start_stopped: bool,
@@ -94,11 +94,13 @@ pub struct Config {
     pub no_shutdown: bool,
 }
 
-/// A virtio device on the PCI bus.
+/// A device on a PCI bus.
 #[derive(Clone, Debug)]
 pub struct DeviceConfig {
     /// What its user calls it.
     pub id: Option<String>,
+    /// The bridge whose bus it is on; the first bus if none.
+    pub bus: Option<String>,
     /// Its place; the first free slot if it has none.
     pub address: Option<SlotFunction>,
     /// For which drivers it is.
@@ -109,9 +111,11 @@ pub struct DeviceConfig {
     pub kind: DeviceKind,
 }
 
-/// What a virtio device is.
+/// What a device is.
 #[derive(Clone, Debug)]
 pub enum DeviceKind {
+    /// A bridge to a bus of its own.
+    Bridge,
     /// Gives random bytes.
     Rng(Arc<dyn RandomSource>),
     /// A disk.

@@ -16,6 +16,9 @@ pub enum MachineError {
     /// The PCI bus has no free slot.
     #[error("no slot of the PCI bus is free")]
     NoSlot,
+    /// No bridge of this name.
+    #[error("Bus '{0}' not found")]
+    NoBus(String),
     /// An id that another device has.
     #[error("Duplicate device ID '{0}'")]
     DuplicateId(String),

@@ -29,6 +29,7 @@ pub fn open(settings: &DeviceSettings, output: impl Fn(&str) -> Option<Arc<dyn C
     let mut devices = Vec::new();
     for line in &settings.lines {
         let kind = match &line.kind {
+            DeviceLineKind::Bridge => DeviceKind::Bridge,
             DeviceLineKind::Rng => DeviceKind::Rng(Arc::new(Builtin)),
             DeviceLineKind::Balloon { deflate_on_oom } => DeviceKind::Balloon { deflate_on_oom: *deflate_on_oom },
             DeviceLineKind::Console { most_ports, ports } => {
@@ -60,6 +61,7 @@ pub fn open(settings: &DeviceSettings, output: impl Fn(&str) -> Option<Arc<dyn C
         };
         devices.push(DeviceConfig {
             id: line.id.clone(),
+            bus: line.bus.clone(),
             address: line.address,
             interface: line.interface,
             vectors: line.vectors,

@@ -19,7 +19,8 @@ use super::{
     worker::Task,
 };
 use crate::chipset::pci::{
-    BARS, BarKind, ConfigSpace, Identity, Message, MessageSink, MsiX, MsiXV1, PciFunction, WindowTarget, Windows,
+    BARS, BarKind, ConfigSpace, Forwarded, Identity, Message, MessageSink, MsiX, MsiXV1, PciFunction, WindowTarget,
+    Windows,
 };
 
 /// Vendor of virtio devices.
@@ -670,6 +671,11 @@ impl PciFunction for VirtioPci {
 
     fn config(&self) -> ConfigSpace {
         self.front.lock().config.clone()
+    }
+
+    fn set_forwarded(&self, forwarded: &Forwarded) {
+        self.windows.set_forwarded(forwarded);
+        self.windows.update(&self.front.lock().config);
     }
 }
 

@@ -1,5 +1,5 @@
-//! The virtio devices of a board: made as they are asked for, put on the PCI bus and taken away again, and served by
-//! threads.
+//! The PCI devices of a board that are asked for: virtio devices, served by threads, and bridges; put on a bus and taken
+//! away again.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rhea_core::Dma;
 use rhea_devices::{
     chipset::{
         lapic::ApicBus,
-        pci::{PciBus, SlotFunction},
+        pci::{Bridge, PciBus, PciFunction, SlotFunction, Slots},
     },
     virtio::{VirtioDevice, VirtioPci, Wiring, Worker, balloon::Balloon, block::Block, console::Console, rng::Rng},
 };
@@ -24,12 +24,14 @@ use crate::{
 enum Own {
     Balloon(Arc<Balloon>),
     Console(Arc<Console>),
+    Bridge(Arc<Bridge>),
     /// Nobody asks.
     Other,
 }
 
 struct Plugged {
     id: Option<String>,
+    slots: Arc<Slots>,
     at: SlotFunction,
     own: Own,
 }
@@ -80,9 +82,37 @@ impl VirtioDevices {
         {
             return Err(MachineError::DuplicateId(id.clone()));
         }
-        let at = config.address.or_else(|| self.bus.free_slot()).ok_or(MachineError::NoSlot)?;
+        let bridge = match &config.bus {
+            None => None,
+            Some(id) => Some(state.bridge(id).ok_or_else(|| MachineError::NoBus(id.clone()))?),
+        };
+        let slots = Arc::clone(bridge.as_ref().map_or_else(|| self.bus.slots(), |bridge| bridge.slots()));
+        // Slot 0 behind a bridge is left free: a hot-plug controller would be there.
+        let first = u8::from(bridge.is_some());
+        let at = config.address.or_else(|| slots.free_slot(first)).ok_or(MachineError::NoSlot)?;
+        let (function, own) = self.make(&mut state, config, parts, &slots, at)?;
+        slots.plug(at, config.id.clone(), function)?;
+        if let Some(bridge) = bridge {
+            bridge.forward();
+        }
+        state.list.push(Plugged { id: config.id.clone(), slots, at, own });
+        Ok(())
+    }
+
+    fn make(
+        &self,
+        state: &mut State,
+        config: &DeviceConfig,
+        parts: &Parts,
+        slots: &Slots,
+        at: SlotFunction,
+    ) -> Result<(Arc<dyn PciFunction>, Own), MachineError> {
         let name = config.id.as_deref().unwrap_or("disk");
         let (device, own, worker): (Arc<dyn VirtioDevice>, _, _) = match &config.kind {
+            DeviceKind::Bridge => {
+                let bridge = Bridge::new(std::array::from_fn(|pin| slots.interrupt(at, pin as u8)));
+                return Ok((Arc::clone(&bridge) as _, Own::Bridge(bridge)));
+            }
             DeviceKind::Rng(source) => (Rng::new(Arc::clone(source)), Own::Other, state.shared(parts)?),
             // A disk that waits for the host holds up nobody else.
             DeviceKind::Block(options) => {
@@ -104,14 +134,11 @@ impl VirtioDevices {
             memory: Arc::clone(&parts.memory),
             ports: Arc::clone(&parts.ports),
             dma: Dma::new(Arc::clone(&parts.memory)),
-            line: self.bus.interrupt(at, 0),
+            line: slots.interrupt(at, 0),
             messages: Arc::clone(&self.apics) as _,
             worker,
         };
-        let function = VirtioPci::new(device, config.interface, config.vectors, wiring);
-        self.bus.plug(at, config.id.clone(), function)?;
-        state.list.push(Plugged { id: config.id.clone(), at, own });
-        Ok(())
+        Ok((VirtioPci::new(device, config.interface, config.vectors, wiring), own))
     }
 
     /// Takes the device `id` away, whatever the guest does with it: its windows are gone, and its queues rest.
@@ -123,7 +150,7 @@ impl VirtioDevices {
         let index = state.list.iter().position(|plugged| plugged.id.as_deref() == Some(id));
         let plugged = index.map(|index| state.list.remove(index));
         let plugged = plugged.ok_or_else(|| MachineError::NoDevice(id.to_owned()))?;
-        if let Some(function) = self.bus.remove(plugged.at) {
+        if let Some(function) = plugged.slots.remove(plugged.at) {
             function.reset();
         }
         Ok(())
@@ -131,6 +158,13 @@ impl VirtioDevices {
 }
 
 impl State {
+    fn bridge(&self, id: &str) -> Option<Arc<Bridge>> {
+        self.list.iter().find_map(|plugged| match &plugged.own {
+            Own::Bridge(bridge) if plugged.id.as_deref() == Some(id) => Some(Arc::clone(bridge)),
+            _ => None,
+        })
+    }
+
     fn balloon(&self) -> Option<Arc<Balloon>> {
         self.list.iter().find_map(|plugged| match &plugged.own {
             Own::Balloon(balloon) => Some(Arc::clone(balloon)),

@@ -38,6 +38,8 @@ pub struct DiskSettings {
 pub struct DeviceLine {
     /// Its id.
     pub id: Option<String>,
+    /// The bridge whose bus it is on.
+    pub bus: Option<String>,
     /// Its place.
     pub address: Option<SlotFunction>,
     /// Its drivers.
@@ -51,6 +53,8 @@ pub struct DeviceLine {
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceLineKind {
+    /// A bridge to a bus of its own.
+    Bridge,
     /// Random bytes.
     Rng,
     /// A disk.
@@ -151,6 +155,7 @@ impl DeviceSettings {
             let kind = DeviceLineKind::Block { drive: id, serial: None, discard: true, block_size: 512 };
             self.lines.push(DeviceLine {
                 id: None,
+                bus: None,
                 address: None,
                 interface: Interface::default(),
                 vectors: None,
@@ -319,8 +324,12 @@ impl DeviceSettings {
 
     fn line(&self, driver: &str, named: Option<Interface>, parameters: &KeyValues) -> Result<DeviceLine, OptionError> {
         let id = self.new_id(parameters)?;
-        if parameters.get("bus").is_some_and(|bus| bus != "pci.0") {
-            return Err(parameters.error(format!("Bus '{}' not found", parameters.get("bus").unwrap_or_default())));
+        let bus = parameters.get("bus").filter(|&bus| bus != "pci.0");
+        let is_bridge = |line: &DeviceLine| line.kind == DeviceLineKind::Bridge && line.id.as_deref() == bus;
+        if let Some(bus) = bus
+            && !self.lines.iter().any(is_bridge)
+        {
+            return Err(parameters.error(format!("Bus '{bus}' not found")));
         }
         let legacy_off = parameters.get("disable-legacy").and_then(boolean) == Some(true);
         let interface = match (named, legacy_off, parameters.flag("disable-modern", false)) {
@@ -341,6 +350,7 @@ impl DeviceSettings {
             ),
         };
         let kind = match driver {
+            "pci-bridge" => DeviceLineKind::Bridge,
             "virtio-rng-pci" => DeviceLineKind::Rng,
             "virtio-serial-pci" => {
                 let most_ports = parameters.number("max_ports").unwrap_or(MOST_PORTS.into());
@@ -374,7 +384,7 @@ impl DeviceSettings {
                 }
             }
         };
-        Ok(DeviceLine { id, address: address(parameters)?, interface, vectors, kind })
+        Ok(DeviceLine { id, bus: bus.map(str::to_owned), address: address(parameters)?, interface, vectors, kind })
     }
 
     /// Every disk that a device needs is there and no other's, and so is the bus.

@@ -299,6 +299,18 @@ pub const OPTIONS: &[OptionRow] = &[
 /// Devices that `-device` makes, by driver. Each row is as that of an option of its own.
 pub const DEVICES: &[OptionRow] = &[
     driver(
+        "device pci-bridge",
+        "a PCI bus behind a bridge, which devices name by its id",
+        &[
+            DRIVER,
+            ID,
+            BUS,
+            ADDRESS,
+            parameter("chassis_nr", Number, "accepted and ignored: number of the chassis"),
+            parameter("shpc", Boolean, "accepted and ignored: there is no hot-plug controller"),
+        ],
+    ),
+    driver(
         "device virtio-rng-pci",
         "random bytes for the guest",
         &[DRIVER, ID, BUS, ADDRESS, VECTORS, DISABLE_LEGACY, DISABLE_MODERN],
@@ -371,7 +383,7 @@ const PORT_NAME: Parameter = parameter("name", Text, "what the guest finds it by
 const PORT_NUMBER: Parameter = parameter("nr", Number, "its number");
 const DRIVER: Parameter = parameter("driver", Text, "the driver's name");
 const ID: Parameter = parameter("id", Text, "the device's name");
-const BUS: Parameter = parameter("bus", Text, "'pci.0'");
+const BUS: Parameter = parameter("bus", Text, "'pci.0', or the id of a pci-bridge");
 const ADDRESS: Parameter = parameter("addr", Text, "slot, and function behind a dot, in hexadecimal");
 const VECTORS: Parameter = parameter("vectors", Number, "MSI-X vectors; 0 for none");
 const DISABLE_LEGACY: Parameter = parameter("disable-legacy", Text, "'on': no drivers from before virtio 1.0");

@@ -223,6 +223,11 @@ impl ConfigSpace {
         }
     }
 
+    /// Whether the header is that of a bridge (type 1).
+    pub const fn is_bridge(&self) -> bool {
+        self.bytes[0x0e] & 0x7f == 1
+    }
+
     /// Who it is.
     pub fn identity(&self) -> Identity {
         let word = |offset| self.dword(offset) as u16;
@@ -231,7 +236,8 @@ impl ConfigSpace {
             device: word(0x02),
             class: self.dword(0x08) >> 8,
             revision: self.byte(0x08),
-            subsystem: (word(0x2c), word(0x2e)),
+            // A bridge has no such registers.
+            subsystem: if self.is_bridge() { (0, 0) } else { (word(0x2c), word(0x2e)) },
         }
     }
 

@@ -25,13 +25,14 @@ struct Wire([u64; FUNCTIONS * PINS / WORD]);
 pub struct PirqRouter {
     wires: Mutex<[Wire; PINS]>,
     ends: [InterruptLine; PINS],
+    /// The wire of pin 0 of slot 0.
+    rotation: usize,
 }
 
 impl PirqRouter {
-    /// Wires that drive inputs 0 (PIRQA#) to 3 (PIRQD#) of `bridge`.
-    pub fn new(bridge: &Arc<dyn InterruptSink>) -> Arc<Self> {
-        let ends = std::array::from_fn(|wire| InterruptLine::new(Arc::clone(bridge), wire as u32));
-        Arc::new(Self { wires: Mutex::default(), ends })
+    /// Wires that drive `ends`; pin 0 of slot 0 is on the one of number `rotation`.
+    pub fn new(ends: [InterruptLine; PINS], rotation: usize) -> Arc<Self> {
+        Arc::new(Self { wires: Mutex::default(), ends, rotation })
     }
 
     /// The line for the function at `at` to drive its pin, 0 for INTA#.
@@ -46,8 +47,7 @@ impl InterruptSink for PirqRouter {
     fn set_level(&self, input: u32, level: bool) {
         let input = input as usize % (FUNCTIONS * PINS);
         let (slot, pin) = (input / (8 * PINS), input % PINS);
-        // INTA# of slot 1 is on the first wire.
-        let wire = (slot + pin + 3) % PINS;
+        let wire = (slot + pin + self.rotation) % PINS;
         let mut wires = self.wires.lock();
         let Wire(words) = &mut wires[wire];
         let (word, bit) = (&mut words[input / WORD], 1 << (input % WORD));

@@ -2,32 +2,35 @@
 //!
 //! Source: PCI Local Bus Specification 3.0 (cited as §); Intel 290549, "82441FX (PMC)", §3.2 for the ports.
 
+mod bridge;
 mod class;
 mod config;
 mod host;
 mod interrupt;
 mod isa_bridge;
 mod msi;
+mod slots;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use bitfield_struct::bitfield;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use rhea_core::{
     AddressSpace, Device, InterruptLine, InterruptSink, LoadError, PortIo, PortSpace, SaveState, Width,
     memory::{RegionId, Target},
 };
 
+pub use bridge::{Bridge, BridgeRegisters, BridgeV1, BridgeWindows, Forwarded};
 pub use class::class_name;
 pub use config::{BARS, Bar, BarKind, Command, ConfigSpace, Identity, SIZE};
 pub use host::{HostBridge, HostBridgeV1, Northbridge, Segment, Smram};
 pub use isa_bridge::{IsaBridge, IsaBridgeV1, Piix3};
 pub use msi::{MESSAGE_ADDRESS, Message, MessageSink, Msi, MsiX, MsiXV1, map_message_space};
+pub use slots::{Listed, Slots};
 
 pub use state::MechanismV1;
 
 use crate::Saveable;
-use interrupt::PirqRouter;
 
 /// A function on the bus. It has its own lock; accesses come from any processor.
 pub trait PciFunction: Device {
@@ -39,24 +42,14 @@ pub trait PciFunction: Device {
 
     /// The configuration space as it is now.
     fn config(&self) -> ConfigSpace;
-}
 
-/// A function as the bus holds it.
-struct Plugged {
-    /// What its user called it.
-    id: Option<String>,
-    function: Arc<dyn PciFunction>,
-}
+    /// The bridge that it is, if it is one.
+    fn bridge(&self) -> Option<&Bridge> {
+        None
+    }
 
-/// A function on the bus, as its configuration space says now.
-#[derive(Clone, Debug)]
-pub struct Listed {
-    /// Where.
-    pub at: SlotFunction,
-    /// What its user called it.
-    pub id: Option<String>,
-    /// Its configuration space.
-    pub config: ConfigSpace,
+    /// What reaches its bus. It is told when that changes; on the first bus it never is.
+    fn set_forwarded(&self, _: &Forwarded) {}
 }
 
 /// Where a function is on its bus.
@@ -113,16 +106,16 @@ mod state {
 #[derive(rhea_core::object::Object)]
 #[object(type = "PCI", parent = "bus")]
 pub struct PciBus {
-    functions: RwLock<BTreeMap<SlotFunction, Plugged>>,
+    slots: Arc<Slots>,
     mechanism: Mutex<Mechanism>,
-    router: Arc<PirqRouter>,
 }
 
 impl PciBus {
-    /// An empty bus whose four interrupt wires drive pins 0 to 3 (PIRQA# to PIRQD#) of `router`.
+    /// An empty bus whose four interrupt wires drive pins 0 to 3 (PIRQA# to PIRQD#) of `router`. Slots take the four
+    /// wires in turn; slot 1, that of the ISA bridge, has INTA# on PIRQA#.
     pub fn new(router: &Arc<dyn InterruptSink>) -> Arc<Self> {
-        let (functions, mechanism) = (RwLock::default(), Mutex::default());
-        Arc::new(Self { functions, mechanism, router: PirqRouter::new(router) })
+        let ends = std::array::from_fn(|wire| InterruptLine::new(Arc::clone(router), wire as u32));
+        Arc::new(Self { slots: Slots::new(ends, 3), mechanism: Mutex::default() })
     }
 
     /// Puts the ports 0xcf8 and 0xcfc to 0xcff into `ports`. Narrow accesses to the three ports between are others'.
@@ -131,72 +124,35 @@ impl PciBus {
         ports.map(0xcfc, 4, Arc::new(DataPort(Arc::clone(self))));
     }
 
+    /// Its slots.
+    pub fn slots(&self) -> &Arc<Slots> {
+        &self.slots
+    }
+
     /// Puts a function on the bus.
     ///
     /// # Errors
     /// A place that is taken or that there is not.
     pub fn add(&self, at: SlotFunction, function: Arc<dyn PciFunction>) -> Result<(), AddError> {
-        self.plug(at, None, function)
+        self.slots.plug(at, None, function)
     }
 
-    /// Puts a function on the bus that its user calls `id`.
-    ///
-    /// # Errors
-    /// A place that is taken or that there is not.
-    pub fn plug(&self, at: SlotFunction, id: Option<String>, function: Arc<dyn PciFunction>) -> Result<(), AddError> {
-        if at.slot > 31 || at.function > 7 {
-            return Err(AddError::OutOfRange(at.slot, at.function));
-        }
-        let mut functions = self.functions.write();
-        if functions.contains_key(&at) {
-            return Err(AddError::Taken(at.slot, at.function));
-        }
-        functions.insert(at, Plugged { id, function });
-        Ok(())
-    }
-
-    /// Takes a function away.
-    pub fn remove(&self, at: SlotFunction) -> Option<Arc<dyn PciFunction>> {
-        self.functions.write().remove(&at).map(|plugged| plugged.function)
-    }
-
-    /// The function at a place.
-    pub fn function(&self, at: SlotFunction) -> Option<Arc<dyn PciFunction>> {
-        self.functions.read().get(&at).map(|plugged| Arc::clone(&plugged.function))
-    }
-
-    /// All functions, by place.
-    pub fn functions(&self) -> Vec<(SlotFunction, Arc<dyn PciFunction>)> {
-        self.functions.read().iter().map(|(at, plugged)| (*at, Arc::clone(&plugged.function))).collect()
-    }
-
-    /// All functions as they are now, by place.
-    pub fn list(&self) -> Vec<Listed> {
-        let functions = self.functions.read();
-        let list = functions.iter();
-        list.map(|(at, Plugged { id, function })| Listed { at: *at, id: id.clone(), config: function.config() })
-            .collect()
-    }
-
-    /// The first slot in which nothing is.
-    pub fn free_slot(&self) -> Option<SlotFunction> {
-        let functions = self.functions.read();
-        (0..32).find(|&slot| functions.keys().all(|at| at.slot != slot)).map(|slot| SlotFunction { slot, function: 0 })
-    }
-
-    /// The wire for the function at `at` to drive its pin `pin` (0 for INTA#). Slots take the four wires in turn; slot 1,
-    /// that of the ISA bridge, has INTA# on PIRQA#.
+    /// The wire for the function at `at` to drive its pin `pin` (0 for INTA#).
     pub fn interrupt(&self, at: SlotFunction, pin: u8) -> InterruptLine {
-        self.router.line(at, pin)
+        self.slots.interrupt(at, pin)
     }
 
     fn selected(&self) -> Option<(Arc<dyn PciFunction>, u8)> {
         let address = ConfigAddress::from(self.mechanism.lock().address);
-        if !address.enabled() || address.bus() != 0 {
+        if !address.enabled() {
             return None;
         }
         let at = SlotFunction { slot: address.slot(), function: address.function() };
-        Some((self.function(at)?, address.register()))
+        let function = match address.bus() {
+            0 => self.slots.function(at)?,
+            bus => self.slots.behind(bus, at)?,
+        };
+        Some((function, address.register()))
     }
 }
 
@@ -204,7 +160,7 @@ impl Device for PciBus {
     /// Resets the functions too.
     fn reset(&self) {
         *self.mechanism.lock() = Mechanism::default();
-        for (_, function) in self.functions() {
+        for (_, function) in self.slots.functions() {
             function.reset();
         }
     }
@@ -301,20 +257,28 @@ pub struct Windows {
     ports: Arc<PortSpace>,
     targets: [Option<WindowTarget>; BARS],
     mapped: Mutex<[Mapped; BARS]>,
+    forwarded: Mutex<Forwarded>,
 }
 
 impl Windows {
     /// Windows onto `targets`, by number of the register. Each port target must be one of its own.
     pub fn new(memory: Arc<AddressSpace>, ports: Arc<PortSpace>, targets: [Option<WindowTarget>; BARS]) -> Self {
-        Self { memory, ports, targets, mapped: Mutex::new([Mapped::Nowhere; BARS]) }
+        let (mapped, forwarded) = (Mutex::new([Mapped::Nowhere; BARS]), Mutex::default());
+        Self { memory, ports, targets, mapped, forwarded }
+    }
+
+    /// Says what reaches the function's bus; to be followed by [`update`](Self::update).
+    pub fn set_forwarded(&self, forwarded: &Forwarded) {
+        *self.forwarded.lock() = forwarded.clone();
     }
 
     /// Maps and unmaps what changed; to be called after each configuration write and after a reset.
     pub fn update(&self, config: &ConfigSpace) {
         let mut mapped = self.mapped.lock();
+        let forwarded = self.forwarded.lock();
         for (index, (mapped, target)) in mapped.iter_mut().zip(&self.targets).enumerate() {
             let (Some(target), Some(bar)) = (target, config.bar(index)) else { continue };
-            let wanted = config.window(index);
+            let wanted = config.window(index).filter(|base| forwarded.reaches(bar.kind, *base, bar.size));
             match *mapped {
                 Mapped::Nowhere if wanted.is_none() => continue,
                 Mapped::Ports(base) if wanted == Some(base.into()) => continue,
@@ -405,6 +369,11 @@ mod tests {
         fn config(&self) -> ConfigSpace {
             self.config.lock().clone()
         }
+
+        fn set_forwarded(&self, forwarded: &Forwarded) {
+            self.windows.set_forwarded(forwarded);
+            self.windows.update(&self.config.lock());
+        }
     }
 
     struct Bench {
@@ -490,6 +459,46 @@ mod tests {
     }
 
     #[test]
+    fn a_bridge_passes_on_its_bus_its_windows_and_its_interrupts() {
+        let Bench { memory, ports, bus, levels } = bench();
+        let at = SlotFunction { slot: 4, function: 0 };
+        let bridge = Bridge::new(std::array::from_fn(|pin| bus.interrupt(at, pin as u8)));
+        bus.add(at, Arc::clone(&bridge) as _).unwrap();
+        let card = bus.slots().remove(SlotFunction { slot: 3, function: 0 }).unwrap();
+        let inner = SlotFunction { slot: 2, function: 0 };
+        bridge.slots().plug(inner, Some("card".to_owned()), card).unwrap();
+        bridge.forward();
+        let config = |bus: u32, slot: u32, register: u32, value| {
+            ports.write(0xcf8, Width::Dword, 0x8000_0000 | bus << 16 | slot << 11 | register);
+            ports.write(0xcfc, Width::Dword, value);
+        };
+        let read = |bus: u32, slot: u32| {
+            ports.write(0xcf8, Width::Dword, 0x8000_0000 | bus << 16 | slot << 11);
+            ports.read(0xcfc, Width::Dword)
+        };
+        assert_eq!(read(5, 2), u32::MAX);
+        config(0, 4, 0x18, 0x0006_0500);
+        assert_eq!((read(5, 2), read(6, 2), read(7, 2)), (0x5678_1234, u32::MAX, u32::MAX));
+        config(5, 2, 0x14, 0xe010_0000);
+        config(5, 2, 4, 2);
+        assert!(memory.view().find(0xe010_0000).is_none());
+        config(0, 4, 0x20, 0xe010_e010);
+        config(0, 4, 4, 2);
+        assert!(memory.view().find(0xe010_0000).is_some());
+        config(0, 4, 0x20, 0xe020_e020);
+        assert!(memory.view().find(0xe010_0000).is_none());
+        // Slot 2's INTA# is the bridge's INTC#, and slot 4's INTC# the second wire.
+        bridge.slots().interrupt(inner, 0).set(true);
+        assert_eq!(*levels.0.lock(), 1 << 1);
+        assert_eq!(bus.slots().list()[0].behind.as_ref().unwrap()[0].id.as_deref(), Some("card"));
+        let state = bridge.save();
+        bridge.reset();
+        assert_eq!(read(5, 2), u32::MAX);
+        bridge.restore(state).unwrap();
+        assert_eq!(read(5, 2), 0x5678_1234);
+    }
+
+    #[test]
     fn slots_take_the_four_wires_in_turn_and_share_them() {
         let Bench { bus, levels, .. } = bench();
         let line = |slot, function, pin| bus.interrupt(SlotFunction { slot, function }, pin);
@@ -512,10 +521,10 @@ mod tests {
     fn a_place_is_taken_once() {
         let Bench { bus, .. } = bench();
         let at = SlotFunction { slot: 3, function: 0 };
-        let card = bus.function(at).unwrap();
+        let card = bus.slots.function(at).unwrap();
         assert_eq!(bus.add(at, Arc::clone(&card)), Err(AddError::Taken(3, 0)));
         assert_eq!(bus.add(SlotFunction { slot: 32, function: 0 }, card), Err(AddError::OutOfRange(32, 0)));
-        assert!(bus.remove(at).is_some() && bus.functions().is_empty());
+        assert!(bus.slots.remove(at).is_some() && bus.slots.functions().is_empty());
     }
 
     proptest! {
