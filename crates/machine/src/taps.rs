@@ -1,4 +1,4 @@
-//! Where tests listen to interrupt lines, by the name of the part that they lead to or come from.
+//! Where tests listen to interrupt lines, by the type of the part that they lead to or come from.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub struct Taps {
 }
 
 impl Taps {
-    /// What the wires to the inputs of `end` are to lead to: `end`, through a tap named `name`.
+    /// What the wires to the inputs of `end`, of the type `name`, are to lead to: `end`, through a tap.
     pub fn inputs(&self, name: &'static str, pins: u32, end: Arc<dyn InterruptSink>) -> Arc<dyn InterruptSink> {
         self.tap(Side::In, name, pins, end)
     }

@@ -19,7 +19,7 @@ pub enum TestError {
     /// A step to the next timer when none is set.
     #[error("cannot advance clock to the next deadline because there is no pending deadline")]
     NoDeadline,
-    /// No such part, or none with wires where tests can listen.
+    /// No such part.
     #[error("Unknown device '{0}'")]
     Unknown(String),
     /// No such input.
@@ -126,16 +126,23 @@ impl TestAccess {
         }
     }
 
+    /// The type of the part at `path`, which is that type itself or leads through the tree of objects.
+    fn part(&self, path: &str) -> Result<String, TestError> {
+        if self.taps().knows(path) {
+            return Ok(path.to_owned());
+        }
+        let tree = self.machine.objects().tree();
+        let object = tree.resolve(path).ok().and_then(|node| tree.object(node));
+        object.map(|object| object.info().name.to_owned()).ok_or_else(|| TestError::Unknown(path.to_owned()))
+    }
+
     /// Tells `listener` of every change of the lines at one side of the part `path`; the tap hears no other listener. A
     /// part without lines at that side has no tap there, and nothing to tell.
     ///
     /// # Errors
     /// There is no such part.
     pub fn listen(&self, side: Side, path: &str, listener: TapListener) -> Result<Option<Arc<Tap>>, TestError> {
-        let tap = self.taps().find(side, path);
-        if tap.is_none() && !self.taps().knows(path) {
-            return Err(TestError::Unknown(path.to_owned()));
-        }
+        let tap = self.taps().find(side, &self.part(path)?);
         if let Some(tap) = &tap {
             tap.listen(Some(listener));
         }
@@ -147,9 +154,10 @@ impl TestAccess {
     /// # Errors
     /// There is no such input.
     pub fn set_input(&self, path: &str, pin: u64, level: bool) -> Result<(), TestError> {
-        let tap = self.taps().find(Side::In, path).ok_or_else(|| TestError::Unknown(path.to_owned()))?;
+        let no_pin = || TestError::NoPin { path: path.to_owned(), pin };
+        let tap = self.taps().find(Side::In, &self.part(path)?).ok_or_else(no_pin)?;
         let number = u32::try_from(pin).ok().filter(|&number| number < tap.pins());
-        let number = number.ok_or_else(|| TestError::NoPin { path: path.to_owned(), pin })?;
+        let number = number.ok_or_else(no_pin)?;
         tap.set_level(number, level);
         Ok(())
     }

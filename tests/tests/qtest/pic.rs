@@ -6,7 +6,7 @@ use rhea_tests::qtest::TestMachine;
 const INTR: u32 = 0;
 
 fn drive(machine: &mut TestMachine, input: u8, level: bool) {
-    machine.value(&format!("set_irq_in pic unnamed-gpio-in {input} {}", u8::from(level)));
+    machine.value(&format!("set_irq_in isa-i8259 unnamed-gpio-in {input} {}", u8::from(level)));
 }
 
 /// Initialized as PCs do it: cascade on input 2, vectors from 0x20 and 0x28, nothing masked.
@@ -19,7 +19,7 @@ fn start() -> TestMachine {
         }
         machine.outb(port + 1, 0);
     }
-    machine.intercept_out("pic");
+    machine.intercept_out("isa-i8259");
     machine
 }
 

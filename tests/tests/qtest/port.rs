@@ -137,7 +137,7 @@ fn only_one_part_is_listened_to_and_lines_are_told_ahead_of_the_reply() {
     let mut machine = TestMachine::start(&[]);
     machine.intercept_in("ioapic");
     machine.intercept_in("ioapic");
-    assert!(machine.ask("irq_intercept_in pic").starts_with("FAIL "));
+    assert!(machine.ask("irq_intercept_in isa-i8259").starts_with("FAIL "));
     machine.value("set_irq_in ioapic unnamed-gpio-in 17 1");
     assert_eq!(machine.changes(), [(17, true)]);
     machine.value("set_irq_in ioapic unnamed-gpio-in 17 1");
@@ -221,4 +221,18 @@ fn one_client_after_another_is_served_and_none_hears_what_another_listened_to() 
         // Some leave in the middle of a request.
         stream.write_all(b"write 0 4 0x").unwrap();
     }
+}
+
+#[test]
+fn parts_are_found_by_their_paths() {
+    for path in ["ioapic", "i440fx/ioapic", "/machine/i440fx/ioapic"] {
+        let mut machine = TestMachine::start(&[]);
+        machine.intercept_in(path);
+        machine.value(&format!("set_irq_in {path} unnamed-gpio-in 17 1"));
+        assert_eq!(machine.changes(), [(17, true)], "{path}");
+    }
+    let mut machine = TestMachine::start(&[]);
+    // It has no inputs.
+    assert!(machine.ask("set_irq_in fw_cfg unnamed-gpio-in 0 1").starts_with("FAIL "));
+    assert!(machine.ask("irq_intercept_in /machine/nothing").starts_with("FAIL Unknown device"));
 }

@@ -62,7 +62,7 @@ fn access() -> impl Strategy<Value = Access> {
         4 => (width(), address()).prop_map(|(width, address)| Access::Load(width, address)),
         8 => (width(), address(), value()).prop_map(|(width, address, value)| Access::Store(width, address, value)),
         1 => (address(), any::<u16>()).prop_map(|(address, length)| Access::Bytes(address, length & 0x3ff)),
-        2 => (select(vec!["pic", "ioapic"]), 0..30_u8, any::<bool>()).prop_map(|(path, pin, level)| Access::Input(path, pin, level)),
+        2 => (select(vec!["isa-i8259", "ioapic"]), 0..30_u8, any::<bool>()).prop_map(|(path, pin, level)| Access::Input(path, pin, level)),
         2 => (0..100_000_u32).prop_map(Access::Step),
     ]
 }

@@ -119,7 +119,7 @@ impl Pc {
             .collect();
         let pins = processors.iter().map(|processor| Arc::clone(processor) as Arc<dyn ProcessorPins>).collect();
         let apics = ApicBus::new(timers, pins);
-        let interrupt = taps.outputs("pic", 1, Arc::clone(&apics) as Arc<dyn InterruptSink>);
+        let interrupt = taps.outputs("isa-i8259", 1, Arc::clone(&apics) as Arc<dyn InterruptSink>);
         let pic = Pic::new(InterruptLine::new(interrupt, 0));
         apics.connect_pic(&pic);
         pic.map(ports);
@@ -128,7 +128,7 @@ impl Pc {
 
         map_message_space(memory, Arc::clone(&apics) as Arc<dyn MessageSink>);
 
-        let pic_inputs = taps.inputs("pic", 16, Arc::clone(&pic) as Arc<dyn InterruptSink>);
+        let pic_inputs = taps.inputs("isa-i8259", 16, Arc::clone(&pic) as Arc<dyn InterruptSink>);
         let io_apic_inputs = taps.inputs("ioapic", 24, Arc::clone(&io_apic) as Arc<dyn InterruptSink>);
         let isa = IsaInterrupts::new(&pic_inputs, &io_apic_inputs);
         // Inputs that no ISA interrupt uses are free for the timer.
