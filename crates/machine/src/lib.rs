@@ -4,6 +4,7 @@ mod acpi;
 pub mod board;
 pub mod boot;
 pub mod config;
+mod device_objects;
 mod error;
 mod inbox;
 mod machine;

@@ -7,7 +7,7 @@ use rhea_api::{
     Event,
     run_state::{RunState, ShutdownCause},
 };
-use rhea_core::{AddressSpace, Clock, Gate, TimerQueue};
+use rhea_core::{AddressSpace, Clock, Gate, TimerQueue, object::DeviceState};
 use rhea_devices::{
     chipset::pci::PciBus,
     virtio::{balloon::BALLOON_PAGE, console::Console},
@@ -16,6 +16,7 @@ use rhea_devices::{
 use crate::{
     board::{Board, none::NoBoard, pc::Pc},
     config::{Accelerator, BoardKind, Config, DeviceConfig, DeviceKind},
+    device_objects,
     error::MachineError,
     inbox::{GuestRequest, Inbox},
     objects::Objects,
@@ -99,6 +100,9 @@ impl Machine {
         let control =
             Mutex::new(RunControl { state: RunState::Prelaunch, released: false, gated: false, was_suspended: false });
         let machine = Arc::new(Self { config, parts, processors, board, control, events });
+        for device in &machine.config.devices {
+            machine.show(device, false)?;
+        }
         machine.follow_balloon();
         Ok(machine)
     }
@@ -142,6 +146,7 @@ impl Machine {
     /// No bus, no room on it, an id that another device has.
     pub fn plug(&self, config: &DeviceConfig) -> Result<(), MachineError> {
         self.board.plug(config, &self.parts)?;
+        self.show(config, true)?;
         if matches!(config.kind, DeviceKind::Balloon { .. }) {
             self.follow_balloon();
         }
@@ -153,7 +158,16 @@ impl Machine {
     /// # Errors
     /// There is no such device.
     pub fn unplug(&self, id: &str) -> Result<(), MachineError> {
-        self.board.unplug(id)
+        self.board.unplug(id)?;
+        Ok(self.objects().unplug(id)?)
+    }
+
+    /// Puts a device that was plugged into the tree.
+    fn show(&self, config: &DeviceConfig, hotplugged: bool) -> Result<(), MachineError> {
+        let object = device_objects::object(config, self.board.balloon());
+        let state = DeviceState { hotpluggable: true, hotplugged };
+        self.objects().plug(config.id.as_deref(), object, state)?;
+        Ok(())
     }
 
     /// Tells of the balloon's changes.

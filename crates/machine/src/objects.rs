@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::{
     config::{BoardKind, Config},
+    device_objects,
     processors::Processor,
 };
 
@@ -28,7 +29,8 @@ pub fn types() -> &'static Registry {
 }
 
 /// The lists that the types come from.
-const LISTS: &[&[&TypeInfo]] = &[BASE_TYPES, rhea_backends::object::TYPES, rhea_devices::TYPES, OWN];
+const LISTS: &[&[&TypeInfo]] =
+    &[BASE_TYPES, rhea_backends::object::TYPES, rhea_devices::TYPES, device_objects::TYPES, OWN];
 
 /// The types of this crate.
 const OWN: &[&TypeInfo] = &[
@@ -306,6 +308,17 @@ impl Objects {
         };
         self.tree.set_device(node, state);
         Ok(node)
+    }
+
+    /// Takes the device `id` out of `/machine/peripheral`.
+    ///
+    /// # Errors
+    /// Something refers to it.
+    pub fn unplug(&self, id: &str) -> Result<(), TreeError> {
+        match self.tree.child(self.peripheral, id) {
+            Some(node) => self.tree.remove(node).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Makes an object of those that managers make, in `/objects`.

@@ -1,7 +1,7 @@
 //! `#[derive(Object)]`: makes a struct's type, parent, properties, defaults and descriptions known to the object model.
 //!
 //! On the struct: `#[object(type = "isa-serial", parent = "isa-device")]`, with `interfaces = ["user-creatable"]` where
-//! it offers some. On each field that is a property: `#[property]`, with any of
+//! it offers some, and `abstract` where it exists only for others to build on. On each field that is a property: `#[property]`, with any of
 //! - `name = "x"`: where the field's name with dashes is not it
 //! - `default = EXPRESSION`: what it holds unless set
 //! - `live`: may be changed while the object is in use
@@ -30,6 +30,7 @@ struct TypeAttribute {
     name: Option<LitStr>,
     parent: Option<LitStr>,
     interfaces: Vec<LitStr>,
+    is_abstract: bool,
     settings: bool,
 }
 
@@ -47,10 +48,12 @@ impl TypeAttribute {
                     let value = meta.value()?;
                     bracketed!(list in value);
                     read.interfaces = Punctuated::<LitStr, Token![,]>::parse_terminated(&list)?.into_iter().collect();
+                } else if meta.path.is_ident("abstract") {
+                    read.is_abstract = true;
                 } else if meta.path.is_ident("settings") {
                     read.settings = true;
                 } else {
-                    return Err(meta.error("there are type, parent, interfaces and settings"));
+                    return Err(meta.error("there are type, parent, interfaces, abstract and settings"));
                 }
                 Ok(())
             })?;
@@ -138,7 +141,7 @@ impl<'a> Property<'a> {
 }
 
 fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
-    let TypeAttribute { name, parent, interfaces, settings } = TypeAttribute::read(&input.attrs)?;
+    let TypeAttribute { name, parent, interfaces, is_abstract, settings } = TypeAttribute::read(&input.attrs)?;
     let missing = |what| syn::Error::new(input.ident.span(), format!("#[object({what} = \"...\")] is missing"));
     let name = name.ok_or_else(|| missing("type"))?;
     let parent = parent.ok_or_else(|| missing("parent"))?;
@@ -219,7 +222,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             const INFO: &'static ::rhea_core::object::TypeInfo = &::rhea_core::object::TypeInfo {
                 name: #name,
                 parent: ::core::option::Option::Some(#parent),
-                is_abstract: false,
+                is_abstract: #is_abstract,
                 interfaces: &[#(#interfaces),*],
                 properties: &[#(#infos),*],
             };
