@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use rhea_qmp::client::{Client, ClientError};
 use rhea_tests::monitor::Monitor;
-use rhea_tests::process::Machine;
+use rhea_tests::process::{Machine, linux};
 use rhea_tests::transcript::Guest;
 use rustix::io::{FdFlags, fcntl_setfd};
 use serde_json::json;
@@ -128,6 +128,25 @@ fn a_connection_handed_to_a_monitor_is_a_session() {
     client.execute("add_client", hand).unwrap();
     let mut handed = Client::new(ours).unwrap();
     assert_eq!(handed.execute("query-kvm", json!({})).unwrap()["present"], json!(false));
+}
+
+#[test]
+fn kernel_and_initial_file_system_may_be_inherited() {
+    let (kernel, initrd) = linux().unwrap();
+    let (kernel, initrd) = (File::open(kernel).unwrap(), File::open(initrd).unwrap());
+    let mut arguments: Vec<String> =
+        ["-machine", "pc", "-m", "256", "-S"].iter().map(|word| (*word).to_owned()).collect();
+    for (option, file, set) in [("-kernel", &kernel, 1), ("-initrd", &initrd, 2)] {
+        fcntl_setfd(file, FdFlags::empty()).unwrap();
+        arguments.extend(["-add-fd".to_owned(), format!("fd={},set={set}", file.as_raw_fd())]);
+        arguments.extend([option.to_owned(), format!("/dev/fdset/{set}")]);
+    }
+    let (_machine, connections) = Machine::start(&arguments, Guest::None).unwrap();
+    let mut client = Client::new(connections.monitor).unwrap();
+    assert_eq!(client.execute("query-status", json!({})).unwrap()["status"], "prelaunch");
+    let (mut missing, _) = Machine::start(&["-kernel".to_owned(), "/dev/fdset/1".to_owned()], Guest::None).unwrap();
+    assert!(!missing.wait(PATIENCE).unwrap().success());
+    assert_eq!(missing.said(), "rhea: Could not open '/dev/fdset/1': No such file or directory\n");
 }
 
 #[test]

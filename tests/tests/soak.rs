@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rhea_qmp::client::Client;
-use serde_json::{Value, json};
+use serde_json::json;
 use served::{PATIENCE, Served};
 
 const ROUNDS: usize = 1000;
@@ -68,10 +68,6 @@ fn soak(arguments: &[&str], mut round: impl FnMut(&Served, &mut Client<UnixStrea
     assert!(memory_after <= memory_before + TOLERANCE, "from {memory_before} to {memory_after} KiB");
 }
 
-fn wrapped(kind: &str, data: Value) -> Value {
-    json!({ "type": kind, "data": data })
-}
-
 #[test]
 fn descriptors_come_and_go() {
     soak(&["-machine", "pc", "-m", "64", "-S"], |_, client, number| {
@@ -101,14 +97,17 @@ fn character_backends_come_and_go() {
         let path = |name: &str| served.machine.directory().join(name);
         let address = |name: &str| json!({ "type": "unix", "data": { "path": path(name) } });
         let backends = [
-            ("null", wrapped("null", json!({}))),
-            ("ring", wrapped("ringbuf", json!({ "size": 4096 }))),
-            ("file", wrapped("file", json!({ "out": path("out"), "logfile": path("log") }))),
-            ("pty", wrapped("pty", json!({}))),
-            ("server", wrapped("socket", json!({ "addr": address("socket"), "server": true }))),
-            ("client", wrapped("socket", json!({ "addr": address("socket"), "server": false }))),
-            ("again", wrapped("socket", json!({ "addr": address("none"), "server": false, "reconnect": 1 }))),
-            ("mux", wrapped("mux", json!({ "chardev": "server" }))),
+            ("null", json!({ "type": "null", "data": {} })),
+            ("ring", json!({ "type": "ringbuf", "data": { "size": 4096 } })),
+            ("file", json!({ "type": "file", "data": { "out": path("out"), "logfile": path("log") } })),
+            ("pty", json!({ "type": "pty", "data": {} })),
+            ("server", json!({ "type": "socket", "data": { "addr": address("socket"), "server": true } })),
+            ("client", json!({ "type": "socket", "data": { "addr": address("socket"), "server": false } })),
+            (
+                "again",
+                json!({ "type": "socket", "data": { "addr": address("none"), "server": false, "reconnect": 1 } }),
+            ),
+            ("mux", json!({ "type": "mux", "data": { "chardev": "server" } })),
         ];
         for (id, backend) in &backends {
             client.execute("chardev-add", json!({ "id": id, "backend": backend })).unwrap();

@@ -2,6 +2,7 @@
 
 use std::{
     fmt, io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -10,7 +11,10 @@ use imago::{
     raw::Raw,
 };
 use parking_lot::RwLock;
-use rhea_core::BlockMedium;
+use rhea_core::{
+    BlockMedium,
+    files::{self, Access},
+};
 use rustix::fs::{FlockOperation, flock};
 
 /// How an image is laid out.
@@ -39,7 +43,9 @@ impl Format {
     pub fn of(path: &Path) -> Result<Self, OpenError> {
         let error = |source| OpenError::File { path: path.to_owned(), source };
         let mut magic = [0; 4];
-        let read = io::Read::read(&mut std::fs::File::open(path).map_err(error)?, &mut magic).map_err(error)?;
+        let file = files::open(path, Access::Read).map_err(error)?;
+        // At its place: a descriptor that was passed is read by others too.
+        let read = file.read_at(&mut magic, 0).map_err(error)?;
         Ok(if read == 4 && magic == *b"QFI\xfb" { Self::Qcow2 } else { Self::Raw })
     }
 }
@@ -72,7 +78,7 @@ impl Options {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The host, or what is in the file.
-    #[error("Could not open '{}': {source}", path.display())]
+    #[error("Could not open '{}': {}", path.display(), files::reason(source))]
     File {
         /// Which.
         path: PathBuf,
@@ -112,7 +118,8 @@ impl Image {
     pub fn open(options: &Options) -> Result<Self, OpenError> {
         let error = |source| OpenError::File { path: options.path.clone(), source };
         let writable = !options.read_only;
-        let lock = std::fs::OpenOptions::new().read(true).write(writable).open(&options.path).map_err(error)?;
+        let access = if writable { Access::ReadWrite } else { Access::Read };
+        let lock = files::open(&options.path, access).map_err(error)?;
         if !options.shared {
             let (operation, mode) = match writable {
                 true => (FlockOperation::NonBlockingLockExclusive, "\"write\""),
@@ -128,13 +135,24 @@ impl Image {
         }
         let storage = StorageOpenOptions::new().write(writable).direct(options.direct);
         let gate = PermissiveImplicitOpenGate::default();
+        // A descriptor that was passed is all there is of its file; another is opened as its kind of image is.
+        let passed = files::is_passed(&options.path).then(|| lock.try_clone()).transpose().map_err(error)?;
+        let passed = passed.map(|file| File::from_open_file(file, storage.clone())).transpose().map_err(error)?;
         let access = match options.format {
             Format::Raw => {
-                let builder = Raw::<File>::builder_path(&options.path).write(writable).storage_open_options(storage);
+                let builder = match passed {
+                    Some(file) => Raw::builder(file),
+                    None => Raw::<File>::builder_path(&options.path),
+                };
+                let builder = builder.write(writable).storage_open_options(storage);
                 FormatAccess::new(builder.open(gate).map_err(error)?)
             }
             Format::Qcow2 => {
-                let builder = Qcow2::<File>::builder_path(&options.path).write(writable).storage_open_options(storage);
+                let builder = match passed {
+                    Some(file) => Qcow2::builder(file),
+                    None => Qcow2::<File>::builder_path(&options.path),
+                };
+                let builder = builder.write(writable).storage_open_options(storage);
                 FormatAccess::new(builder.open(gate).map_err(error)?)
             }
         };
@@ -200,6 +218,24 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(size).unwrap();
         file
+    }
+
+    #[test]
+    fn an_image_may_be_a_descriptor_that_was_passed() {
+        let file = raw(1 << 20);
+        let sets = &files::DESCRIPTOR_SETS;
+        let name = |set: i64| PathBuf::from(format!("/dev/fdset/{set}"));
+        let reading = sets.add(std::fs::File::open(file.path()).unwrap().into(), None, None).unwrap().set;
+        assert!(Image::open(&Options::new(name(reading), Format::Raw)).is_err(), "it cannot be written");
+        sets.add(file.reopen().unwrap().into(), Some(reading), None).unwrap();
+        assert_eq!(Format::of(&name(reading)).unwrap(), Format::Raw);
+        let image = Image::open(&Options::new(name(reading), Format::Raw)).unwrap();
+        sets.remove(reading, None).unwrap();
+        image.write(512, &[9; 512]).unwrap();
+        image.flush().unwrap();
+        assert_eq!((image.size(), std::fs::read(file.path()).unwrap()[512]), (1 << 20, 9));
+        let gone = Image::open(&Options::new(name(reading), Format::Qcow2)).unwrap_err().to_string();
+        assert_eq!(gone, format!("Could not open '/dev/fdset/{reading}': No such file or directory"));
     }
 
     #[test]

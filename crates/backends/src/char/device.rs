@@ -262,7 +262,7 @@ impl FrontEnd {
     /// Connects the user: from now on `port` gets what comes in.
     pub fn connect(&self, port: Arc<dyn Port>) {
         match (&self.device.body, self.seat) {
-            (Body::Mux(mux), Some(seat)) => mux.seats().connect(seat, port),
+            (Body::Mux(mux), Some(seat)) => mux.seats().connect(seat, &port),
             (Body::Stream(stream), _) => {
                 *self.device.port.lock() = Some(Arc::clone(&port));
                 let stop = Arc::new(Notify::new());

@@ -128,7 +128,7 @@ impl Seats {
     }
 
     /// Connects a user. The first one is who is talked to.
-    pub(super) fn connect(self: &Arc<Self>, seat: usize, port: Arc<dyn Port>) {
+    pub(super) fn connect(self: &Arc<Self>, seat: usize, port: &Arc<dyn Port>) {
         let seats = Arc::downgrade(self);
         port.on_room(Box::new(move || {
             if let Some(seats) = seats.upgrade() {
@@ -137,7 +137,7 @@ impl Seats {
         }));
         let mut state = self.state.lock();
         if let Some(place) = state.seats.get_mut(seat) {
-            *place = Seat::Connected(User { port: Arc::clone(&port), held: VecDeque::new() });
+            *place = Seat::Connected(User { port: Arc::clone(port), held: VecDeque::new() });
         }
         let first = state.focus.is_none();
         if first {
@@ -344,7 +344,7 @@ mod tests {
 
     fn sit(seats: &Arc<Seats>, listener: &Arc<Listener>) -> usize {
         let seat = seats.claim().unwrap();
-        seats.connect(seat, Arc::clone(listener) as Arc<dyn Port>);
+        seats.connect(seat, &(Arc::clone(listener) as Arc<dyn Port>));
         seat
     }
 

@@ -48,6 +48,11 @@ pub fn open(path: impl AsRef<Path>, access: Access) -> io::Result<File> {
     options.open(path)
 }
 
+/// Whether `path` stands for a descriptor of a set, which has no place among other files.
+pub fn is_passed(path: impl AsRef<Path>) -> bool {
+    path.as_ref().to_str().is_some_and(|path| path.starts_with(sets::PREFIX))
+}
+
 /// Reads all of the file `path`.
 ///
 /// # Errors

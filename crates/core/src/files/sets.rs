@@ -18,7 +18,8 @@ use super::Access;
 /// The sets of this program, which all monitors share.
 pub static DESCRIPTOR_SETS: DescriptorSets = DescriptorSets::new();
 
-const PREFIX: &str = "/dev/fdset/";
+/// What the names of sets begin with.
+pub(super) const PREFIX: &str = "/dev/fdset/";
 
 /// Sets of descriptors by number.
 #[derive(Debug)]
