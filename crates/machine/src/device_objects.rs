@@ -14,8 +14,14 @@ use serde_json::{Map, json};
 use crate::config::{DeviceConfig, DeviceKind};
 
 /// The types of these devices.
-pub const TYPES: &[&TypeInfo] =
-    &[TransportSettings::INFO, RngSettings::INFO, BlockSettings::INFO, ConsoleSettings::INFO, BalloonSettings::INFO];
+pub const TYPES: &[&TypeInfo] = &[
+    BridgeSettings::INFO,
+    TransportSettings::INFO,
+    RngSettings::INFO,
+    BlockSettings::INFO,
+    ConsoleSettings::INFO,
+    BalloonSettings::INFO,
+];
 
 /// What all virtio devices on the PCI bus have.
 #[derive(Object)]
@@ -33,6 +39,15 @@ struct TransportSettings {
     /// Whether drivers of version 1 are left out.
     #[property(default = false)]
     disable_modern: bool,
+}
+
+/// A bus behind a slot of another.
+#[derive(Object)]
+#[object(type = "pci-bridge", parent = "pci-device", settings)]
+struct BridgeSettings {
+    /// Eight times the slot, and the function; -1 for the first free slot.
+    #[property(default = -1)]
+    addr: i32,
 }
 
 /// Random bytes.
@@ -181,6 +196,7 @@ pub fn object(config: &DeviceConfig, balloon: Option<Arc<Balloon>>) -> Arc<dyn O
         disable_modern: config.interface == Interface::Legacy,
     };
     let own: Box<dyn Object> = match (&config.kind, balloon) {
+        (DeviceKind::Bridge, _) => return Arc::new(Fixed(BridgeSettings { addr: transport.addr })),
         (DeviceKind::Rng(_), _) => Box::new(Fixed(RngSettings {})),
         (DeviceKind::Block(options), _) => Box::new(Fixed(BlockSettings {
             serial: Some(options.serial.clone()),
