@@ -1,9 +1,12 @@
 //! `secret`: a password or key, given in the clear, in base64 or in a file. It is never shown again.
 
-use std::{fs::File, io::Read as _};
+use std::io::Read as _;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rhea_core::object::{Object, PropertyError, Settings, TypeInfo, Typed, Value};
+use rhea_core::{
+    files::{self, Access},
+    object::{Object, PropertyError, Settings, TypeInfo, Typed, Value},
+};
 
 use super::CreateError;
 
@@ -53,7 +56,8 @@ impl Secret {
             (Some(data), None) => data.into_bytes(),
             (None, Some(path)) => {
                 let mut bytes = Vec::new();
-                let read = File::open(path).and_then(|file| file.take(LIMIT + 1).read_to_end(&mut bytes));
+                let read =
+                    files::open(path, Access::Read).and_then(|file| file.take(LIMIT + 1).read_to_end(&mut bytes));
                 read.map_err(|reason| CreateError::Host { what: format!("Could not open '{path}'"), reason })?;
                 if bytes.len() as u64 > LIMIT {
                     return Err(refused("the file is too long for a secret"));

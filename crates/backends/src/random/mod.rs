@@ -7,7 +7,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rhea_core::RandomSource;
+use rhea_core::{
+    RandomSource,
+    files::{self, Access},
+};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 /// `rng-builtin`: the host kernel's generator.
@@ -44,7 +47,7 @@ impl RandomFile {
     /// What the host says.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref().to_owned();
-        Ok(Self { file: Mutex::new(File::open(&path)?), path })
+        Ok(Self { file: Mutex::new(files::open(&path, Access::Read)?), path })
     }
 
     /// Which file it is.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rhea_core::files::{self, Access};
 
 /// The log, or none.
 pub(super) struct Log {
@@ -20,7 +21,10 @@ impl Log {
     pub(super) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
         let path = path.filter(|path| path.as_os_str() != "none");
         let file = path
-            .map(|path| File::create(path).with_context(|| format!("-qtest-log: Could not open '{}'", path.display())))
+            .map(|path| {
+                files::open(path, Access::Replace)
+                    .with_context(|| format!("-qtest-log: Could not open '{}'", path.display()))
+            })
             .transpose()?;
         Ok(Self { file: file.map(BufWriter::new), since: Instant::now() })
     }
