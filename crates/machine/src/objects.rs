@@ -383,10 +383,14 @@ mod tests {
     use rhea_backends::object::{IoThread, MemoryBackend};
 
     use super::*;
-    use crate::config::{Accelerator, Software, Topology};
+    use crate::{
+        Machine,
+        board::SerialPorts,
+        config::{Accelerator, Software, Topology},
+    };
 
-    fn objects() -> Objects {
-        let config = Config {
+    fn config() -> Config {
+        Config {
             board: BoardKind::None,
             accelerator: Accelerator::Tcg,
             ram: 0,
@@ -397,8 +401,11 @@ mod tests {
             start_stopped: true,
             no_reboot: false,
             no_shutdown: false,
-        };
-        Objects::new(&config).unwrap()
+        }
+    }
+
+    fn objects() -> Objects {
+        Objects::new(&config()).unwrap()
     }
 
     fn wanted(kind: &str, id: &str, properties: &[(&str, Value)]) -> ObjectConfig {
@@ -456,22 +463,69 @@ mod tests {
     }
 
     #[test]
-    fn asking_for_any_types_properties_changes_nothing() {
-        let before =
-            format!("{:?}", types().all().map(|info| (info, types().properties(info))).map(row).collect::<Vec<_>>());
-        let after =
-            format!("{:?}", types().all().map(|info| (info, types().properties(info))).map(row).collect::<Vec<_>>());
-        assert_eq!(before, after);
-    }
-
-    fn row((info, properties): (&TypeInfo, Vec<&PropertyInfo>)) -> (String, Vec<(String, Option<Value>)>) {
-        let values =
-            properties.iter().map(|property| (property.name.to_owned(), property.default.map(|value| value())));
-        (info.name.to_owned(), values.collect())
+    fn the_types_of_the_program_are_sound() {
+        assert_eq!(types().faults(LISTS), Vec::<String>::new());
     }
 
     #[test]
-    fn the_types_of_the_program_are_sound() {
-        assert_eq!(types().faults(LISTS), Vec::<String>::new());
+    fn a_thousand_rounds_leave_no_thread_descriptor_or_object_behind() {
+        let objects = objects();
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let threads = || {
+            let names = std::fs::read_dir("/proc/self/task")
+                .unwrap()
+                .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("comm")).ok());
+            names.filter(|name| name.starts_with("IO round")).count()
+        };
+        let before = open();
+        for _ in 0..1000 {
+            for (kind, properties) in [
+                ("iothread", vec![]),
+                ("rng-random", vec![]),
+                ("memory-backend-ram", vec![("size", json!(1_u64 << 40))]),
+                ("secret", vec![("data", json!("x"))]),
+            ] {
+                objects.create(&wanted(kind, "round", &properties)).unwrap();
+                objects.delete("round").unwrap();
+            }
+        }
+        assert_eq!(objects.tree().children(objects.user()).len(), 0);
+        // Other tests of this process open files too.
+        assert!(open() < before + 100, "{} descriptors, {before} before", open());
+        let gone = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            threads() == 0
+        });
+        assert!(gone, "{} threads", threads());
+    }
+
+    #[test]
+    fn every_property_that_an_object_lists_can_be_read_and_looking_changes_nothing() {
+        let config = Config { board: BoardKind::Pc, ram: 64 << 20, ..config() };
+        let machine = Machine::new(config, SerialPorts::default(), Arc::new(|_| ())).unwrap();
+        let tree = machine.objects().tree();
+        let look = || {
+            let (mut seen, mut rest) = (Vec::new(), vec![tree.root()]);
+            while let Some(node) = rest.pop() {
+                for property in tree.list(node).unwrap() {
+                    let value = tree.get(node, &property.name);
+                    assert!(value.is_ok(), "{} of {}: {value:?}", property.name, tree.path(node));
+                    seen.push((tree.path(node), property.name, value));
+                }
+                rest.extend(tree.children(node).into_iter().map(|(_, child)| child));
+            }
+            seen
+        };
+        let before = look();
+        for info in types().all() {
+            assert!(types().chain(info).count() > 0 && types().implements(info, "object"), "{}", info.name);
+            for property in types().properties(info) {
+                let _ = property.default.map(|default| default());
+            }
+        }
+        assert_eq!(look(), before);
+        assert!(before.len() > 100);
+        // The processors' threads end when the machine does.
+        machine.processors().quit();
     }
 }
