@@ -1,8 +1,5 @@
 //! What a machine is to be: everything that is decided before power-on.
 
-use std::sync::Arc;
-
-use rhea_core::RandomSource;
 use rhea_devices::{
     chipset::pci::SlotFunction,
     virtio::{Interface, block::BlockOptions, console::PortOptions},
@@ -116,8 +113,11 @@ pub struct DeviceConfig {
 pub enum DeviceKind {
     /// A bridge to a bus of its own.
     Bridge,
-    /// Gives random bytes.
-    Rng(Arc<dyn RandomSource>),
+    /// Gives random bytes: those of an object, or else of the host's generator.
+    Rng {
+        /// The object's id.
+        backend: Option<String>,
+    },
     /// A disk.
     Block(BlockOptions),
     /// A balloon.

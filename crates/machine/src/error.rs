@@ -16,6 +16,9 @@ pub enum MachineError {
     /// The PCI bus has no free slot.
     #[error("no slot of the PCI bus is free")]
     NoSlot,
+    /// No object that could stand behind a device: the property that names it, and the name.
+    #[error("Parameter '{0}': there is no such object '{1}'")]
+    NoBackend(&'static str, String),
     /// No bridge of this name.
     #[error("Bus '{0}' not found")]
     NoBus(String),

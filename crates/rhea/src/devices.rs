@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rhea_backends::{
-    block::{Format, Image, Options as ImageOptions},
-    random::Builtin,
-};
+use rhea_backends::block::{Format, Image, Options as ImageOptions};
 use rhea_core::BlockMedium;
 use rhea_devices::{
     char::CharSink,
@@ -30,7 +27,7 @@ pub fn open(settings: &DeviceSettings, output: impl Fn(&str) -> Option<Arc<dyn C
     for line in &settings.lines {
         let kind = match &line.kind {
             DeviceLineKind::Bridge => DeviceKind::Bridge,
-            DeviceLineKind::Rng => DeviceKind::Rng(Arc::new(Builtin)),
+            DeviceLineKind::Rng { backend } => DeviceKind::Rng { backend: backend.clone() },
             DeviceLineKind::Balloon { deflate_on_oom } => DeviceKind::Balloon { deflate_on_oom: *deflate_on_oom },
             DeviceLineKind::Console { most_ports, ports } => {
                 let ports = ports.iter().map(|port| {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rhea_core::Dma;
+use rhea_backends::{object::RandomBackend, random::Builtin};
+use rhea_core::{Dma, RandomSource};
 use rhea_devices::{
     chipset::{
         lapic::ApicBus,
@@ -113,7 +114,17 @@ impl VirtioDevices {
                 let bridge = Bridge::new(std::array::from_fn(|pin| slots.interrupt(at, pin as u8)));
                 return Ok((Arc::clone(&bridge) as _, Own::Bridge(bridge)));
             }
-            DeviceKind::Rng(source) => (Rng::new(Arc::clone(source)), Own::Other, state.shared(parts)?),
+            DeviceKind::Rng { backend } => {
+                let source: Arc<dyn RandomSource> = match backend {
+                    None => Arc::new(Builtin),
+                    Some(id) => {
+                        let found = parts.objects.find::<RandomBackend>(id);
+                        let (_, backend) = found.ok_or_else(|| MachineError::NoBackend("rng", id.clone()))?;
+                        Arc::clone(backend.source())
+                    }
+                };
+                (Rng::new(source), Own::Other, state.shared(parts)?)
+            }
             // A disk that waits for the host holds up nobody else.
             DeviceKind::Block(options) => {
                 (Block::new(options.clone()), Own::Other, start(&format!("virtio {name}"), parts)?)

@@ -56,7 +56,10 @@ pub enum DeviceLineKind {
     /// A bridge to a bus of its own.
     Bridge,
     /// Random bytes.
-    Rng,
+    Rng {
+        /// The object that they come from.
+        backend: Option<String>,
+    },
     /// A disk.
     Block {
         /// The name of the disk behind it.
@@ -351,7 +354,7 @@ impl DeviceSettings {
         };
         let kind = match driver {
             "pci-bridge" => DeviceLineKind::Bridge,
-            "virtio-rng-pci" => DeviceLineKind::Rng,
+            "virtio-rng-pci" => DeviceLineKind::Rng { backend: parameters.get("rng").map(str::to_owned) },
             "virtio-serial-pci" => {
                 let most_ports = parameters.number("max_ports").unwrap_or(MOST_PORTS.into());
                 let most_ports = u32::try_from(most_ports).ok().filter(|count| (1..=MOST_PORTS).contains(count));

@@ -313,7 +313,16 @@ pub const DEVICES: &[OptionRow] = &[
     driver(
         "device virtio-rng-pci",
         "random bytes for the guest",
-        &[DRIVER, ID, BUS, ADDRESS, VECTORS, DISABLE_LEGACY, DISABLE_MODERN],
+        &[
+            DRIVER,
+            ID,
+            BUS,
+            ADDRESS,
+            VECTORS,
+            DISABLE_LEGACY,
+            DISABLE_MODERN,
+            parameter("rng", Text, "the rng-random or rng-builtin object behind it"),
+        ],
     ),
     driver(
         "device virtio-blk-pci",
