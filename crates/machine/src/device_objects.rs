@@ -197,7 +197,7 @@ pub fn object(config: &DeviceConfig, balloon: Option<Arc<Balloon>>) -> Arc<dyn O
     };
     let own: Box<dyn Object> = match (&config.kind, balloon) {
         (DeviceKind::Bridge, _) => return Arc::new(Fixed(BridgeSettings { addr: transport.addr })),
-        (DeviceKind::Rng(_), _) => Box::new(Fixed(RngSettings {})),
+        (DeviceKind::Rng { .. }, _) => Box::new(Fixed(RngSettings {})),
         (DeviceKind::Block(options), _) => Box::new(Fixed(BlockSettings {
             serial: Some(options.serial.clone()),
             discard: options.discard,
