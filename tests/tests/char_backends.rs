@@ -8,9 +8,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use rhea_qmp::client::Client;
+use rhea_tests::process::program;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use served::{PATIENCE, Served};
@@ -131,6 +133,22 @@ fn tcp_connections_are_named_by_both_ends_and_come_back() {
         wait_for_name(&mut client, "again", |name| name == format!("tcp:{theirs} <-> 127.0.0.1:{port}"));
         drop(stream);
     }
+}
+
+#[test]
+fn who_closes_the_terminal_of_a_first_minute_ends_it() {
+    let mut child = Command::new(program().unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut printed = child.stdout.take().unwrap();
+    read_until(&mut printed, "Rhea");
+    drop(child.stdin.take());
+    // To its end, which comes with the program's.
+    std::io::copy(&mut printed, &mut std::io::sink()).unwrap();
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::{
     connections::{Connections, Status},
     mux::Mux,
     open::{Kept, Opened},
-    pump::{Output, pump},
+    pump::{EndOfInput, Output, pump},
     ring::Ring,
 };
 
@@ -50,7 +50,7 @@ pub struct CharDevice {
     /// The user's, once it is connected.
     port: Mutex<Option<Arc<dyn Port>>>,
     log: Option<Mutex<File>>,
-    end_of_input: Mutex<Option<Hook>>,
+    end_of_input: Arc<EndOfInput>,
 }
 
 /// What becomes of bytes.
@@ -102,7 +102,7 @@ impl CharDevice {
             in_use: AtomicBool::new(false),
             port: Mutex::new(None),
             log: log.map(Mutex::new),
-            end_of_input: Mutex::new(None),
+            end_of_input: Arc::default(),
         })
     }
 
@@ -189,7 +189,7 @@ impl CharDevice {
     pub(super) fn on_end_of_input(&self, hook: Hook) {
         match &self.body {
             Body::Mux(mux) => mux.base().on_end_of_input(hook),
-            _ => *self.end_of_input.lock() = Some(hook),
+            _ => self.end_of_input.register(hook),
         }
     }
 
@@ -270,7 +270,7 @@ impl FrontEnd {
                     earlier.notify_one();
                 }
                 let (connections, output) = (Arc::clone(&stream.connections), Arc::clone(&stream.output));
-                let end_of_input = self.device.end_of_input.lock().clone();
+                let end_of_input = Arc::clone(&self.device.end_of_input);
                 self.runtime.spawn(pump(connections, output, port, stop, end_of_input));
             }
             _ => *self.device.port.lock() = Some(port),

@@ -126,7 +126,7 @@ impl CharDevices {
         *self.exit.lock() = Some(hook);
     }
 
-    /// Registers what to do when a backend's input comes to its end. Its user is connected after that.
+    /// Registers what to do when a backend's input comes to its end, or now if it has.
     ///
     /// # Errors
     /// No such backend.

@@ -68,13 +68,42 @@ impl Output {
     }
 }
 
+/// The end of a terminal's or file's input, and what is to be done then.
+#[derive(Default)]
+pub(super) struct EndOfInput {
+    state: Mutex<(bool, Option<Hook>)>,
+}
+
+impl EndOfInput {
+    /// Registers what to do, now if the end is past.
+    pub(super) fn register(&self, hook: Hook) {
+        let mut state = self.state.lock();
+        state.1 = Some(Arc::clone(&hook));
+        let reached = state.0;
+        drop(state);
+        if reached {
+            hook();
+        }
+    }
+
+    fn reach(&self) {
+        let mut state = self.state.lock();
+        state.0 = true;
+        let hook = state.1.clone();
+        drop(state);
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+}
+
 /// Serves a device by its backend until it is told to stop: one connection at a time. Output while there is none is dropped.
 pub(super) async fn pump(
     connections: Arc<AsyncMutex<Connections>>,
     output: Arc<Output>,
     port: Arc<dyn Port>,
     stop: Arc<Notify>,
-    end_of_input: Option<Hook>,
+    end_of_input: Arc<EndOfInput>,
 ) {
     let mut connections = connections.lock().await;
     let room = Arc::new(Notify::new());
@@ -89,7 +118,7 @@ pub(super) async fn pump(
             () = output.drop_all() => return,
         };
         let stopped = tokio::select! {
-            () = converse(&mut lease.connection, &output, &*port, &room, end_of_input.as_ref()) => false,
+            () = converse(&mut lease.connection, &output, &*port, &room, &end_of_input) => false,
             () = stop.notified() => true,
         };
         output.queue.lock().writing = false;
@@ -106,7 +135,7 @@ async fn converse(
     output: &Output,
     port: &dyn Port,
     room: &Notify,
-    end_of_input: Option<&Hook>,
+    end_of_input: &EndOfInput,
 ) {
     let socket = !matches!(connection, Connection::File(_));
     let (mut reader, mut writer) = tokio::io::split(connection);
@@ -125,9 +154,7 @@ async fn converse(
             }
         }
         if !socket {
-            if let Some(hook) = end_of_input {
-                hook();
-            }
+            end_of_input.reach();
             std::future::pending::<()>().await;
         }
     };
