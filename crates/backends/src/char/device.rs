@@ -189,7 +189,7 @@ impl CharDevice {
     pub(super) fn on_end_of_input(&self, hook: Hook) {
         match &self.body {
             Body::Mux(mux) => mux.base().on_end_of_input(hook),
-            _ => self.end_of_input.register(hook),
+            _ => self.end_of_input.register(&hook),
         }
     }
 

@@ -76,9 +76,9 @@ pub(super) struct EndOfInput {
 
 impl EndOfInput {
     /// Registers what to do, now if the end is past.
-    pub(super) fn register(&self, hook: Hook) {
+    pub(super) fn register(&self, hook: &Hook) {
         let mut state = self.state.lock();
-        state.1 = Some(Arc::clone(&hook));
+        state.1 = Some(Arc::clone(hook));
         let reached = state.0;
         drop(state);
         if reached {
