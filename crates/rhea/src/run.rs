@@ -109,9 +109,8 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     end_on_signals(&machine)?;
     // From here on clients may come, and find the machine in the state that it was to start in.
     machine.power_on();
-    if let Some(front) = test_port {
-        test_port::start(front, settings.test_log.as_deref(), &machine)?;
-    }
+    let test_port =
+        test_port.map(|front| test_port::start(front, settings.test_log.as_deref(), &machine)).transpose()?;
     let monitors = MonitorThread::start(monitors, context, events).context("could not start the monitor thread")?;
     if let Some(path) = &settings.pid_file {
         daemon::write_pid_file(path)?;
@@ -120,6 +119,9 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
         daemon::ready()?;
     }
     machine.main_loop();
+    if let Some(port) = &test_port {
+        port.finish(LAST_WORDS);
+    }
     chars.flush(LAST_WORDS);
     monitors.end();
     for medium in &media {

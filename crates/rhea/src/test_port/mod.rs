@@ -9,9 +9,10 @@ mod log;
 mod outbox;
 mod request;
 
-use std::{io, path::Path, sync::Arc, thread};
+use std::{io, path::Path, sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use rhea_backends::char::{Connection, FrontEnd, Lease};
 use rhea_machine::{Machine, TestAccess};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -24,19 +25,34 @@ use request::MAX_LINE;
 /// Replies are collected up to here before they are sent.
 const FLUSH: usize = 64 * 1024;
 
+/// The test port, as whoever ends the program holds it.
+pub struct TestPort {
+    /// Held from a request to its reply.
+    busy: Arc<Mutex<()>>,
+}
+
+impl TestPort {
+    /// Waits until the request under way, which may be the one that ended the machine, has its reply; at most `limit`.
+    pub fn finish(&self, limit: Duration) {
+        drop(self.busy.try_lock_for(limit));
+    }
+}
+
 /// Serves the clients of `front` until the program ends.
 ///
 /// # Errors
 /// The log cannot be written, or the host has no more threads.
-pub fn start(front: FrontEnd, log: Option<&Path>, machine: &Arc<Machine>) -> anyhow::Result<()> {
+pub fn start(front: FrontEnd, log: Option<&Path>, machine: &Arc<Machine>) -> anyhow::Result<TestPort> {
     let mut log = Log::open(log)?;
     let access = TestAccess::new(machine);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let busy = Arc::new(Mutex::new(()));
+    let port = TestPort { busy: Arc::clone(&busy) };
     let serve = async move {
         let mut conversations = front.conversations();
         loop {
             let Lease { connection, mark } = conversations.next().await;
-            converse(connection, &access, &mut log).await;
+            converse(connection, &access, &busy, &mut log).await;
             drop(mark);
         }
     };
@@ -44,11 +60,12 @@ pub fn start(front: FrontEnd, log: Option<&Path>, machine: &Arc<Machine>) -> any
         .name("test port".to_owned())
         .spawn(move || runtime.block_on(serve))
         .context("could not start the thread of the test port")?;
-    Ok(())
+    Ok(port)
 }
 
 /// One client, from its first request to its last.
-async fn converse(connection: Connection, access: &TestAccess, log: &mut Log) {
+#[allow(clippy::await_holding_lock, reason = "this thread serves nothing else, and only the end of the program waits")]
+async fn converse(connection: Connection, access: &TestAccess, busy: &Mutex<()>, log: &mut Log) {
     let outbox = Outbox::new();
     let mut port = Port::new(access.clone(), Arc::clone(&outbox));
     let (mut reader, mut writer) = tokio::io::split(connection);
@@ -63,6 +80,7 @@ async fn converse(connection: Connection, access: &TestAccess, log: &mut Log) {
             },
             () = outbox.changed() => 0,
         };
+        let _busy = busy.lock();
         lines.add(&bytes[..count]);
         let mut sent = Ok(());
         while let Some(line) = lines.next() {
