@@ -18,12 +18,12 @@ pub fn run_everything() -> anyhow::Result<()> {
     run_checks()?;
     // Guests run in the tests of the whole program: those use the build that users get.
     run(cargo().args(["build", "--release", "--package", "rhea"]))?;
+    run(cargo().args(["test", "--quiet", "--doc", "--workspace"]))?;
     run(cargo()
         .args(["nextest", "run", "--workspace"])
         .env("RHEA_BIN", target().join("release/rhea"))
         .env("RHEA_TEST_KERNEL", guest.kernel)
-        .env("RHEA_TEST_INITRD", guest.initrd))?;
-    run(cargo().args(["test", "--doc", "--workspace"]))
+        .env("RHEA_TEST_INITRD", guest.initrd))
 }
 
 fn install_nextest() -> anyhow::Result<()> {
