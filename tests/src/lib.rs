@@ -2,12 +2,14 @@
 //!
 //! A transcript (`tests/qmp/*/*.qmp`) is a conversation with a live machine. [`transcript`] reads the file, [`pattern`] compares
 //! what comes with what was written, [`process`] starts the program, [`monitor`] and [`guest`] talk to the two sides of the
-//! machine, [`qtest`] drives one without a guest, and [`run`] goes through a transcript from top to bottom. The format is explained in `tests/qmp/README.md`.
+//! machine, [`qtest`] drives one without a guest, and [`run`] goes through a transcript from top to bottom. [`proofs`] says which
+//! transcript proves which command. The format is explained in `tests/qmp/README.md`.
 
 pub mod guest;
 pub mod monitor;
 pub mod pattern;
 pub mod process;
+pub mod proofs;
 pub mod qtest;
 pub mod run;
 pub mod transcript;

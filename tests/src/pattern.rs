@@ -187,6 +187,11 @@ impl Pattern {
         }
     }
 
+    /// Whether this is an object that must have the member `name`.
+    pub fn has_member(&self, name: &str) -> bool {
+        matches!(self, Pattern::Object { members, .. } if members.iter().any(|(member, _)| member == name))
+    }
+
     /// The value of a member that the pattern fixes to one string.
     pub fn fixed_string(&self, name: &str) -> Option<&str> {
         let Pattern::Object { members, .. } = self else { return None };

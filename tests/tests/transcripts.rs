@@ -1,23 +1,24 @@
 //! Runs every transcript in `tests/qmp`, each as a test of its own.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use rhea_tests::proofs::transcripts;
 use rhea_tests::run::run;
 use rhea_tests::transcript::{Guest, Transcript};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("qmp");
-    let mut files = Vec::new();
-    if let Err(error) = collect(&root, &mut files) {
-        eprintln!("{}: {error}", root.display());
-        return ExitCode::FAILURE;
-    }
-    files.sort();
+    let files = match transcripts(&root) {
+        Ok(files) => files,
+        Err(error) => {
+            eprintln!("{}: {error}", root.display());
+            return ExitCode::FAILURE;
+        }
+    };
     let trials = files.into_iter().map(|file| trial(&root, file)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -33,16 +34,4 @@ fn trial(root: &Path, file: PathBuf) -> Trial {
     };
     let place = file.strip_prefix(root).unwrap_or(&file).with_extension("");
     Trial::test(format!("{guest}/{}", place.display()), move || run(&file).map_err(Failed::from))
-}
-
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "qmp") {
-            files.push(path);
-        }
-    }
-    Ok(())
 }
