@@ -1,11 +1,6 @@
 //! What a machine is to be: everything that is decided before power-on.
 
-use rhea_devices::{
-    chipset::pci::SlotFunction,
-    virtio::{Interface, block::BlockOptions, console::PortOptions},
-};
-
-use crate::{boot::linux::Kernel, objects::ObjectConfig, processors::Place};
+use crate::{boot::linux::Kernel, devices::DeviceConfig, objects::ObjectConfig, processors::Place};
 
 /// The boards there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +76,9 @@ pub struct Config {
     pub software: Software,
     /// Objects that managers make, in order.
     pub objects: Vec<ObjectConfig>,
-    /// Devices on PCI buses.
+    /// The character backend of each serial port, first port first; ports without one are not there.
+    pub serials: Vec<Option<String>>,
+    /// Devices that somebody asked for, in order.
     pub devices: Vec<DeviceConfig>,
     /// Whether the machine waits for `cont` at the start.
     pub start_stopped: bool,
@@ -89,49 +86,6 @@ pub struct Config {
     pub no_reboot: bool,
     /// Whether a guest that powers off leaves the machine there, stopped.
     pub no_shutdown: bool,
-}
-
-/// A device on a PCI bus.
-#[derive(Clone, Debug)]
-pub struct DeviceConfig {
-    /// What its user calls it.
-    pub id: Option<String>,
-    /// The bridge whose bus it is on; the first bus if none.
-    pub bus: Option<String>,
-    /// Its place; the first free slot if it has none.
-    pub address: Option<SlotFunction>,
-    /// For which drivers it is.
-    pub interface: Interface,
-    /// Vectors of MSI-X, if not as many as it can use; 0 for none.
-    pub vectors: Option<u16>,
-    /// What it is.
-    pub kind: DeviceKind,
-}
-
-/// What a device is.
-#[derive(Clone, Debug)]
-pub enum DeviceKind {
-    /// A bridge to a bus of its own.
-    Bridge,
-    /// Gives random bytes: those of an object, or else of the host's generator.
-    Rng {
-        /// The object's id.
-        backend: Option<String>,
-    },
-    /// A disk.
-    Block(BlockOptions),
-    /// A balloon.
-    Balloon {
-        /// Whether the guest may take pages back when it has no others.
-        deflate_on_oom: bool,
-    },
-    /// Serial ports and consoles.
-    Console {
-        /// Most ports.
-        most_ports: u32,
-        /// Those that there are.
-        ports: Vec<PortOptions>,
-    },
 }
 
 /// What runs first.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{boot::LoadError, config::ConfigError};
+use crate::{boot::LoadError, config::ConfigError, devices::DeviceError};
 
 /// Why a machine could not be built, or did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -13,24 +13,20 @@ pub enum MachineError {
     /// The software does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The PCI bus has no free slot.
-    #[error("no slot of the PCI bus is free")]
-    NoSlot,
-    /// No object that could stand behind a device: the property that names it, and the name.
-    #[error("Parameter '{0}': there is no such object '{1}'")]
-    NoBackend(&'static str, String),
-    /// No bridge of this name.
-    #[error("Bus '{0}' not found")]
-    NoBus(String),
-    /// An id that another device has.
-    #[error("Duplicate device ID '{0}'")]
-    DuplicateId(String),
-    /// No device of this id.
-    #[error("Device '{0}' not found")]
-    NoDevice(String),
-    /// A second balloon.
-    #[error("Only one balloon device is supported")]
-    SecondBalloon,
+    /// A device was not made, or stays.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A device that was asked for with the machine cannot be.
+    #[error("-device {driver}: {reason}")]
+    Asked {
+        /// What it was to be.
+        driver: String,
+        /// Why.
+        reason: Box<Self>,
+    },
+    /// A character backend cannot be used.
+    #[error(transparent)]
+    Character(#[from] rhea_backends::char::CharError),
     /// A place on the PCI bus that is not free.
     #[error(transparent)]
     Pci(#[from] rhea_devices::chipset::pci::AddError),

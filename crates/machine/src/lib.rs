@@ -1,10 +1,11 @@
 //! Boards, firmware tables, direct kernel boot, virtual processor threads and run state.
 
 mod acpi;
+mod backends;
 pub mod board;
 pub mod boot;
 pub mod config;
-mod device_objects;
+pub mod devices;
 mod error;
 mod inbox;
 mod machine;
@@ -15,9 +16,9 @@ mod save;
 pub mod taps;
 mod test_access;
 
-pub use config::{
-    Accelerator, BoardKind, Config, ConfigError, DeviceConfig, DeviceKind, MAX_PROCESSORS, Software, Topology,
-};
+pub use backends::{Backends, Disk, Disks};
+pub use config::{Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, Software, Topology};
+pub use devices::{DeviceConfig, DeviceError};
 pub use error::MachineError;
 pub use inbox::GuestRequest;
 pub use machine::{EventSink, Machine};

@@ -7,16 +7,17 @@ use rhea_api::{
     Event,
     run_state::{RunState, ShutdownCause},
 };
-use rhea_core::{AddressSpace, Clock, Gate, TimerQueue, object::DeviceState};
+use rhea_core::{AddressSpace, Clock, Gate, TimerQueue};
 use rhea_devices::{
     chipset::pci::PciBus,
-    virtio::{balloon::BALLOON_PAGE, console::Console},
+    virtio::balloon::{BALLOON_PAGE, Balloon},
 };
 
 use crate::{
+    backends::Backends,
     board::{Board, none::NoBoard, pc::Pc},
-    config::{Accelerator, BoardKind, Config, DeviceConfig, DeviceKind},
-    device_objects,
+    config::{Accelerator, BoardKind, Config},
+    devices::Devices,
     error::MachineError,
     inbox::{GuestRequest, Inbox},
     objects::Objects,
@@ -43,6 +44,7 @@ pub struct Machine {
     parts: Parts,
     processors: Processors,
     board: Box<dyn Board>,
+    devices: Devices,
     control: Mutex<RunControl>,
     events: EventSink,
 }
@@ -58,11 +60,7 @@ impl Machine {
     ///
     /// # Errors
     /// What cannot be built, with the reason.
-    pub fn new(
-        config: Config,
-        serial: crate::board::SerialPorts,
-        events: EventSink,
-    ) -> Result<Arc<Self>, MachineError> {
+    pub fn new(config: Config, backends: Backends, events: EventSink) -> Result<Arc<Self>, MachineError> {
         config.check()?;
         let under_test = config.accelerator == Accelerator::Qtest;
         let timers = TimerQueue::new(if under_test { Clock::told() } else { Clock::new() });
@@ -75,6 +73,7 @@ impl Machine {
             code_epoch: Arc::default(),
             taps: Default::default(),
             objects: Arc::new(Objects::new(&config)?),
+            backends,
         };
         for object in &config.objects {
             let made = parts.objects.create(object);
@@ -85,7 +84,7 @@ impl Machine {
         let (board, list, vcpus): (Box<dyn Board>, _, _) = match config.board {
             BoardKind::None => (Box::new(NoBoard), Vec::new(), Vec::new()),
             BoardKind::Pc => {
-                let (board, list, vcpus) = Pc::build(&config, &parts, serial)?;
+                let (board, list, vcpus) = Pc::build(&config, &parts)?;
                 (Box::new(board), list, vcpus)
             }
         };
@@ -96,14 +95,13 @@ impl Machine {
         processors
             .start(vcpus, &on_shutdown)
             .map_err(|reason| MachineError::Host { what: "could not start a processor thread".into(), reason })?;
-        board.reset(&processors)?;
         let control =
             Mutex::new(RunControl { state: RunState::Prelaunch, released: false, gated: false, was_suspended: false });
-        let machine = Arc::new(Self { config, parts, processors, board, control, events });
-        for device in &machine.config.devices {
-            machine.show(device, false)?;
-        }
-        machine.follow_balloon();
+        let devices = Devices::default();
+        let machine = Arc::new(Self { config, parts, processors, board, devices, control, events });
+        let built = machine.add_first_devices().and_then(|()| machine.board.reset(&machine.processors));
+        // Whoever has no machine has nobody to end its processors.
+        built.inspect_err(|_| machine.processors.quit())?;
         Ok(machine)
     }
 
@@ -114,6 +112,10 @@ impl Machine {
 
     pub(crate) fn parts(&self) -> &Parts {
         &self.parts
+    }
+
+    pub(crate) fn devices(&self) -> &Devices {
+        &self.devices
     }
 
     pub(crate) fn board(&self) -> &dyn Board {
@@ -140,58 +142,21 @@ impl Machine {
         self.parts.timers.clock()
     }
 
-    /// Puts a virtio device on the PCI bus. A guest that runs has to be told by whoever calls this.
-    ///
-    /// # Errors
-    /// No bus, no room on it, an id that another device has.
-    pub fn plug(&self, config: &DeviceConfig) -> Result<(), MachineError> {
-        self.board.plug(config, &self.parts)?;
-        self.show(config, true)?;
-        if matches!(config.kind, DeviceKind::Balloon { .. }) {
-            self.follow_balloon();
-        }
-        Ok(())
-    }
-
-    /// Takes the virtio device `id` away, as if it were pulled out.
-    ///
-    /// # Errors
-    /// There is no such device.
-    pub fn unplug(&self, id: &str) -> Result<(), MachineError> {
-        self.board.unplug(id)?;
-        Ok(self.objects().unplug(id)?)
-    }
-
-    /// Puts a device that was plugged into the tree.
-    fn show(&self, config: &DeviceConfig, hotplugged: bool) -> Result<(), MachineError> {
-        let object = device_objects::object(config, self.board.balloon());
-        let state = DeviceState { hotpluggable: true, hotplugged };
-        self.objects().plug(config.id.as_deref(), object, state)?;
-        Ok(())
-    }
-
     /// Tells of the balloon's changes.
-    fn follow_balloon(&self) {
-        if let Some(balloon) = self.board.balloon() {
-            let (events, ram) = (Arc::clone(&self.events), self.config.ram);
-            balloon.on_change(Box::new(move |pages| events(Event::BalloonChange { actual: left(ram, pages) })));
-        }
-    }
-
-    /// The console devices, in the order of the configuration.
-    pub fn consoles(&self) -> Vec<Arc<Console>> {
-        self.board.consoles()
+    pub(crate) fn follow_balloon(&self, balloon: &Balloon) {
+        let (events, ram) = (Arc::clone(&self.events), self.config.ram);
+        balloon.on_change(Box::new(move |pages| events(Event::BalloonChange { actual: left(ram, pages) })));
     }
 
     /// Memory that the guest is left with by its balloon; nothing without a balloon.
     pub fn balloon(&self) -> Option<i64> {
-        let balloon = self.board.balloon()?;
+        let balloon = self.balloon_device()?;
         Some(left(self.config.ram, balloon.actual()))
     }
 
     /// Asks the guest to leave itself `size` bytes, or all it has if that is less; `false` without a balloon.
     pub fn set_balloon(&self, size: u64) -> bool {
-        let Some(balloon) = self.board.balloon() else { return false };
+        let Some(balloon) = self.balloon_device() else { return false };
         let pages = self.config.ram.saturating_sub(size) / BALLOON_PAGE;
         balloon.set_target(u32::try_from(pages).unwrap_or(u32::MAX));
         true
@@ -200,11 +165,6 @@ impl Machine {
     /// The PCI bus, if the board has one.
     pub fn pci(&self) -> Option<&Arc<PciBus>> {
         self.board.pci()
-    }
-
-    /// Serial port `index`, if the board has it.
-    pub fn serial_port(&self, index: usize) -> Option<Arc<rhea_devices::char::uart::Serial>> {
-        self.board.serial(index)
     }
 
     /// The run state.
@@ -219,7 +179,7 @@ impl Machine {
         }
     }
 
-    fn emit(&self, event: Event) {
+    pub(crate) fn emit(&self, event: Event) {
         (self.events)(event);
     }
 
@@ -311,10 +271,15 @@ impl Machine {
             self.shut_down(reason);
             return Ok(());
         }
+        let _held = self.devices.hold();
         let mut control = self.control.lock();
         let paused = self.processors.pause();
+        let gone = self.take_pending_away();
         let result = self.board.reset(&self.processors);
         self.emit(Event::Reset { guest: is_guest(reason), reason });
+        for event in gone {
+            self.emit(event);
+        }
         control.was_suspended = false;
         match control.state {
             RunState::Running => {}

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     config::{BoardKind, Config},
-    device_objects,
+    devices,
     processors::Processor,
 };
 
@@ -30,7 +30,7 @@ pub fn types() -> &'static Registry {
 
 /// The lists that the types come from.
 const LISTS: &[&[&TypeInfo]] =
-    &[BASE_TYPES, rhea_backends::object::TYPES, rhea_devices::TYPES, device_objects::TYPES, OWN];
+    &[BASE_TYPES, rhea_backends::object::TYPES, rhea_devices::TYPES, devices::BASES, devices::TYPES, OWN];
 
 /// The types of this crate.
 const OWN: &[&TypeInfo] = &[
@@ -297,28 +297,21 @@ impl Objects {
         Ok(node)
     }
 
-    /// Adds a device that somebody asked for: in `/machine/peripheral` by its id, or in `/machine/peripheral-anon`.
+    /// Adds a device that somebody asked for: in `/machine/peripheral` by its id, or in `/machine/peripheral-anon`. It is
+    /// in operation once the tree is told so.
     ///
     /// # Errors
     /// The id is taken.
-    pub fn plug(&self, id: Option<&str>, device: Arc<dyn Object>, state: DeviceState) -> Result<NodeId, TreeError> {
-        let node = match id {
-            Some(id) => self.tree.add(self.peripheral, id, device)?,
-            None => self.tree.add_numbered(self.anonymous, device)?,
-        };
-        self.tree.set_device(node, state);
-        Ok(node)
+    pub fn plug(&self, id: Option<&str>, device: Arc<dyn Object>) -> Result<NodeId, TreeError> {
+        match id {
+            Some(id) => self.tree.add(self.peripheral, id, device),
+            None => self.tree.add_numbered(self.anonymous, device),
+        }
     }
 
-    /// Takes the device `id` out of `/machine/peripheral`.
-    ///
-    /// # Errors
-    /// Something refers to it.
-    pub fn unplug(&self, id: &str) -> Result<(), TreeError> {
-        match self.tree.child(self.peripheral, id) {
-            Some(node) => self.tree.remove(node).map(drop),
-            None => Ok(()),
-        }
+    /// The device `id` of `/machine/peripheral`.
+    pub fn peripheral(&self, id: &str) -> Option<NodeId> {
+        self.tree.child(self.peripheral, id)
     }
 
     /// Makes an object of those that managers make, in `/objects`.
@@ -384,8 +377,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Machine,
-        board::SerialPorts,
+        Backends, Machine,
         config::{Accelerator, Software, Topology},
     };
 
@@ -396,6 +388,7 @@ mod tests {
             ram: 0,
             topology: Topology::default(),
             software: Software::None,
+            serials: Vec::new(),
             devices: Vec::new(),
             objects: Vec::new(),
             start_stopped: true,
@@ -502,7 +495,7 @@ mod tests {
     #[test]
     fn every_property_that_an_object_lists_can_be_read_and_looking_changes_nothing() {
         let config = Config { board: BoardKind::Pc, ram: 64 << 20, ..config() };
-        let machine = Machine::new(config, SerialPorts::default(), Arc::new(|_| ())).unwrap();
+        let machine = Machine::new(config, Backends::new().unwrap(), Arc::new(|_| ())).unwrap();
         let tree = machine.objects().tree();
         let look = || {
             let (mut seen, mut rest) = (Vec::new(), vec![tree.root()]);

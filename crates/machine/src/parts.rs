@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhea_core::{AddressSpace, Gate, PortSpace, TimerQueue};
 use rhea_x86::engine::CodeEpoch;
 
-use crate::{inbox::Inbox, objects::Objects, taps::Taps};
+use crate::{backends::Backends, inbox::Inbox, objects::Objects, taps::Taps};
 
 /// What every board is built on.
 pub struct Parts {
@@ -25,4 +25,6 @@ pub struct Parts {
     pub taps: Taps,
     /// The tree of objects.
     pub objects: Arc<Objects>,
+    /// What stands behind devices on the host.
+    pub backends: Backends,
 }

@@ -160,6 +160,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     }
 
     let ident = &input.ident;
+    let description = documentation(&input.attrs);
     let infos = properties.iter().map(Property::info);
     let shown: Vec<&Property> = properties.iter().filter(|property| property.access != "WriteOnly").collect();
     let shown_names = shown.iter().map(|property| &property.name);
@@ -221,6 +222,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         impl ::rhea_core::object::Typed for #ident {
             const INFO: &'static ::rhea_core::object::TypeInfo = &::rhea_core::object::TypeInfo {
                 name: #name,
+                description: #description,
                 parent: ::core::option::Option::Some(#parent),
                 is_abstract: #is_abstract,
                 interfaces: &[#(#interfaces),*],

@@ -1,80 +1,47 @@
-//! Opens what stands behind the devices of a command line.
+//! Opens the disks of a command line when devices want them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use anyhow::Context as _;
+use parking_lot::Mutex;
 use rhea_backends::block::{Format, Image, Options as ImageOptions};
 use rhea_core::BlockMedium;
-use rhea_devices::{
-    char::CharSink,
-    virtio::{block::BlockOptions, console::PortOptions},
-};
-use rhea_machine::{DeviceConfig, DeviceKind};
+use rhea_machine::{DeviceError, Disk, Disks};
 
-use crate::options::{DeviceLineKind, DeviceSettings};
+use crate::options::DiskSettings;
 
-/// Devices, and the disks behind them, which are to be flushed at the end.
-pub type Opened = (Vec<DeviceConfig>, Vec<Arc<dyn BlockMedium>>);
-
-/// Opens the disks that devices use, and says what the devices are; `output` gives where the output of a port goes, by its
-/// character backend.
-///
-/// # Errors
-/// An image that cannot be opened.
-pub fn open(settings: &DeviceSettings, output: impl Fn(&str) -> Option<Arc<dyn CharSink>>) -> anyhow::Result<Opened> {
-    let mut media: Vec<Arc<dyn BlockMedium>> = Vec::new();
-    let mut devices = Vec::new();
-    for line in &settings.lines {
-        let kind = match &line.kind {
-            DeviceLineKind::Bridge => DeviceKind::Bridge,
-            DeviceLineKind::Rng { backend } => DeviceKind::Rng { backend: backend.clone() },
-            DeviceLineKind::Balloon { deflate_on_oom } => DeviceKind::Balloon { deflate_on_oom: *deflate_on_oom },
-            DeviceLineKind::Console { most_ports, ports } => {
-                let ports = ports.iter().map(|port| {
-                    Ok(PortOptions {
-                        number: port.number,
-                        name: port.name.clone(),
-                        console: port.console,
-                        output: output(&port.backend).context("the backend was checked")?,
-                    })
-                });
-                DeviceKind::Console { most_ports: *most_ports, ports: ports.collect::<anyhow::Result<_>>()? }
-            }
-            DeviceLineKind::Block { drive, serial, discard, block_size } => {
-                let disk = settings.disks.iter().find(|disk| disk.id == *drive).context("the disk was checked")?;
-                let format = if disk.probe { Format::of(&disk.image.path)? } else { disk.image.format };
-                let image = Image::open(&ImageOptions { format, ..disk.image.clone() })?;
-                let medium: Arc<dyn BlockMedium> = Arc::new(image);
-                media.push(Arc::clone(&medium));
-                DeviceKind::Block(BlockOptions {
-                    read_only: medium.read_only(),
-                    medium,
-                    serial: serial.clone().or_else(|| disk.serial.clone()).unwrap_or_default(),
-                    discard: *discard,
-                    unmap: disk.unmap,
-                    block_size: *block_size,
-                })
-            }
-        };
-        devices.push(DeviceConfig {
-            id: line.id.clone(),
-            bus: line.bus.clone(),
-            address: line.address,
-            interface: line.interface,
-            vectors: line.vectors,
-            kind,
-        });
-    }
-    Ok((devices, media))
+/// The disks of a command line. Each is open while a device has it.
+pub struct DiskTable {
+    disks: Vec<(DiskSettings, Mutex<Weak<Image>>)>,
 }
 
-/// The ports of console devices: number of the device among those, number of the port, and its character backend.
-pub fn console_ports(settings: &DeviceSettings) -> impl Iterator<Item = (usize, u32, &str)> {
-    let consoles = settings.lines.iter().filter_map(|line| match &line.kind {
-        DeviceLineKind::Console { ports, .. } => Some(ports),
-        _ => None,
-    });
-    consoles
-        .enumerate()
-        .flat_map(|(device, ports)| ports.iter().map(move |port| (device, port.number, port.backend.as_str())))
+impl DiskTable {
+    /// None of them is open yet.
+    pub fn new(disks: &[DiskSettings]) -> Arc<Self> {
+        Arc::new(Self { disks: disks.iter().map(|disk| (disk.clone(), Mutex::default())).collect() })
+    }
+
+    /// Flushes what is open.
+    pub fn flush(&self) {
+        for image in self.disks.iter().filter_map(|(_, open)| open.lock().upgrade()) {
+            if let Err(error) = image.flush() {
+                tracing::error!("{image:?}: {error}");
+            }
+        }
+    }
+}
+
+impl Disks for DiskTable {
+    fn claim(&self, name: &str, _: &str) -> Result<Disk, DeviceError> {
+        let found = self.disks.iter().find(|(disk, _)| disk.id == name);
+        let (disk, open) = found.ok_or_else(|| DeviceError::no_disk(name))?;
+        let mut open = open.lock();
+        if open.strong_count() > 0 {
+            return Err(DeviceError::Refused(format!("Drive '{name}' is already in use by another block device")));
+        }
+        let refused = |error: rhea_backends::block::OpenError| DeviceError::Refused(error.to_string());
+        let format = if disk.probe { Format::of(&disk.image.path).map_err(refused)? } else { disk.image.format };
+        let image = Arc::new(Image::open(&ImageOptions { format, ..disk.image.clone() }).map_err(refused)?);
+        *open = Arc::downgrade(&image);
+        Ok(Disk { medium: image, unmap: disk.unmap, serial: disk.serial.clone() })
+    }
 }

@@ -11,15 +11,16 @@ use std::{
 
 use anyhow::Context as _;
 use rhea_api::run_state::ShutdownCause;
-use rhea_backends::char::{Address, CharDevices, FrontEnd, Options as CharOptions, Port};
+use rhea_backends::char::{Address, CharDevices, FrontEnd, Options as CharOptions};
 use rhea_core::files;
-use rhea_machine::{Accelerator, Config, GuestRequest, Machine, Software, board::SerialPorts, boot::linux::Kernel};
+use rhea_machine::{Accelerator, Backends, Config, Disks, GuestRequest, Machine, Software, boot::linux::Kernel};
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 use crate::{
     commands::{Context, Identity},
-    daemon, devices,
+    daemon,
+    devices::DiskTable,
     monitor::MonitorThread,
     options::{self, CharUse, FIRST_TERMINAL, MonitorMode, Settings},
     test_port,
@@ -53,32 +54,20 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     let events = EventSender::new();
     let chars = CharDevices::new().context("could not start the thread of the backends")?;
     open_backends(&chars, settings)?;
-    let serials = settings.serials.iter().map(|used| match used {
-        CharUse::None => Ok(None),
-        CharUse::Backend(id) => chars.claim(id).map(|front| Some(Arc::new(front))),
-    });
-    let serials: Vec<Option<Arc<FrontEnd>>> = serials.collect::<Result<_, _>>()?;
-    let monitors = settings.monitors.iter().map(|monitor| Ok((chars.claim(&monitor.backend)?, monitor.mode)));
-    let mut monitors: Vec<(FrontEnd, MonitorMode)> = monitors.collect::<anyhow::Result<_>>()?;
-    let test_port = settings.test_port.as_deref().map(|id| chars.claim(id)).transpose()?;
-
     let emitter = events.clone();
-    let ports = devices::console_ports(&settings.devices)
-        .map(|(device, number, backend)| Ok((device, number, backend, Arc::new(chars.claim(backend)?))));
-    let ports: Vec<(usize, u32, &str, Arc<FrontEnd>)> = ports.collect::<anyhow::Result<_>>()?;
-    let output_of = |id: &str| {
-        let found = ports.iter().find(|(_, _, backend, _)| *backend == id);
-        found.map(|(.., front)| sink(Arc::clone(front)))
-    };
-    let (devices, media) = devices::open(&settings.devices, output_of)?;
+    let disks = DiskTable::new(&settings.devices.disks);
     let machine = Machine::new(
-        Config { devices, ..config(settings)? },
-        SerialPorts { ports: serials.iter().map(|front| front.clone().map(sink)).collect() },
+        config(settings)?,
+        Backends { chars: Arc::clone(&chars), disks: Arc::clone(&disks) as Arc<dyn Disks> },
         Arc::new(move |event: rhea_api::Event| {
             emitter.emit(event.name(), event.data());
         }),
     )?;
 
+    // Of those that share a terminal the serial port, which is there now, is the first.
+    let monitors = settings.monitors.iter().map(|monitor| Ok((chars.claim(&monitor.backend)?, monitor.mode)));
+    let mut monitors: Vec<(FrontEnd, MonitorMode)> = monitors.collect::<anyhow::Result<_>>()?;
+    let test_port = settings.test_port.as_deref().map(|id| chars.claim(id)).transpose()?;
     if settings.first_minute {
         monitors.push((first_minute_monitor(&chars)?, MonitorMode::Control));
     }
@@ -89,16 +78,6 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
         let ended = Arc::clone(&machine);
         let end = move || ended.request(GuestRequest::Shutdown(ShutdownCause::HostUi));
         chars.on_end_of_input(FIRST_TERMINAL, Arc::new(end))?;
-    }
-    for (index, front) in serials.iter().enumerate() {
-        if let (Some(front), Some(port)) = (front, machine.serial_port(index)) {
-            front.connect(Arc::new(SerialPort(port)));
-        }
-    }
-    for (device, number, _, front) in &ports {
-        if let Some(console) = machine.consoles().get(*device) {
-            front.connect(Arc::new(ConsolePort(Arc::clone(console), *number)));
-        }
     }
 
     let context = Context {
@@ -124,11 +103,7 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     }
     chars.flush(LAST_WORDS);
     monitors.end();
-    for medium in &media {
-        if let Err(error) = medium.flush() {
-            tracing::error!("{medium:?}: {error}");
-        }
-    }
+    disks.flush();
     chars.release();
     if let Some(path) = &settings.pid_file {
         // Gone already is as good.
@@ -179,7 +154,8 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         ram: settings.memory,
         topology: settings.topology,
         software,
-        devices: Vec::new(),
+        serials: settings.serials.iter().map(CharUse::backend).collect(),
+        devices: settings.devices.lines.clone(),
         start_stopped: settings.start_stopped,
         no_reboot: settings.no_reboot,
         no_shutdown: settings.no_shutdown,
@@ -190,49 +166,6 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
 fn read(path: impl AsRef<Path>) -> anyhow::Result<Vec<u8>> {
     let path = path.as_ref();
     files::read(path).map_err(|error| anyhow::anyhow!("Could not open '{}': {}", path.display(), files::reason(&error)))
-}
-
-/// A serial port as a backend fills it.
-struct SerialPort(Arc<rhea_devices::char::uart::Serial>);
-
-impl Port for SerialPort {
-    fn receive(&self, bytes: &[u8]) -> usize {
-        self.0.receive(bytes)
-    }
-
-    fn on_room(&self, wake: Box<dyn Fn() + Send + Sync>) {
-        self.0.on_room(wake);
-    }
-
-    fn receive_break(&self) {
-        self.0.break_received();
-    }
-}
-
-/// A port of a console device as a backend fills it.
-struct ConsolePort(Arc<rhea_devices::virtio::console::Console>, u32);
-
-impl Port for ConsolePort {
-    fn receive(&self, bytes: &[u8]) -> usize {
-        self.0.receive(self.1, bytes)
-    }
-
-    fn on_room(&self, wake: Box<dyn Fn() + Send + Sync>) {
-        self.0.on_room(self.1, wake);
-    }
-}
-
-/// A backend as a serial port writes to it.
-struct Sink(Arc<FrontEnd>);
-
-impl rhea_devices::char::CharSink for Sink {
-    fn write(&self, bytes: &[u8]) {
-        self.0.write(bytes);
-    }
-}
-
-fn sink(front: Arc<FrontEnd>) -> Arc<dyn rhea_devices::char::CharSink> {
-    Arc::new(Sink(front))
 }
 
 /// SIGINT, SIGTERM and SIGHUP end the machine in order.

@@ -229,6 +229,33 @@ macro_rules! property_words {
     };
 }
 
+/// Makes a property that names another object, by its id or its path: `property_link! { /// ... pub struct Rng: "link<rng-backend>" }`.
+/// Empty, it names none. Once the object is in use, a link of the tree by the property's name shows where it leads.
+#[macro_export]
+macro_rules! property_link {
+    ($(#[$outer:meta])* $vis:vis struct $name:ident: $kind:literal) => {
+        $(#[$outer])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        $vis struct $name(pub String);
+
+        impl $crate::object::PropertyKind for $name {
+            const NAME: &'static str = $kind;
+
+            fn to_value(&self) -> $crate::object::Value {
+                $crate::object::Value::from(self.0.as_str())
+            }
+
+            fn from_value(value: &$crate::object::Value) -> Result<Self, $crate::object::Unsuitable> {
+                <String as $crate::object::PropertyKind>::from_value(value).map(Self)
+            }
+
+            fn from_text(text: &str) -> Option<Self> {
+                Some(Self(text.to_owned()))
+            }
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -197,7 +197,7 @@ impl Tree {
         }
         let known = nodes.nodes.get(&from).ok_or(TreeError::Gone)?.links.iter().position(|link| link.name == name);
         if known.is_none() {
-            nodes.check_free(self.types, from, name)?;
+            nodes.check_free_for_link(self.types, from, name)?;
         }
         let links = &mut nodes.nodes.get_mut(&from).ok_or(TreeError::Gone)?.links;
         match known.and_then(|at| links.get_mut(at)) {
@@ -228,6 +228,12 @@ impl Tree {
         }
         nodes.nodes.retain(|id, _| !below.contains(id));
         Ok(object)
+    }
+
+    /// All objects with their names, in the order in which they came.
+    pub fn all(&self) -> Vec<(NodeId, String, Arc<dyn Object>)> {
+        let nodes = self.nodes.read();
+        nodes.nodes.iter().map(|(id, node)| (*id, node.name.clone(), Arc::clone(&node.object))).collect()
     }
 
     /// The object itself.
@@ -289,7 +295,9 @@ impl Tree {
             let child = nodes.nodes.get(child)?;
             Some(plain(&child.name, format!("child<{}>", child.object.info().name)))
         });
-        let links = node.links.iter().map(|link| plain(&link.name, format!("link<{}>", link.kind)));
+        let info = node.object.info();
+        let links = node.links.iter().filter(|link| self.types.property(info, &link.name).is_none());
+        let links = links.map(|link| plain(&link.name, format!("link<{}>", link.kind)));
         Some(own.chain(children).chain(links).collect())
     }
 
@@ -366,6 +374,15 @@ impl Nodes {
             return Err(TreeError::Duplicate { name: name.to_owned(), parent: info.name });
         }
         Ok(())
+    }
+
+    /// Whether `name` is free for a link of `parent`: one that a property of its type speaks of is.
+    fn check_free_for_link(&self, types: &Registry, parent: NodeId, name: &str) -> Result<(), TreeError> {
+        let info = self.nodes.get(&parent).ok_or(TreeError::Gone)?.object.info();
+        if types.property(info, name).is_some_and(|property| property.kind.starts_with("link<")) {
+            return Ok(());
+        }
+        self.check_free(types, parent, name)
     }
 
     fn add(

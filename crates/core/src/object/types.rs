@@ -60,6 +60,8 @@ impl PropertyInfo {
 pub struct TypeInfo {
     /// Its name.
     pub name: &'static str,
+    /// What it is, where somebody wrote that down.
+    pub description: &'static str,
     /// The type it builds on; none for the root of all.
     pub parent: Option<&'static str>,
     /// Whether it exists only for others to build on.
@@ -73,7 +75,7 @@ pub struct TypeInfo {
 impl TypeInfo {
     /// An abstract type without properties of its own.
     pub const fn abstract_type(name: &'static str, parent: &'static str) -> Self {
-        Self { name, parent: Some(parent), is_abstract: true, interfaces: &[], properties: &[] }
+        Self { name, description: "", parent: Some(parent), is_abstract: true, interfaces: &[], properties: &[] }
     }
 
     /// A concrete type without properties of its own.
@@ -84,6 +86,11 @@ impl TypeInfo {
     /// The same with properties.
     pub const fn with(self, properties: &'static [PropertyInfo]) -> Self {
         Self { properties, ..self }
+    }
+
+    /// A concrete type that is as `other` in all but its name.
+    pub const fn like(name: &'static str, other: &Self) -> Self {
+        Self { name, ..*other }
     }
 
     /// Its own property `name`, not one of its parents'.
@@ -109,6 +116,7 @@ pub(super) const CONTAINER: &TypeInfo = &TypeInfo::plain("container", "object");
 pub const BASE_TYPES: &[&TypeInfo] = &[
     &TypeInfo {
         name: "object",
+        description: "",
         parent: None,
         is_abstract: true,
         interfaces: &[],

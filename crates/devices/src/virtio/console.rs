@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rhea_core::LoadError;
 
 use super::{DeviceType, DeviceV1, Link, Outcome, VirtioDevice, Virtqueue};
@@ -21,6 +21,7 @@ const MULTIPORT: u64 = 1 << 1;
 /// Control events (§5.3.6.2).
 const DEVICE_READY: u16 = 0;
 const PORT_ADD: u16 = 1;
+const PORT_REMOVE: u16 = 2;
 const PORT_READY: u16 = 3;
 const CONSOLE_PORT: u16 = 4;
 const PORT_OPEN: u16 = 6;
@@ -72,17 +73,23 @@ struct PortState {
 struct Port {
     options: PortOptions,
     state: Mutex<PortState>,
+    /// Held while something goes out.
+    removed: Mutex<bool>,
 }
 
 #[derive(Default)]
 struct Control {
     /// Messages for the driver.
     messages: VecDeque<Vec<u8>>,
+    /// The driver wants to hear of ports.
+    ready: bool,
+    /// The driver is one that knows port 0 only, and has it open.
+    single: bool,
 }
 
 /// The device.
 pub struct Console {
-    ports: Vec<Port>,
+    ports: RwLock<Vec<Arc<Port>>>,
     most_ports: u32,
     control: Mutex<Control>,
     link: OnceLock<Link>,
@@ -97,20 +104,55 @@ const fn queues_of(number: u32) -> (usize, usize) {
 }
 
 impl Console {
-    /// A device with room for ports 0 to `most_ports` less one, and `ports` in it; of several with one number the first.
-    pub fn new(most_ports: u32, ports: Vec<PortOptions>) -> Arc<Self> {
+    /// A device with room for ports 0 to `most_ports` less one.
+    pub fn new(most_ports: u32) -> Arc<Self> {
         let most_ports = most_ports.clamp(1, MOST_PORTS);
-        let mut list: Vec<Port> = Vec::new();
-        for options in ports {
-            if options.number < most_ports && list.iter().all(|port| port.options.number != options.number) {
-                list.push(Port { options, state: Mutex::default() });
-            }
-        }
-        Arc::new(Self { ports: list, most_ports, control: Mutex::default(), link: OnceLock::new() })
+        Arc::new(Self { ports: RwLock::default(), most_ports, control: Mutex::default(), link: OnceLock::new() })
     }
 
-    fn port(&self, number: u32) -> Option<&Port> {
-        self.ports.iter().find(|port| port.options.number == number)
+    /// Adds a port, and tells the driver; `false` if there is one of its number, or no room for it.
+    pub fn add_port(&self, options: PortOptions) -> bool {
+        let number = options.number;
+        let (ready, single) = {
+            let control = self.control.lock();
+            (control.ready, control.single)
+        };
+        {
+            let mut ports = self.ports.write();
+            if number >= self.most_ports || ports.iter().any(|port| port.options.number == number) {
+                return false;
+            }
+            let state = PortState { guest_open: single && number == 0, ..PortState::default() };
+            ports.push(Arc::new(Port { options, state: Mutex::new(state), removed: Mutex::new(false) }));
+        }
+        if ready {
+            self.tell(number, PORT_ADD, 1, &[]);
+        }
+        true
+    }
+
+    /// Takes a port away, and tells the driver. What the guest still sends is lost.
+    pub fn remove_port(&self, number: u32) {
+        let port = {
+            let mut ports = self.ports.write();
+            let at = ports.iter().position(|port| port.options.number == number);
+            at.map(|at| ports.remove(at))
+        };
+        let Some(port) = port else { return };
+        *port.removed.lock() = true;
+        port.state.lock().on_room = None;
+        let ready = self.control.lock().ready;
+        if ready {
+            self.tell(number, PORT_REMOVE, 1, &[]);
+        }
+    }
+
+    fn port(&self, number: u32) -> Option<Arc<Port>> {
+        self.ports.read().iter().find(|port| port.options.number == number).cloned()
+    }
+
+    fn all_ports(&self) -> Vec<Arc<Port>> {
+        self.ports.read().clone()
     }
 
     /// Bytes for the guest on port `number`, as many as there is room for: how many that were. A port that nobody in the
@@ -161,7 +203,8 @@ impl Console {
     fn hear(&self, number: u32, event: u16, value: u16) {
         match (event, value) {
             (DEVICE_READY, 1) => {
-                for port in &self.ports {
+                self.control.lock().ready = true;
+                for port in self.all_ports() {
                     self.tell(port.options.number, PORT_ADD, 1, &[]);
                 }
             }
@@ -229,7 +272,10 @@ impl Console {
         queue.serve(|buffers| {
             let mut bytes = [0; CHUNK];
             while let Ok(count @ 1..) = buffers.reader.read(&mut bytes) {
-                port.options.output.write(&bytes[..count]);
+                let removed = port.removed.lock();
+                if !*removed {
+                    port.options.output.write(&bytes[..count]);
+                }
             }
             Outcome::Done
         });
@@ -248,6 +294,8 @@ pub struct PortV1 {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ConsoleV1 {
     messages: Vec<Vec<u8>>,
+    ready: bool,
+    single: bool,
     ports: Vec<PortV1>,
 }
 
@@ -282,16 +330,17 @@ impl VirtioDevice for Console {
     }
 
     fn activate(&self, features: u64) {
-        let multiport = features & MULTIPORT != 0;
+        let single = features & MULTIPORT == 0;
+        self.control.lock().single = single;
         // A driver that knows one port only has it open.
-        if !multiport && let Some(port) = self.port(0) {
+        if single && let Some(port) = self.port(0) {
             port.state.lock().guest_open = true;
         }
     }
 
     fn reset(&self) {
         *self.control.lock() = Control::default();
-        for port in &self.ports {
+        for port in self.all_ports() {
             let mut state = port.state.lock();
             state.guest_open = false;
             state.input.clear();
@@ -303,25 +352,32 @@ impl VirtioDevice for Console {
 
     fn save(&self) -> DeviceV1 {
         let Self { ports, most_ports: _, control, link: _ } = self;
-        let Control { messages } = &*control.lock();
+        let Control { messages, ready, single } = &*control.lock();
+        let ports = ports.read();
         let ports = ports.iter().map(|port| {
             let PortState { input, guest_open, on_room: _ } = &*port.state.lock();
             PortV1 { number: port.options.number, input: input.iter().copied().collect(), guest_open: *guest_open }
         });
-        DeviceV1::Console(ConsoleV1 { messages: messages.iter().cloned().collect(), ports: ports.collect() })
+        DeviceV1::Console(ConsoleV1 {
+            messages: messages.iter().cloned().collect(),
+            ready: *ready,
+            single: *single,
+            ports: ports.collect(),
+        })
     }
 
     fn restore(&self, state: &DeviceV1) -> Result<(), LoadError> {
         let invalid = |reason| Err(LoadError::invalid("Console", reason));
-        let DeviceV1::Console(ConsoleV1 { messages, ports }) = state.clone() else {
+        let DeviceV1::Console(ConsoleV1 { messages, ready, single, ports }) = state.clone() else {
             return invalid("the state of another device");
         };
-        let same = ports.iter().map(|port| port.number).eq(self.ports.iter().map(|port| port.options.number));
+        let own = self.all_ports();
+        let same = ports.iter().map(|port| port.number).eq(own.iter().map(|port| port.options.number));
         if !same || messages.len() > CONTROL_LIMIT || ports.iter().any(|port| port.input.len() > INPUT_LIMIT) {
             return invalid("other ports, or more than fits");
         }
-        self.control.lock().messages = messages.into();
-        for (port, PortV1 { number: _, input, guest_open }) in self.ports.iter().zip(ports) {
+        *self.control.lock() = Control { messages: messages.into(), ready, single };
+        for (port, PortV1 { number: _, input, guest_open }) in own.iter().zip(ports) {
             let mut state = port.state.lock();
             (state.input, state.guest_open) = (input.into(), guest_open);
         }
@@ -333,10 +389,10 @@ impl VirtioDevice for Console {
             CONTROL_IN => self.serve_control_in(queue),
             CONTROL_OUT => self.serve_control_out(queue),
             _ => {
-                for port in &self.ports {
+                for port in self.all_ports() {
                     match queues_of(port.options.number) {
-                        (input, _) if input == index => self.serve_input(port, queue),
-                        (_, output) if output == index => Self::serve_output(port, queue),
+                        (input, _) if input == index => self.serve_input(&port, queue),
+                        (_, output) if output == index => Self::serve_output(&port, queue),
                         _ => {}
                     }
                 }
@@ -371,7 +427,10 @@ mod tests {
             console,
             output: Arc::clone(&heard) as _,
         };
-        (Console::new(4, vec![port(0, true), port(2, false), port(2, false), port(9, false)]), heard)
+        let console = Console::new(4);
+        let added = [port(0, true), port(2, false), port(2, false), port(9, false)].map(|port| console.add_port(port));
+        assert_eq!(added, [true, true, false, false]);
+        (console, heard)
     }
 
     fn hear(console: &Console, driver: &mut Driver, queue: &Virtqueue, message: [u8; 8]) {
@@ -429,9 +488,28 @@ mod tests {
         let (state, other) = (console.save(), self::console().0);
         other.restore(&state).unwrap();
         assert_eq!(other.save(), state);
-        assert!(Console::new(4, Vec::new()).restore(&state).is_err());
+        assert!(Console::new(4).restore(&state).is_err());
         console.reset();
         assert_eq!(console.receive(2, b"late"), 0);
         assert_eq!(console.save(), self::console().0.save());
+    }
+
+    #[test]
+    fn a_port_that_comes_or_goes_later_is_told_to_a_driver_that_listens() {
+        let (console, heard) = console();
+        let output = Arc::clone(&heard) as Arc<dyn CharSink>;
+        let late = |number| PortOptions { number, name: None, console: false, output: Arc::clone(&output) };
+        assert!(console.add_port(late(1)));
+        console.remove_port(1);
+        assert!(console.control.lock().messages.is_empty());
+        console.hear(0, DEVICE_READY, 1);
+        console.control.lock().messages.clear();
+        assert!(console.add_port(late(1)));
+        console.remove_port(1);
+        console.remove_port(3);
+        assert_eq!(console.control.lock().messages, [vec![1, 0, 0, 0, 1, 0, 1, 0], vec![1, 0, 0, 0, 2, 0, 1, 0]]);
+        // One end less than ours and the two of the ports that stayed.
+        assert_eq!(Arc::strong_count(&heard), 4);
+        assert_eq!(console.receive(1, b"gone"), 4);
     }
 }

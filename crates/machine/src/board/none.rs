@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use rhea_devices::{
-    char::uart::Serial,
-    chipset::pci::PciBus,
-    virtio::{balloon::Balloon, console::Console},
-};
+use rhea_devices::chipset::pci::{MessageSink, PciBus};
 use rhea_x86::bus::SystemBus;
 
 use super::Board;
-use crate::{MachineError, config::DeviceConfig, parts::Parts, processors::Processors};
+use crate::{MachineError, processors::Processors};
 
 /// The board of the machine `none`.
 pub struct NoBoard;
@@ -34,27 +30,11 @@ impl Board for NoBoard {
         Err(MachineError::Unsupported("machine does not provide NMIs"))
     }
 
-    fn consoles(&self) -> Vec<Arc<Console>> {
-        Vec::new()
-    }
-
-    fn balloon(&self) -> Option<Arc<Balloon>> {
-        None
-    }
-
-    fn plug(&self, _: &DeviceConfig, _: &Parts) -> Result<(), MachineError> {
-        Err(MachineError::Unsupported("No 'PCI' bus found for the device"))
-    }
-
-    fn unplug(&self, id: &str) -> Result<(), MachineError> {
-        Err(MachineError::NoDevice(id.to_owned()))
-    }
-
     fn pci(&self) -> Option<&Arc<PciBus>> {
         None
     }
 
-    fn serial(&self, _: usize) -> Option<Arc<Serial>> {
+    fn messages(&self) -> Option<Arc<dyn MessageSink>> {
         None
     }
 }

@@ -27,7 +27,6 @@ use rhea_devices::{
     },
     input::Ps2,
     misc::{fw_cfg::FwCfg, rtc::IsaRtc},
-    virtio::{balloon::Balloon, console::Console},
 };
 use rhea_x86::{
     bus::SystemBus,
@@ -36,12 +35,13 @@ use rhea_x86::{
     system::cpuid::{CpuidTable, Topology as CpuidTopology},
 };
 
-use super::{Board, SerialPorts, debug_log::DebugLog, processor_bus::ProcessorBus, virtio::VirtioDevices};
+use super::{Board, debug_log::DebugLog, processor_bus::ProcessorBus};
 use crate::{
     MachineError,
     acpi::{self, IO_APIC_ADDRESS, Platform},
     boot::{Entry, LoadError, MemoryMap, parameters, start},
-    config::{Config, DeviceConfig, Software},
+    config::{Config, Software},
+    devices::{PciSlots, connect_serial},
     inbox::GuestRequest,
     objects::{Objects, PciHost},
     parts::Parts,
@@ -85,8 +85,6 @@ pub struct Pc {
     first_bus: Option<Arc<dyn SystemBus>>,
     power: Arc<Pm>,
     pci: Arc<PciBus>,
-    virtio: VirtioDevices,
-    serials: Vec<Option<Arc<Serial>>>,
     /// Everything that a reset resets, in order.
     devices: Vec<Arc<dyn Device>>,
 }
@@ -109,8 +107,8 @@ impl Pc {
     ///
     /// # Errors
     /// The host cannot give the memory.
-    pub fn build(config: &Config, parts: &Parts, serial_ports: SerialPorts) -> Result<Built, MachineError> {
-        let Parts { memory, ports, timers, inbox, code_epoch, taps, gate: _, objects } = parts;
+    pub fn build(config: &Config, parts: &Parts) -> Result<Built, MachineError> {
+        let Parts { memory, ports, timers, inbox, code_epoch, taps, gate: _, objects, backends } = parts;
         let map = Self::map_ram(config.ram, memory, objects)?;
 
         let topology = &config.topology;
@@ -189,18 +187,14 @@ impl Pc {
             pci.add(SlotFunction { slot, function }, device)?;
         }
 
-        let virtio = VirtioDevices::new(Arc::clone(&pci), Arc::clone(&apics));
-        for device in &config.devices {
-            virtio.plug(device, parts)?;
-        }
-
         let mut serials = Vec::new();
-        for (sink, (base, irq)) in serial_ports.ports.into_iter().zip(SERIAL) {
-            serials.push(sink.map(|sink| {
-                let serial = Serial::new(timers, isa.line(irq), sink);
-                serial.map(ports, base);
-                serial
-            }));
+        for (backend, (base, irq)) in config.serials.iter().zip(SERIAL) {
+            let Some(id) = backend else { continue };
+            let make = |sink| Serial::new(timers, isa.line(irq), sink);
+            let serial = connect_serial(&backends.chars, id, make)?;
+            serial.map(ports, base);
+            let settings = SerialSettings { iobase: base.into(), irq: irq as u32, chardev: Some(id.clone()) };
+            serials.push((serial, settings));
         }
 
         let buses: Vec<Arc<dyn SystemBus>> = apics
@@ -231,7 +225,7 @@ impl Pc {
             objects.attach_to(node, "lapic", Arc::clone(apic) as Arc<dyn Object>)?;
         }
         let host = objects.attach_to(objects.machine(), "i440fx", Arc::new(PciHost))?;
-        objects.attach_to(host, "pci.0", Arc::clone(&pci) as Arc<dyn Object>)?;
+        objects.attach_to(host, "pci.0", PciSlots::first(&pci))?;
         objects.attach_to(host, "ioapic", Arc::clone(&io_apic) as Arc<dyn Object>)?;
         objects.attach_to(objects.machine(), "fw_cfg", Arc::clone(&firmware) as Arc<dyn Object>)?;
         let parts: [Arc<dyn Object>; 10] = [
@@ -249,9 +243,10 @@ impl Pc {
         for part in parts {
             objects.attach(part)?;
         }
-        for (_, (base, irq)) in serials.iter().zip(SERIAL).filter(|(serial, _)| serial.is_some()) {
-            let settings = SerialSettings { iobase: base.into(), irq: irq as u32, chardev: None };
+        let mut serial_ports = Vec::new();
+        for (serial, settings) in serials {
             objects.attach(Arc::new(Fixed(settings)))?;
+            serial_ports.push(serial as Arc<dyn Device>);
         }
 
         let vcpus = processors
@@ -277,7 +272,7 @@ impl Pc {
         let mut devices = Vec::from(controllers.clone());
         let others: [Arc<dyn Device>; 7] = [hpet, pit, rtc, reset, keyboard, firmware, Arc::clone(&pci) as _];
         devices.extend(others);
-        devices.extend(serials.iter().flatten().map(|serial| Arc::clone(serial) as Arc<dyn Device>));
+        devices.extend(serial_ports);
         devices.extend(controllers);
         let platform = Platform {
             processors: processors.iter().map(|processor| processor.apic_id()).collect(),
@@ -285,7 +280,7 @@ impl Pc {
         };
         let software = config.software.clone();
         let memory = Arc::clone(memory);
-        let board = Self { memory, map, platform, software, apics, first_bus, power, pci, virtio, serials, devices };
+        let board = Self { memory, map, platform, software, apics, first_bus, power, pci, devices };
         Ok((board, processors, vcpus))
     }
 
@@ -395,28 +390,12 @@ impl Board for Pc {
         Ok(())
     }
 
-    fn consoles(&self) -> Vec<Arc<Console>> {
-        self.virtio.consoles()
-    }
-
-    fn balloon(&self) -> Option<Arc<Balloon>> {
-        self.virtio.balloon()
-    }
-
-    fn plug(&self, config: &DeviceConfig, parts: &Parts) -> Result<(), MachineError> {
-        self.virtio.plug(config, parts)
-    }
-
-    fn unplug(&self, id: &str) -> Result<(), MachineError> {
-        self.virtio.unplug(id)
-    }
-
     fn pci(&self) -> Option<&Arc<PciBus>> {
         Some(&self.pci)
     }
 
-    fn serial(&self, index: usize) -> Option<Arc<Serial>> {
-        self.serials.get(index).cloned().flatten()
+    fn messages(&self) -> Option<Arc<dyn MessageSink>> {
+        Some(Arc::clone(&self.apics) as Arc<dyn MessageSink>)
     }
 }
 

@@ -50,12 +50,17 @@ pub struct Commands<'a> {
     context: &'a Context,
     /// Whose command it is.
     session: &'a SessionHandle,
+    /// What is to be done once the client has its answer.
+    then: Option<Job>,
 }
+
+/// Work.
+type Job = Box<dyn FnOnce()>;
 
 impl<'a> Commands<'a> {
     /// The handlers over `context`, for a command of `session`.
     pub fn new(context: &'a Context, session: &'a SessionHandle) -> Self {
-        Self { context, session }
+        Self { context, session, then: None }
     }
 
     fn machine(&self) -> &'a Arc<Machine> {
@@ -88,8 +93,12 @@ impl Dispatcher for Context {
     }
 
     fn execute(&self, session: &SessionHandle, command: &str, arguments: Map<String, Value>) -> Execution {
-        match rhea_api::dispatch(&mut Commands::new(self, session), command, arguments) {
-            Ok(Outcome::Done(value)) => Execution::Done(Ok(value)),
+        let mut commands = Commands::new(self, session);
+        match rhea_api::dispatch(&mut commands, command, arguments) {
+            Ok(Outcome::Done(value)) => match commands.then {
+                Some(then) => Execution::DoneThen(Ok(value), then),
+                None => Execution::Done(Ok(value)),
+            },
             Ok(Outcome::Later(job)) => Execution::Later(job),
             Err(error) => Execution::Done(Err(error)),
         }

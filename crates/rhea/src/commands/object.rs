@@ -1,12 +1,17 @@
 //! The tree of objects and their types: `object.json`.
 
+use std::sync::Arc;
+
 use rhea_api::object::{DevicePropertyInfo, Handler, ObjectPropertyInfo, ObjectTypeInfo};
 use rhea_core::object::{ListedProperty, NodeId, PathError, PropertyError, PropertyInfo, Tree, TypeInfo};
-use rhea_machine::objects::{ObjectConfig, types};
+use rhea_machine::{
+    DeviceConfig, DeviceError, MachineError,
+    objects::{ObjectConfig, types},
+};
 use rhea_qmp::Error;
 use serde_json::{Map, Value};
 
-use super::Commands;
+use super::{Commands, failed};
 
 impl Commands<'_> {
     pub(crate) fn tree(&self) -> &Tree {
@@ -98,6 +103,25 @@ impl Handler for Commands<'_> {
 
     fn object_del(&mut self, id: String) -> Result<(), Error> {
         self.machine().objects().delete(&id).map_err(Error::generic)
+    }
+
+    fn device_add(&mut self, mut arguments: Map<String, Value>) -> Result<(), Error> {
+        let driver = word(&mut arguments, "driver")?;
+        let id = if arguments.contains_key("id") { Some(word(&mut arguments, "id")?) } else { None };
+        let config = DeviceConfig { driver, id, properties: arguments.into_iter().collect() };
+        self.machine().device_add(config).map_err(failed)
+    }
+
+    fn device_del(&mut self, id: String) -> Result<(), Error> {
+        let gone = self.machine().device_del(&id).map_err(|error| match error {
+            MachineError::Device(DeviceError::NotFound(name)) => Error::device_not_found(&name),
+            other => failed(other),
+        })?;
+        if let Some(node) = gone {
+            let machine = Arc::clone(self.machine());
+            self.then = Some(Box::new(move || machine.finish_removal(node)));
+        }
+        Ok(())
     }
 
     fn device_list_properties(&mut self, typename: String) -> Result<Vec<DevicePropertyInfo>, Error> {

@@ -63,6 +63,8 @@ const COMMANDS: &[Row] = &[
         let size = megabytes.ok_or_else(|| Error::generic("balloon needs a number of megabytes"))?;
         nothing(memory::Handler::balloon(&mut call.commands(), size))
     }),
+    row("device_add", "DRIVER[,PROPERTY=VALUE]...", "add a device; 'device_add help' lists them", objects::add_device),
+    row("device_del", "ID", "have a device leave the machine", objects::delete_device),
     row("help", "[COMMAND]", "say what commands there are", |call| Ok(help(call.arguments))),
     row("?", "[COMMAND]", "the same as help", |call| Ok(help(call.arguments))),
     row("info", "SUBJECT", "show something; 'help info' lists the subjects", info),

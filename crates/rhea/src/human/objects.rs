@@ -68,6 +68,26 @@ pub(super) fn delete(call: &Call<'_>) -> Result<String, Error> {
     Ok(String::new())
 }
 
+/// `device_add`: as the option.
+pub(super) fn add_device(call: &Call<'_>) -> Result<String, Error> {
+    if let Some(text) = options::device_help(call.arguments) {
+        return Ok(text.replace('\n', "\r\n"));
+    }
+    let config = options::device("device", call.arguments).map_err(Error::generic)?;
+    call.context.machine.device_add(config).map_err(Error::generic)?;
+    Ok(String::new())
+}
+
+/// `device_del ID`.
+pub(super) fn delete_device(call: &Call<'_>) -> Result<String, Error> {
+    let [id] = words(call, ["id"])?;
+    let machine = &call.context.machine;
+    if let Some(node) = machine.device_del(id).map_err(Error::generic)? {
+        machine.finish_removal(node);
+    }
+    Ok(String::new())
+}
+
 /// `info iothreads`.
 pub(super) fn iothreads(call: &Call<'_>) -> Result<String, Error> {
     let mut text = String::new();

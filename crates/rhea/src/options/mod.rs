@@ -6,7 +6,7 @@ mod objects;
 mod settings;
 mod table;
 
-pub use devices::{DeviceLineKind, DeviceSettings};
+pub use devices::{DiskSettings, device, device_help};
 pub use objects::object;
 pub use settings::{CharUse, FIRST_TERMINAL, MonitorMode, Settings, parse};
 pub use table::Argument;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Argument,
-    devices::DeviceSettings,
+    devices::{DeviceSettings, device_help},
     keyval::{self, KeyValues, OptionError},
     objects, table,
 };
@@ -24,6 +24,16 @@ pub enum CharUse {
     None,
     /// The backend of this id.
     Backend(String),
+}
+
+impl CharUse {
+    /// The backend's id, if there is one.
+    pub fn backend(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Backend(id) => Some(id.clone()),
+        }
+    }
 }
 
 /// How a monitor speaks.
@@ -221,7 +231,10 @@ impl Settings {
             "audio" => return Err(OptionError::about("audio", format!("'{value}' is not there; 'none' is"))),
             "drive" => self.devices.drive(&parameters()?)?,
             "blockdev" => self.devices.node(&KeyValues::parse_either(row, value)?)?,
-            "device" => self.print = self.devices.device(value)?,
+            "device" => match device_help(value) {
+                Some(text) => self.print = Some(text),
+                None => self.devices.device(value)?,
+            },
             "display" => match value.split(',').next() {
                 Some("none") => said.display_none = true,
                 Some("help") => self.print = Some("Available display backend types:\nnone\n".to_owned()),
@@ -433,7 +446,6 @@ impl Settings {
         if self.serials.len() > SERIAL_PORTS {
             return Err(OptionError::about("serial", format!("there are {SERIAL_PORTS} serial ports at the most")));
         }
-        self.devices.check(self.board)?;
         self.check_backends()?;
         // Tests wait for the test port before they wait for a monitor.
         if let Some(at) = self.backends.iter().position(|(id, _)| Some(id) == self.test_port.as_ref()) {
@@ -450,8 +462,7 @@ impl Settings {
         });
         let mut seen: Vec<&str> = Vec::new();
         let monitors = self.monitors.iter().map(|monitor| monitor.backend.as_str());
-        let ports = self.devices.char_backends();
-        for id in serials.chain(monitors).chain(self.test_port.as_deref()).chain(ports) {
+        for id in serials.chain(monitors).chain(self.test_port.as_deref()) {
             let Some((_, definition)) = self.backends.iter().find(|(known, _)| known == id) else {
                 return Err(OptionError::about("chardev", format!("there is no backend '{id}'")));
             };

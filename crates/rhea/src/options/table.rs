@@ -296,119 +296,6 @@ pub const OPTIONS: &[OptionRow] = &[
     word("pidfile", "FILE", "write the process's number there"),
 ];
 
-/// Devices that `-device` makes, by driver. Each row is as that of an option of its own.
-pub const DEVICES: &[OptionRow] = &[
-    driver(
-        "device pci-bridge",
-        "a PCI bus behind a bridge, which devices name by its id",
-        &[
-            DRIVER,
-            ID,
-            BUS,
-            ADDRESS,
-            parameter("chassis_nr", Number, "accepted and ignored: number of the chassis"),
-            parameter("shpc", Boolean, "accepted and ignored: there is no hot-plug controller"),
-        ],
-    ),
-    driver(
-        "device virtio-rng-pci",
-        "random bytes for the guest",
-        &[
-            DRIVER,
-            ID,
-            BUS,
-            ADDRESS,
-            VECTORS,
-            DISABLE_LEGACY,
-            DISABLE_MODERN,
-            parameter("rng", Text, "the rng-random or rng-builtin object behind it"),
-        ],
-    ),
-    driver(
-        "device virtio-blk-pci",
-        "a disk",
-        &[
-            DRIVER,
-            ID,
-            BUS,
-            ADDRESS,
-            VECTORS,
-            DISABLE_LEGACY,
-            DISABLE_MODERN,
-            parameter("drive", Text, "the -drive or block node behind it"),
-            parameter("serial", Text, "what the disk says it is, up to 20 bytes"),
-            parameter("discard", Boolean, "whether the guest may give room back"),
-            parameter("logical_block_size", Number, "bytes of a block: 512 or 4096"),
-            parameter("physical_block_size", Number, "accepted and ignored: bytes of a block of the medium"),
-            parameter("bootindex", Number, "accepted and ignored: there is no firmware that chooses"),
-            parameter("write-cache", Text, "'on' or 'auto'"),
-            parameter("num-queues", Number, "1"),
-        ],
-    ),
-    driver(
-        "device virtio-balloon-pci",
-        "a balloon that takes memory from the guest",
-        &[
-            DRIVER,
-            ID,
-            BUS,
-            ADDRESS,
-            VECTORS,
-            DISABLE_LEGACY,
-            DISABLE_MODERN,
-            parameter("deflate-on-oom", Boolean, "whether the guest may take pages back when it has no others"),
-            parameter("free-page-reporting", Boolean, "only 'off' is there"),
-        ],
-    ),
-    driver(
-        "device virtio-serial-pci",
-        "serial ports and consoles, by virtconsole and virtserialport",
-        &[
-            DRIVER,
-            ID,
-            BUS,
-            ADDRESS,
-            VECTORS,
-            DISABLE_LEGACY,
-            DISABLE_MODERN,
-            parameter("max_ports", Number, "most ports: 1 to 31"),
-        ],
-    ),
-    driver(
-        "device virtconsole",
-        "a terminal on a virtio-serial-pci",
-        &[DRIVER, ID, PORT_BUS, CHARDEV, PORT_NAME, PORT_NUMBER],
-    ),
-    driver(
-        "device virtserialport",
-        "a serial port on a virtio-serial-pci",
-        &[DRIVER, ID, PORT_BUS, CHARDEV, PORT_NAME, PORT_NUMBER],
-    ),
-];
-
-const PORT_BUS: Parameter = parameter("bus", Text, "'ID.0' of a virtio-serial-pci; the last one if not given");
-const CHARDEV: Parameter = parameter("chardev", Text, "the character backend behind it");
-const PORT_NAME: Parameter = parameter("name", Text, "what the guest finds it by");
-const PORT_NUMBER: Parameter = parameter("nr", Number, "its number");
-const DRIVER: Parameter = parameter("driver", Text, "the driver's name");
-const ID: Parameter = parameter("id", Text, "the device's name");
-const BUS: Parameter = parameter("bus", Text, "'pci.0', or the id of a pci-bridge");
-const ADDRESS: Parameter = parameter("addr", Text, "slot, and function behind a dot, in hexadecimal");
-const VECTORS: Parameter = parameter("vectors", Number, "MSI-X vectors; 0 for none");
-const DISABLE_LEGACY: Parameter = parameter("disable-legacy", Text, "'on': no drivers from before virtio 1.0");
-const DISABLE_MODERN: Parameter = parameter("disable-modern", Boolean, "only drivers from before virtio 1.0");
-
-const fn driver(name: &'static str, help: &'static str, parameters: &'static [Parameter]) -> OptionRow {
-    OptionRow { name, argument: Argument::Parameters(""), help, implied: Some("driver"), parameters }
-}
-
-impl OptionRow {
-    /// The driver that a row of [`DEVICES`] is for.
-    pub fn driver(&self) -> &'static str {
-        self.name.strip_prefix("device ").unwrap_or(self.name)
-    }
-}
-
 /// Short names of options.
 const SHORT: [(&str, &str); 2] = [("h", "help"), ("M", "machine")];
 
@@ -450,8 +337,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_implied_parameters_exist() {
-        for (i, row) in OPTIONS.iter().chain(DEVICES).enumerate() {
-            assert!(OPTIONS.iter().chain(DEVICES).take(i).all(|other| other.name != row.name), "{}", row.name);
+        for (i, row) in OPTIONS.iter().enumerate() {
+            assert!(OPTIONS.iter().take(i).all(|other| other.name != row.name), "{}", row.name);
             if let Some(implied) = row.implied {
                 assert!(row.parameter(implied).is_some(), "{}", row.name);
             }

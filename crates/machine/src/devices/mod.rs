@@ -1,0 +1,339 @@
+//! Devices that somebody asks for, at the start or while the machine runs: one table of what makes them, and how they come
+//! and go. A file a family.
+
+mod balloon;
+mod block;
+mod bridge;
+mod character;
+mod config;
+mod console;
+mod error;
+mod pci;
+mod rng;
+mod virtio;
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, MutexGuard};
+use rhea_api::Event;
+use rhea_core::object::{DeviceState, NodeId, Object, PathError, TypeInfo, Typed, is_well_formed_id};
+use rhea_devices::virtio::Worker;
+
+pub(crate) use self::{character::connect_serial, pci::PciSlots};
+pub use self::{config::DeviceConfig, error::DeviceError};
+use crate::{Machine, MachineError, objects::types};
+
+/// A driver: what makes devices of one type.
+#[derive(Clone, Copy)]
+pub(crate) struct Driver {
+    /// Type, properties, defaults and help.
+    pub info: &'static TypeInfo,
+    /// Other names of the type.
+    pub aliases: &'static [&'static str],
+    /// Whether such devices come and go while the machine runs.
+    pub hotpluggable: bool,
+    /// Makes the device, puts it where it belongs and into the tree; nothing remains after an error. The last argument
+    /// says whether the machine is complete already.
+    pub plug: fn(&Machine, &DeviceConfig, bool) -> Result<Plugged, MachineError>,
+}
+
+/// A device that is there.
+pub(crate) struct Plugged {
+    /// Where it is in the tree.
+    pub node: NodeId,
+    /// The bus that it is on, if that is an object.
+    pub bus: Option<NodeId>,
+    /// How it leaves.
+    pub unplug: Arc<dyn Unplug>,
+}
+
+/// How a plugged device leaves.
+pub(crate) trait Unplug: Send + Sync {
+    /// Asks the guest, or says that nobody has to be asked.
+    ///
+    /// # Errors
+    /// It cannot leave.
+    fn request(&self, machine: &Machine) -> Result<Removal, MachineError>;
+
+    /// Takes it away for good: the guest let go, or the machine was reset.
+    fn remove(&self, machine: &Machine);
+}
+
+/// What a device that is to leave waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Nothing: it is to be taken away now.
+    Now,
+    /// The guest.
+    Pending,
+}
+
+/// All drivers.
+pub(crate) const DRIVERS: &[Driver] = &[
+    bridge::DRIVER,
+    rng::DRIVERS[0],
+    rng::DRIVERS[1],
+    rng::DRIVERS[2],
+    block::DRIVERS[0],
+    block::DRIVERS[1],
+    block::DRIVERS[2],
+    balloon::DRIVERS[0],
+    balloon::DRIVERS[1],
+    balloon::DRIVERS[2],
+    console::DRIVERS[0],
+    console::DRIVERS[1],
+    console::DRIVERS[2],
+    console::CONSOLE_PORT,
+    console::SERIAL_PORT,
+];
+
+/// The types that drivers build on.
+pub(crate) const BASES: &[&TypeInfo] = &[virtio::TransportSettings::INFO, console::PORT, console::SerialBus::INFO];
+
+/// The types of all drivers.
+pub(crate) const TYPES: &[&TypeInfo] = &{
+    let mut list = [DRIVERS[0].info; DRIVERS.len()];
+    let mut index = 0;
+    while index < list.len() {
+        list[index] = DRIVERS[index].info;
+        index += 1;
+    }
+    list
+};
+
+fn driver(name: &str) -> Option<&'static Driver> {
+    DRIVERS.iter().find(|driver| driver.info.name == name || driver.aliases.contains(&name))
+}
+
+/// The type of devices that go by this name, be it an alias.
+pub fn device_type(name: &str) -> Option<&'static TypeInfo> {
+    driver(name).map(|driver| driver.info)
+}
+
+/// All types of devices that can be asked for, with their other names.
+pub fn device_types() -> impl Iterator<Item = (&'static TypeInfo, &'static [&'static str])> {
+    DRIVERS.iter().map(|driver| (driver.info, driver.aliases))
+}
+
+struct Entry {
+    id: Option<String>,
+    bus: Option<NodeId>,
+    hotpluggable: bool,
+    unplug: Arc<dyn Unplug>,
+    /// Its removal is under way.
+    pending: bool,
+}
+
+/// The devices of a machine.
+#[derive(Default)]
+pub(crate) struct Devices {
+    /// Held while devices come and go. Taken before the machine's lock, where both are.
+    changes: Mutex<()>,
+    list: Mutex<BTreeMap<NodeId, Entry>>,
+    /// Serves those virtio devices that have no thread of their own, as long as there are any.
+    shared_worker: Mutex<Weak<Worker>>,
+    /// What was asked for at the start is there.
+    complete: AtomicBool,
+}
+
+impl Devices {
+    /// Keeps devices from coming and going.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock()
+    }
+}
+
+impl Machine {
+    /// Makes the devices that were asked for with the machine.
+    ///
+    /// # Errors
+    /// The first that cannot be.
+    pub(crate) fn add_first_devices(&self) -> Result<(), MachineError> {
+        for device in &self.config().devices {
+            self.device_add(device.clone())
+                .map_err(|reason| MachineError::Asked { driver: device.driver.clone(), reason: Box::new(reason) })?;
+        }
+        self.devices().complete.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes a device and puts it where it belongs.
+    ///
+    /// # Errors
+    /// It cannot be; then nothing has changed.
+    pub fn device_add(&self, mut config: DeviceConfig) -> Result<(), MachineError> {
+        let devices = self.devices();
+        let _held = devices.hold();
+        let driver = driver(&config.driver).ok_or_else(|| DeviceError::Driver(config.driver.clone()))?;
+        driver.info.name.clone_into(&mut config.driver);
+        if let Some(id) = &config.id {
+            if !is_well_formed_id(id) {
+                return Err(DeviceError::Id.into());
+            }
+            if self.objects().peripheral(id).is_some() {
+                return Err(DeviceError::Duplicate(id.clone()).into());
+            }
+        }
+        config.check(driver.info).map_err(DeviceError::from)?;
+        let hotplugged = devices.complete.load(Ordering::Acquire);
+        let hotpluggable = driver.hotpluggable;
+        if hotplugged && !hotpluggable {
+            return Err(DeviceError::NotHotpluggable(config.driver).into());
+        }
+        let Plugged { node, bus, unplug } = (driver.plug)(self, &config, hotplugged)?;
+        self.objects().tree().set_device(node, DeviceState { hotpluggable, hotplugged });
+        let entry = Entry { id: config.id, bus, hotpluggable, unplug, pending: false };
+        devices.list.lock().insert(node, entry);
+        Ok(())
+    }
+
+    /// Has the device of this id, or at this path, leave. If it is gone at once,
+    /// [`finish_removal`](Self::finish_removal) of the node is what is left to do.
+    ///
+    /// # Errors
+    /// There is no such device, or it cannot leave, or is about to.
+    pub fn device_del(&self, id_or_path: &str) -> Result<Option<NodeId>, MachineError> {
+        let devices = self.devices();
+        let _held = devices.hold();
+        let name = || id_or_path.to_owned();
+        let node = self.find_device(id_or_path)?;
+        let unplug = {
+            let list = devices.list.lock();
+            match list.get(&node) {
+                Some(entry) if entry.pending => return Err(DeviceError::Pending(name()).into()),
+                Some(entry) if entry.hotpluggable => Arc::clone(&entry.unplug),
+                // What belongs to the board has no driver.
+                _ => return Err(DeviceError::NotHotpluggable(name()).into()),
+            }
+        };
+        let removal = unplug.request(self)?;
+        if let Some(entry) = devices.list.lock().get_mut(&node) {
+            entry.pending = true;
+        }
+        Ok((removal == Removal::Now).then_some(node))
+    }
+
+    fn find_device(&self, id_or_path: &str) -> Result<NodeId, DeviceError> {
+        if let Some(node) = self.objects().peripheral(id_or_path) {
+            return Ok(node);
+        }
+        if !id_or_path.starts_with('/') {
+            return Err(DeviceError::NotFound(id_or_path.to_owned()));
+        }
+        let tree = self.objects().tree();
+        let node = tree.resolve(id_or_path).map_err(|error| match error {
+            PathError::NotFound(path) => DeviceError::NotFound(path),
+            PathError::Ambiguous(path) => DeviceError::Ambiguous(path),
+        })?;
+        let object = tree.object(node).ok_or_else(|| DeviceError::NotFound(id_or_path.to_owned()))?;
+        if !types().implements(object.info(), "device") {
+            return Err(DeviceError::NoDevice(id_or_path.to_owned()));
+        }
+        Ok(node)
+    }
+
+    /// Takes a device away, and all that is on it, and says so. One that is gone already is let be.
+    pub fn finish_removal(&self, node: NodeId) {
+        let mut gone = Vec::new();
+        {
+            let _held = self.devices().hold();
+            self.take_away(node, &mut gone);
+        }
+        for event in gone {
+            self.emit(event);
+        }
+    }
+
+    /// Takes all devices away whose removal is under way. Devices must be held; the events are to be emitted.
+    pub(crate) fn take_pending_away(&self) -> Vec<Event> {
+        let list = self.devices().list.lock();
+        let pending: Vec<NodeId> = list.iter().filter(|(_, entry)| entry.pending).map(|(node, _)| *node).collect();
+        drop(list);
+        let mut gone = Vec::new();
+        for node in pending {
+            self.take_away(node, &mut gone);
+        }
+        gone
+    }
+
+    /// Undoes what a driver did that cannot finish.
+    fn take_back(&self, plugged: &Plugged) {
+        plugged.unplug.remove(self);
+        // Nobody could come to refer to it yet.
+        let _ = self.objects().tree().remove(plugged.node);
+    }
+
+    fn take_away(&self, node: NodeId, gone: &mut Vec<Event>) {
+        let tree = self.objects().tree();
+        let path = tree.path(node);
+        let above = format!("{path}/");
+        let list = self.devices().list.lock();
+        let on_it = list.iter().filter(|(_, entry)| entry.bus.is_some_and(|bus| tree.path(bus).starts_with(&above)));
+        let on_it: Vec<NodeId> = on_it.map(|(node, _)| *node).collect();
+        drop(list);
+        for node in on_it {
+            self.take_away(node, gone);
+        }
+        let Some(entry) = self.devices().list.lock().remove(&node) else { return };
+        entry.unplug.remove(self);
+        if let Err(error) = tree.remove(node) {
+            tracing::error!("{path}: {error}");
+        }
+        gone.push(Event::DeviceDeleted { device: entry.id, path });
+    }
+
+    /// The bus that a device is to be on: the one that it names, or else the first that has room; a `T`, called `kind`.
+    pub(crate) fn find_bus<T: Object>(
+        &self,
+        config: &DeviceConfig,
+        kind: &'static str,
+        has_room: impl Fn(&T) -> bool,
+    ) -> Result<(NodeId, Arc<T>), DeviceError> {
+        let tree = self.objects().tree();
+        let as_bus = |object: Arc<dyn Object>| (object as Arc<dyn Any + Send + Sync>).downcast::<T>().ok();
+        let driver = || config.driver.clone();
+        let Some(name) = config.bus() else {
+            let mut all = tree.all().into_iter().filter_map(|(node, _, object)| Some((node, as_bus(object)?)));
+            return all
+                .find(|(_, bus)| has_room(bus))
+                .ok_or_else(|| DeviceError::NoBusOf { bus: kind, driver: driver() });
+        };
+        let found = if name.contains('/') {
+            tree.resolve(name).ok().and_then(|node| Some((node, tree.object(node)?)))
+        } else {
+            let is_bus = |info| types().implements(info, "bus");
+            let named = |(node, own, object): (NodeId, String, Arc<dyn Object>)| {
+                (own == name && is_bus(object.info())).then_some((node, object))
+            };
+            tree.all().into_iter().find_map(named)
+        };
+        let (node, object) = found.ok_or_else(|| DeviceError::NoBus(name.to_owned()))?;
+        let bus = object.info().name;
+        let bus = as_bus(object).ok_or_else(|| DeviceError::WrongBus { driver: driver(), bus })?;
+        Ok((node, bus))
+    }
+
+    /// The thread that serves devices without one of their own.
+    pub(crate) fn shared_worker(&self) -> Result<Arc<Worker>, MachineError> {
+        let mut shared = self.devices().shared_worker.lock();
+        if let Some(worker) = shared.upgrade() {
+            return Ok(worker);
+        }
+        let worker = self.start_worker("virtio")?;
+        *shared = Arc::downgrade(&worker);
+        Ok(worker)
+    }
+
+    /// A thread for a device, called `name`.
+    pub(crate) fn start_worker(&self, name: &str) -> Result<Arc<Worker>, MachineError> {
+        let worker = Worker::start(name, Arc::clone(&self.parts().gate));
+        worker.map_err(|reason| MachineError::Host { what: "could not start a thread for a device".into(), reason })
+    }
+}

@@ -1,0 +1,193 @@
+//! PCI buses as devices are put on them, and the way of a PCI device from and to its slot.
+
+use std::sync::Arc;
+
+use rhea_core::object::{NodeId, Object, PropertyKind, TypeInfo, Typed, Unsuitable, Value};
+use rhea_devices::chipset::pci::{Bridge, PciBus, PciFunction, SlotFunction, Slots};
+
+use super::{DeviceConfig, DeviceError, Plugged, Removal, Unplug};
+use crate::{Machine, MachineError};
+
+/// Place of a function on its bus; none for the first slot that is free. In words `5` or `5.1`, in hexadecimal; as a
+/// number eight times the slot and the function, or -1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PciAddress(pub Option<SlotFunction>);
+
+impl PropertyKind for PciAddress {
+    const NAME: &'static str = "str";
+
+    fn to_value(&self) -> Value {
+        Value::from(self.0.map_or(-1, |at| i32::from(at.slot) << 3 | i32::from(at.function)))
+    }
+
+    fn from_value(value: &Value) -> Result<Self, Unsuitable> {
+        const WANTED: Unsuitable = Unsuitable::Range("a PCI address, such as 5 or 5.1 in hexadecimal");
+        match (value, value.as_i64()) {
+            (Value::String(text), _) => Self::from_text(text).ok_or(WANTED),
+            (_, Some(-1)) => Ok(Self(None)),
+            (_, Some(number @ 0..=255)) => {
+                Ok(Self(Some(SlotFunction { slot: (number >> 3) as u8, function: (number & 7) as u8 })))
+            }
+            (Value::Number(_), _) => Err(WANTED),
+            _ => Err(Unsuitable::Type("string")),
+        }
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
+        let hexadecimal = |text: &str| {
+            let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+            // What `from_str_radix` takes besides digits.
+            if digits.starts_with('+') { None } else { u8::from_str_radix(digits, 16).ok() }
+        };
+        match (hexadecimal(slot)?, hexadecimal(function)?) {
+            (slot @ 0..=31, function @ 0..=7) => Some(Self(Some(SlotFunction { slot, function }))),
+            _ => None,
+        }
+    }
+}
+
+/// A PCI bus in the tree.
+pub(crate) struct PciSlots {
+    slots: Arc<Slots>,
+    /// What it is behind.
+    bridge: Option<Arc<Bridge>>,
+}
+
+impl PciSlots {
+    /// The first bus.
+    pub(crate) fn first(bus: &PciBus) -> Arc<Self> {
+        Arc::new(Self { slots: Arc::clone(bus.slots()), bridge: None })
+    }
+
+    /// The bus behind a bridge.
+    pub(super) fn behind(bridge: &Arc<Bridge>) -> Arc<Self> {
+        Arc::new(Self { slots: Arc::clone(bridge.slots()), bridge: Some(Arc::clone(bridge)) })
+    }
+
+    /// The first slot that is free.
+    fn free_slot(&self) -> Option<SlotFunction> {
+        // Slot 0 behind a bridge is left free: a hot-plug controller would be there.
+        self.slots.free_slot(u8::from(self.bridge.is_some()))
+    }
+}
+
+impl Object for PciSlots {
+    fn info(&self) -> &'static TypeInfo {
+        PciBus::INFO
+    }
+
+    fn get(&self, _: &str) -> Option<Value> {
+        None
+    }
+}
+
+/// Where a device is to go.
+pub(super) struct PciPlace {
+    node: NodeId,
+    bus: Arc<PciSlots>,
+    pub at: SlotFunction,
+}
+
+impl PciPlace {
+    /// The slots of the bus, with their interrupt wires.
+    pub fn slots(&self) -> &Arc<Slots> {
+        &self.bus.slots
+    }
+}
+
+/// A link of a device's object: its name, the type it leads to, and where it leads.
+pub(super) type Link = (&'static str, &'static str, NodeId);
+
+impl Machine {
+    /// Where the device is to go: at `address`, or in the first free slot.
+    pub(super) fn pci_place(&self, config: &DeviceConfig, address: PciAddress) -> Result<PciPlace, DeviceError> {
+        let (node, bus) = self.find_bus::<PciSlots>(config, "PCI", |_| true)?;
+        let at = address.0.or_else(|| bus.free_slot()).ok_or_else(|| DeviceError::NoSlot(config.driver.clone()))?;
+        Ok(PciPlace { node, bus, at })
+    }
+
+    /// Puts a function into its place, and its object into the tree.
+    pub(super) fn plug_pci(
+        &self,
+        config: &DeviceConfig,
+        place: PciPlace,
+        function: Arc<dyn PciFunction>,
+        object: Arc<dyn Object>,
+        links: &[Link],
+    ) -> Result<Plugged, MachineError> {
+        let PciPlace { node: bus, bus: on, at } = &place;
+        let PciSlots { slots, bridge } = &**on;
+        slots.plug(*at, config.id.clone(), function)?;
+        let entered = self.objects().plug(config.id.as_deref(), object).and_then(|node| {
+            let tree = self.objects().tree();
+            let links = links.iter().copied().chain([("parent_bus", PciBus::INFO.name, *bus)]);
+            let linked = links.map(|(name, kind, target)| tree.link(node, name, kind, Some(target)));
+            linked.collect::<Result<(), _>>().map(|()| node).inspect_err(|_| drop(tree.remove(node)))
+        });
+        let node = entered.inspect_err(|_| drop(slots.remove(*at)))?;
+        if let Some(bridge) = bridge {
+            bridge.forward();
+        }
+        Ok(Plugged { node, bus: Some(*bus), unplug: Arc::new(OnPci { slots: Arc::clone(slots), at: *at }) })
+    }
+}
+
+/// How a PCI device leaves.
+struct OnPci {
+    slots: Arc<Slots>,
+    at: SlotFunction,
+}
+
+impl Unplug for OnPci {
+    fn request(&self, _: &Machine) -> Result<Removal, MachineError> {
+        Ok(Removal::Now)
+    }
+
+    /// Its windows are gone, and its queues rest.
+    fn remove(&self, _: &Machine) {
+        if let Some(function) = self.slots.remove(self.at) {
+            function.reset();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_hexadecimal_words_or_a_number() {
+        let at = |slot, function| Ok(PciAddress(Some(SlotFunction { slot, function })));
+        for (value, expected) in [
+            (json!("5"), at(5, 0)),
+            (json!("0x5.0x1"), at(5, 1)),
+            (json!("1f.7"), at(31, 7)),
+            (json!(41), at(5, 1)),
+            (json!(-1), Ok(PciAddress(None))),
+        ] {
+            assert_eq!(PciAddress::from_value(&value), expected, "{value}");
+        }
+        for bad in
+            [json!("20"), json!("5.8"), json!(""), json!("+5"), json!("5.1.2"), json!(256), json!(-2), json!(1.5)]
+        {
+            assert!(matches!(PciAddress::from_value(&bad), Err(Unsuitable::Range(_))), "{bad}");
+        }
+        assert!(matches!(PciAddress::from_value(&json!(true)), Err(Unsuitable::Type(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_comes_back_from_its_number(number in -1_i32..256) {
+            prop_assert_eq!(PciAddress::from_value(&json!(number)).unwrap().to_value(), json!(number));
+        }
+
+        #[test]
+        fn no_word_panics(text in ".{0,12}") {
+            let _ = PciAddress::from_text(&text);
+        }
+    }
+}
