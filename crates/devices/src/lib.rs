@@ -10,6 +10,7 @@ pub mod acpi;
 pub mod char;
 pub mod chipset;
 pub mod input;
+pub mod lost_ticks;
 pub mod misc;
 pub mod virtio;
 

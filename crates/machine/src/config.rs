@@ -1,5 +1,7 @@
 //! What a machine is to be: everything that is decided before power-on.
 
+use rhea_devices::misc::rtc::RtcOptions;
+
 use crate::{boot::linux::Kernel, devices::DeviceConfig, objects::ObjectConfig, processors::Place};
 
 /// The boards there are.
@@ -74,6 +76,8 @@ pub struct Config {
     pub topology: Topology,
     /// What runs first.
     pub software: Software,
+    /// The clock of date and time.
+    pub rtc: RtcOptions,
     /// Objects that managers make, in order.
     pub objects: Vec<ObjectConfig>,
     /// The character backend of each serial port, first port first; ports without one are not there.

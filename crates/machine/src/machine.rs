@@ -102,6 +102,7 @@ impl Machine {
         let built = machine.add_first_devices().and_then(|()| machine.board.reset(&machine.processors));
         // Whoever has no machine has nobody to end its processors.
         built.inspect_err(|_| machine.processors.quit())?;
+        machine.follow_clock();
         Ok(machine)
     }
 
@@ -146,6 +147,21 @@ impl Machine {
     pub(crate) fn follow_balloon(&self, balloon: &Balloon) {
         let (events, ram) = (Arc::clone(&self.events), self.config.ram);
         balloon.on_change(Box::new(move |pages| events(Event::BalloonChange { actual: left(ram, pages) })));
+    }
+
+    /// Tells when the guest sets its clock.
+    fn follow_clock(&self) {
+        if let Some((clock, path)) = self.board.clock() {
+            let (events, path) = (Arc::clone(&self.events), path.to_owned());
+            clock.on_set_time(Box::new(move |offset| events(Event::RtcChange { offset, qom_path: Some(path.clone()) })));
+        }
+    }
+
+    /// Forgets the ticks of the clock that the guest is still to get.
+    pub fn reset_reinjection(&self) {
+        if let Some((clock, _)) = self.board.clock() {
+            clock.reset_reinjection();
+        }
     }
 
     /// Memory that the guest is left with by its balloon; nothing without a balloon.

@@ -389,6 +389,7 @@ mod tests {
             topology: Topology::default(),
             software: Software::None,
             serials: Vec::new(),
+            rtc: Default::default(),
             devices: Vec::new(),
             objects: Vec::new(),
             start_stopped: true,

@@ -154,6 +154,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         ram: settings.memory,
         topology: settings.topology,
         software,
+        rtc: settings.rtc,
         serials: settings.serials.iter().map(CharUse::backend).collect(),
         devices: settings.devices.lines.clone(),
         start_stopped: settings.start_stopped,

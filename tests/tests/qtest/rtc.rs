@@ -152,3 +152,82 @@ fn memory_is_kept_over_a_reset() {
     // § "Register D": the battery is good.
     assert_eq!(get(&mut machine, 0xd), 0x80);
 }
+
+/// A clock that shows 28 February 2020, 23:59:50, with what else `option` says.
+fn dated(option: &str) -> TestMachine {
+    let mut machine = TestMachine::start(&["-rtc", &format!("base=2020-02-28T23:59:50{option}")]);
+    machine.intercept_in("ioapic");
+    machine
+}
+
+#[test]
+fn a_date_on_the_command_line_is_what_the_clock_starts_from() {
+    for source in ["", ",clock=host", ",clock=rt", ",clock=vm"] {
+        let mut machine = dated(source);
+        machine.set_clock(10_000 * MS - 1);
+        assert_eq!(time(&mut machine), [0x20, 0x20, 0x02, 0x28, 0x23, 0x59, 0x59]);
+        machine.set_clock(10_000 * MS);
+        assert_eq!(time(&mut machine), [0x20, 0x20, 0x02, 0x29, 0, 0, 0]);
+    }
+}
+
+#[test]
+fn setting_the_clock_says_by_how_much_it_is_off_and_at_most_once_a_second() {
+    let mut machine = dated("");
+    machine.set_clock(5000 * MS);
+    // The hour: 22:59:55, then 21:59:55, then what it was. The second event and the third come as one.
+    for hour in [0x22, 0x21, 0x23] {
+        put(&mut machine, 4, hour);
+    }
+    let first = machine.event("RTC_CHANGE");
+    assert_eq!(first["offset"], -3600);
+    assert_eq!(first["qom-path"].as_str().map(|path| path.starts_with("/machine/")), Some(true));
+    assert_eq!(machine.event("RTC_CHANGE")["offset"], 0);
+}
+
+/// Moments, in ticks of the crystal, at which the line rose up to `end`, for a guest that takes interrupts at once but
+/// for the time from 20 to 83.
+fn rises(policy: &str, end: u64) -> Vec<u64> {
+    let mut machine = TestMachine::start(&["-global", &format!("mc146818rtc.lost_tick_policy={policy}")]);
+    machine.intercept_in("ioapic");
+    // A period of 16 ticks.
+    put(&mut machine, 0xa, 0x25);
+    put(&mut machine, 0xb, 0x42);
+    let mut rises = Vec::new();
+    for now in 1..=end {
+        machine.set_clock(of_ticks(now, CRYSTAL));
+        if machine.changes().contains(&(LINE, true)) {
+            rises.push(now);
+        }
+        if !(20..83).contains(&now) {
+            get(&mut machine, 0xc);
+            machine.changes();
+        }
+    }
+    rises
+}
+
+#[test]
+fn interrupts_that_were_not_taken_in_time_go_by_the_policy() {
+    // The one at 32 waits; those at 48, 64 and 80 are lost.
+    assert_eq!(rises("discard", 130), [16, 32, 96, 112, 128]);
+    assert_eq!(rises("delay", 130), [16, 32, 99, 115]);
+    assert_eq!(rises("merge", 130), [16, 32, 84, 96, 112, 128]);
+    assert_eq!(rises("slew", 130), [16, 32, 87, 91, 95, 96, 112, 128]);
+}
+
+#[test]
+fn a_backlog_is_forgotten_on_request() {
+    let mut machine = TestMachine::start(&["-rtc", "driftfix=slew"]);
+    machine.intercept_in("ioapic");
+    put(&mut machine, 0xa, 0x25);
+    put(&mut machine, 0xb, 0x42);
+    machine.set_clock(of_ticks(83, CRYSTAL));
+    machine.qmp("rtc-reset-reinjection", serde_json::json!({}));
+    get(&mut machine, 0xc);
+    machine.changes();
+    machine.set_clock(of_ticks(96, CRYSTAL) - 1);
+    assert_eq!(machine.changes(), []);
+    machine.set_clock(of_ticks(96, CRYSTAL));
+    assert_eq!(machine.changes(), [(LINE, true)]);
+}

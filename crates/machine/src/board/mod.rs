@@ -7,7 +7,10 @@ mod processor_bus;
 
 use std::sync::Arc;
 
-use rhea_devices::chipset::pci::{MessageSink, PciBus};
+use rhea_devices::{
+    chipset::pci::{MessageSink, PciBus},
+    misc::rtc::IsaRtc,
+};
 
 use rhea_x86::bus::SystemBus;
 
@@ -44,4 +47,7 @@ pub trait Board: Send + Sync {
 
     /// What takes the interrupt messages of PCI devices.
     fn messages(&self) -> Option<Arc<dyn MessageSink>>;
+
+    /// The clock of date and time and its path in the tree, if the board has one.
+    fn clock(&self) -> Option<(&Arc<IsaRtc>, &str)>;
 }

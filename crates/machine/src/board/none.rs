@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use rhea_devices::chipset::pci::{MessageSink, PciBus};
+use rhea_devices::{
+    chipset::pci::{MessageSink, PciBus},
+    misc::rtc::IsaRtc,
+};
 use rhea_x86::bus::SystemBus;
 
 use super::Board;
@@ -31,6 +34,10 @@ impl Board for NoBoard {
     }
 
     fn pci(&self) -> Option<&Arc<PciBus>> {
+        None
+    }
+
+    fn clock(&self) -> Option<(&Arc<IsaRtc>, &str)> {
         None
     }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use rhea_api::run_state::ShutdownCause;
-use rhea_backends::object::MemoryBackend;
+use rhea_backends::{clock::HostClock, object::MemoryBackend};
 use rhea_core::{
-    AddressSpace, Device, InterruptLine, InterruptSink, Mmio, Ram,
+    AddressSpace, Device, HostTime, InterruptLine, InterruptSink, Mmio, Ram, ToldHostTime,
     memory::Target,
     object::{Fixed, Object},
 };
@@ -85,6 +85,8 @@ pub struct Pc {
     first_bus: Option<Arc<dyn SystemBus>>,
     power: Arc<Pm>,
     pci: Arc<PciBus>,
+    /// The clock, and where in the tree it is.
+    clock: (Arc<IsaRtc>, String),
     /// Everything that a reset resets, in order.
     devices: Vec<Arc<dyn Device>>,
 }
@@ -136,13 +138,17 @@ impl Pc {
         let power = Pm::new(timers, sci, Arc::clone(ports), acpi::ports::PM1A_EVENT);
         // The clock's alarm is an event of power management as well.
         let alarm = InterruptLine::new(Arc::clone(&power) as Arc<dyn InterruptSink>, 0);
-        let clock = SharedWire::new(vec![isa.line(8), alarm]);
-        let hpet = MmioHpet::new(timers, [isa.line(0), clock.driver()], routes);
+        let interrupt_8 = SharedWire::new(vec![isa.line(8), alarm]);
+        let hpet = MmioHpet::new(timers, [isa.line(0), interrupt_8.driver()], routes);
         memory.map(acpi::HPET_ADDRESS, 0x400, 1, Target::Mmio(Arc::clone(&hpet) as Arc<dyn Mmio>));
         let hpet_input = |input| InterruptLine::new(Arc::clone(&hpet) as Arc<dyn InterruptSink>, input);
         let pit = IsaPit::new(timers, hpet_input(0));
         pit.map(ports);
-        let rtc = IsaRtc::new(timers, hpet_input(1), seconds_since_1970());
+        let host: Arc<dyn HostTime> = match timers.clock() {
+            clock if clock.is_told() => Arc::new(ToldHostTime::new(Arc::clone(clock), &HostClock::new())),
+            _ => Arc::new(HostClock::new()),
+        };
+        let rtc = IsaRtc::new(timers, hpet_input(1), &config.rtc, host);
         rtc.map(ports);
         rtc.set_memory_size(map.below_4g(), config.ram - map.below_4g());
 
@@ -228,14 +234,13 @@ impl Pc {
         objects.attach_to(host, "pci.0", PciSlots::first(&pci))?;
         objects.attach_to(host, "ioapic", Arc::clone(&io_apic) as Arc<dyn Object>)?;
         objects.attach_to(objects.machine(), "fw_cfg", Arc::clone(&firmware) as Arc<dyn Object>)?;
-        let parts: [Arc<dyn Object>; 10] = [
+        let parts: [Arc<dyn Object>; 9] = [
             host_bridge,
             Arc::clone(&isa_bridge) as _,
             Arc::clone(&power) as _,
             Arc::clone(&pic) as _,
             Arc::clone(&hpet) as _,
             Arc::clone(&pit) as _,
-            Arc::clone(&rtc) as _,
             Arc::clone(&reset) as _,
             Arc::clone(&keyboard) as _,
             debug_console,
@@ -243,6 +248,9 @@ impl Pc {
         for part in parts {
             objects.attach(part)?;
         }
+        let node = objects.attach(Arc::clone(&rtc) as Arc<dyn Object>)?;
+        objects.tree().link(objects.machine(), "rtc_state", "mc146818rtc", Some(node))?;
+        let clock = (Arc::clone(&rtc), objects.tree().path(node));
         let mut serial_ports = Vec::new();
         for (serial, settings) in serials {
             objects.attach(Arc::new(Fixed(settings)))?;
@@ -280,7 +288,7 @@ impl Pc {
         };
         let software = config.software.clone();
         let memory = Arc::clone(memory);
-        let board = Self { memory, map, platform, software, apics, first_bus, power, pci, devices };
+        let board = Self { memory, map, platform, software, apics, first_bus, power, pci, clock, devices };
         Ok((board, processors, vcpus))
     }
 
@@ -394,6 +402,10 @@ impl Board for Pc {
         Some(&self.pci)
     }
 
+    fn clock(&self) -> Option<(&Arc<IsaRtc>, &str)> {
+        Some((&self.clock.0, &self.clock.1))
+    }
+
     fn messages(&self) -> Option<Arc<dyn MessageSink>> {
         Some(Arc::clone(&self.apics) as Arc<dyn MessageSink>)
     }
@@ -411,9 +423,4 @@ fn set_memory_types(cpu: &mut CpuState, pci_window: u32) {
     cpu.msr.mtrr_fixed = [0x0606_0606_0606_0606; 11];
     // The frame buffer window.
     cpu.msr.mtrr_fixed[2] = 0;
-}
-
-fn seconds_since_1970() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs() as i64)
 }

@@ -2,6 +2,7 @@
 
 mod char;
 mod client;
+mod clock;
 mod control;
 mod cpu;
 mod descriptors;

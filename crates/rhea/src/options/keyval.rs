@@ -71,6 +71,17 @@ impl KeyValues {
         Ok(values)
     }
 
+    /// As [`parse`](Self::parse), of text that may be `DRIVER.PROPERTY=VALUE` too.
+    ///
+    /// # Errors
+    /// As of `parse`.
+    pub fn parse_global(row: &'static OptionRow, text: &str) -> Result<Self, OptionError> {
+        let short = text.split_once('=').and_then(|(name, value)| Some((name.split_once('.')?, value)));
+        let Some(((driver, property), value)) = short else { return Self::parse(row, text) };
+        let pairs = [("driver", driver), ("property", property), ("value", value)];
+        Ok(Self { option: row.name, pairs: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into() })
+    }
+
     fn take_json(&mut self, key: &str, value: &Value) -> Result<(), OptionError> {
         let text = match value {
             Value::Object(members) => {

@@ -1,5 +1,6 @@
 //! The command line, in QEMU's spelling: one table of all options, their parameters and help, and what is made of them.
 
+mod clock;
 mod devices;
 mod keyval;
 mod objects;

@@ -7,11 +7,12 @@ use std::{
 
 use rhea_backends::char::{Address, CharDevices, Definition, Log, Options as CharOptions};
 use rhea_core::files::{self, DESCRIPTOR_SETS};
+use rhea_devices::misc::rtc::RtcOptions;
 use rhea_machine::{Accelerator, BoardKind, MAX_PROCESSORS, Topology, objects::ObjectConfig};
 use uuid::Uuid;
 
 use super::{
-    Argument,
+    Argument, clock,
     devices::{DeviceSettings, device_help},
     keyval::{self, KeyValues, OptionError},
     objects, table,
@@ -89,6 +90,8 @@ pub struct Settings {
     pub name: Option<String>,
     /// The guest's identifier; all zeros if none was given.
     pub uuid: Uuid,
+    /// The clock of date and time.
+    pub rtc: RtcOptions,
     /// `-S`.
     pub start_stopped: bool,
     /// `-no-reboot`.
@@ -158,6 +161,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         test_log: None,
         name: None,
         uuid: Uuid::nil(),
+        rtc: RtcOptions::default(),
         start_stopped: false,
         no_reboot: false,
         no_shutdown: false,
@@ -249,6 +253,8 @@ impl Settings {
                     OptionError::about("uuid", format!("'{value}' is no UUID, such as {}", Uuid::nil()))
                 })?;
             }
+            "rtc" => clock::rtc(&parameters()?, &mut self.rtc)?,
+            "global" => clock::global(&KeyValues::parse_global(row, value)?, &mut self.rtc)?,
             "S" => self.start_stopped = true,
             "no-reboot" => self.no_reboot = true,
             "object" => match objects::help(value) {

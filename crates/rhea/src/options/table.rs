@@ -277,6 +277,40 @@ pub const OPTIONS: &[OptionRow] = &[
             parameter("debug-threads", Boolean, "threads have names; they always do"),
         ],
     },
+    OptionRow {
+        name: "rtc",
+        argument: Argument::Parameters("[base=utc|localtime|DATE][,clock=host|rt|vm][,driftfix=none|slew]"),
+        help: "the clock of date and time",
+        implied: None,
+        parameters: &[
+            parameter(
+                "base",
+                Text,
+                "what it shows at the start: 'utc', 'localtime', 2006-06-17 or 2006-06-17T16:01:21",
+            ),
+            parameter(
+                "clock",
+                Text,
+                "what it follows: 'host', also when that is set; 'rt', the host's time that is never set; 'vm', the machine's time, which stops with it",
+            ),
+            parameter(
+                "driftfix",
+                Text,
+                "what becomes of its lost interrupts: 'none', or 'slew', which catches up with them",
+            ),
+        ],
+    },
+    OptionRow {
+        name: "global",
+        argument: Argument::Parameters("DRIVER.PROPERTY=VALUE or driver=DRIVER,property=PROPERTY,value=VALUE"),
+        help: "set a property of all devices of a kind; there is mc146818rtc.lost_tick_policy",
+        implied: None,
+        parameters: &[
+            parameter("driver", Text, "the kind of device"),
+            parameter("property", Text, "the property's name"),
+            parameter("value", Text, "what it is to hold"),
+        ],
+    },
     word("uuid", "UUID", "identifier of the guest"),
     flag("S", "do not start the processors: wait for 'cont'"),
     flag("no-reboot", "end instead of a reset"),

@@ -1,23 +1,21 @@
-//! The CMOS clock: an MC146818A at ports 0x70 and 0x71, with the 128 bytes of memory that its battery keeps.
+//! The chip of the CMOS clock: registers, date and time of day, alarm, and the 128 bytes of memory that its battery keeps.
 //!
 //! Source: Motorola MC146818A data sheet (cited as §); the memory's layout is that of the PC/AT.
 
-use std::sync::{Arc, OnceLock, Weak};
-
 use bitfield_struct::bitfield;
-use parking_lot::Mutex;
-use rhea_core::{Device, Instant, InterruptLine, LoadError, PortIo, PortSpace, SaveState, Timer, TimerQueue, Width};
+use rhea_core::Instant;
+use serde::{Deserialize, Serialize};
 
 pub use state::RtcV1;
 
-use super::calendar::{DAY, DateTime};
-use crate::Saveable;
+use super::super::calendar::{DAY, DateTime};
+use crate::lost_ticks::LostTickPolicy;
 
 /// Bytes of memory, the clock's registers included.
 const SIZE: usize = 128;
 const SECOND: u64 = 1_000_000_000;
 /// The time base.
-const CRYSTAL: u64 = 32_768;
+pub(super) const CRYSTAL: u64 = 32_768;
 /// How long before the registers change the update-in-progress bit is set: 244 us of warning and 1984 us of update
 /// (§ "Update Cycle", at 32.768 kHz).
 const UPDATE: u64 = 2_228_000;
@@ -80,7 +78,7 @@ pub struct RegisterB {
     square_wave: bool,
     update_enable: bool,
     alarm_enable: bool,
-    periodic_enable: bool,
+    pub(super) periodic_enable: bool,
     set: bool,
 }
 
@@ -92,7 +90,7 @@ pub struct RegisterC {
     __: u8,
     update: bool,
     alarm: bool,
-    periodic: bool,
+    pub(super) periodic: bool,
     request: bool,
 }
 
@@ -101,26 +99,49 @@ const CAUSES: u8 = 0x70;
 /// Divider bits for a crystal of 32.768 kHz; others stop the clock here.
 const DIVIDER_RUNS: u8 = 2;
 
+/// Now, by both the times that the chip goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// The machine's time, which stops with it: the periodic interrupt goes by it.
+    pub machine: Instant,
+    /// What the date and the time of day follow. It may be set back.
+    pub date: Instant,
+}
+
+/// The date follows the machine's time.
+impl From<Instant> for Moment {
+    fn from(now: Instant) -> Self {
+        Self { machine: now, date: now }
+    }
+}
+
 /// The chip alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rtc {
     index: u8,
     /// All bytes; those of the time are valid while the clock stands still.
     memory: Vec<u8>,
-    a: u8,
+    pub(super) a: u8,
     b: u8,
-    c: u8,
-    /// The clock shows `seconds` and `nanoseconds` at power-on of the machine, by calculation.
+    pub(super) c: u8,
+    /// The clock shows `seconds` and `nanoseconds` at the beginning of what it follows, by calculation.
     seconds: i64,
     nanoseconds: u32,
     /// The divider was held in reset: the first second after that takes half as long.
     divider_reset: bool,
     /// Up to when the flags are right.
-    seen: Instant,
+    pub(super) seen: Moment,
+    pub(super) policy: LostTickPolicy,
+    /// Where between two ticks of the slowest rate the beat of the periodic interrupt is, in ticks of the crystal.
+    pub(super) phase: u64,
+    /// Periodic interrupts that the guest did not take in time and is to get.
+    pub(super) owed: u32,
+    /// When the next of those comes, in ticks of the crystal.
+    pub(super) due: Option<u64>,
 }
 
 impl Rtc {
-    /// A clock that shows `seconds` since 1970 at power-on; 24 hours, BCD, no interrupts.
+    /// A clock that shows `seconds` since 1970 at the beginning of what it follows; 24 hours, BCD, no interrupts.
     pub fn new(seconds: i64) -> Self {
         Self {
             index: 0,
@@ -131,8 +152,24 @@ impl Rtc {
             seconds,
             nanoseconds: 0,
             divider_reset: false,
-            seen: Instant::ZERO,
+            seen: Moment::default(),
+            policy: LostTickPolicy::default(),
+            phase: 0,
+            owed: 0,
+            due: None,
         }
+    }
+
+    /// The same to the nanosecond, and put into operation now.
+    pub fn starting_at(nanoseconds: i128, now: Moment) -> Self {
+        let second = i128::from(SECOND);
+        let seconds = i64::try_from(nanoseconds.div_euclid(second)).unwrap_or(0);
+        Self { nanoseconds: nanoseconds.rem_euclid(second) as u32, seen: now, ..Self::new(seconds) }
+    }
+
+    /// What is to become of periodic interrupts that the guest does not take in time.
+    pub const fn set_policy(&mut self, policy: LostTickPolicy) {
+        self.policy = policy;
     }
 
     /// RESET (§ "RESET"): interrupts are off; time and memory stay.
@@ -140,28 +177,39 @@ impl Rtc {
         self.index = 0;
         self.b &= !u8::from(RegisterB::from(CAUSES).with_square_wave(true));
         self.c = 0;
+        self.phase = 0;
+        self.forget_owed();
     }
 
-    fn b(&self) -> RegisterB {
+    pub(super) fn b(&self) -> RegisterB {
         self.b.into()
     }
 
     fn runs(&self) -> bool {
-        !self.b().set() && RegisterA::from(self.a).divider() == DIVIDER_RUNS
+        !self.b().set() && self.divider_runs()
+    }
+
+    pub(super) fn divider_runs(&self) -> bool {
+        RegisterA::from(self.a).divider() == DIVIDER_RUNS
     }
 
     /// Nanoseconds of the clock since `seconds`.
-    const fn total(&self, now: Instant) -> u64 {
-        now.as_nanos().saturating_add(self.nanoseconds as u64)
+    const fn total(&self, now: Moment) -> u64 {
+        now.date.as_nanos().saturating_add(self.nanoseconds as u64)
     }
 
-    const fn time(&self, now: Instant) -> i64 {
+    const fn time(&self, now: Moment) -> i64 {
         self.seconds.saturating_add((self.total(now) / SECOND) as i64)
     }
 
-    /// How far the clock is ahead of one that nobody has set since `base` at power-on.
-    pub const fn offset_from(&self, base: i64) -> i64 {
-        self.seconds.saturating_sub(base)
+    /// Up to when the flags are right.
+    pub const fn seen(&self) -> Moment {
+        self.seen
+    }
+
+    /// What the clock shows, in nanoseconds since 1970.
+    pub const fn shown(&self, now: Moment) -> i128 {
+        self.seconds as i128 * SECOND as i128 + self.total(now) as i128
     }
 
     /// When the clock's second number `second` begins.
@@ -197,7 +245,7 @@ impl Rtc {
     }
 
     /// A byte of the time while the clock runs.
-    fn field(&self, index: u8, now: Instant) -> u8 {
+    fn field(&self, index: u8, now: Moment) -> u8 {
         let time = DateTime::from_seconds(self.time(now));
         match index {
             0 => self.encode(time.second),
@@ -211,14 +259,14 @@ impl Rtc {
         }
     }
 
-    fn store_time(&mut self, now: Instant) {
+    fn store_time(&mut self, now: Moment) {
         for index in [0, 2, 4, 6, 7, 8, 9, CENTURY] {
             self.memory[usize::from(index)] = self.field(index, now);
         }
     }
 
     /// Sets the clock from the bytes of the time; values out of range become the nearest in it.
-    fn take_time(&mut self, now: Instant) {
+    fn take_time(&mut self, now: Moment) {
         let byte = |index: u8| self.memory[usize::from(index)];
         let year = self.decode(byte(CENTURY)) * 100 + self.decode(byte(9));
         let time = DateTime {
@@ -230,24 +278,10 @@ impl Rtc {
             second: self.decode(byte(0)).clamp(0, 59),
         };
         if std::mem::take(&mut self.divider_reset) {
-            let until = (SECOND / 2 + SECOND - now.as_nanos() % SECOND) % SECOND;
+            let until = (SECOND / 2 + SECOND - now.date.as_nanos() % SECOND) % SECOND;
             self.nanoseconds = until as u32;
         }
         self.seconds = time.seconds().saturating_sub((self.total(now) / SECOND) as i64);
-    }
-
-    /// Ticks of the crystal between two periodic interrupts (§ table 5), if they are on.
-    const fn period(&self) -> Option<u64> {
-        match self.a & 0xf {
-            0 => None,
-            1 => Some(128),
-            2 => Some(256),
-            rate => Some(1 << (rate - 1)),
-        }
-    }
-
-    fn periodic_runs(&self) -> bool {
-        RegisterA::from(self.a).divider() == DIVIDER_RUNS
     }
 
     /// The first second after `second` at which the alarm goes off; bytes from 0xc0 match everything.
@@ -277,23 +311,20 @@ impl Rtc {
     }
 
     /// Lets time pass: sets the flags of what happened.
-    pub fn advance(&mut self, now: Instant) {
-        if now <= self.seen {
-            return;
-        }
-        let mut flags = RegisterC::from(self.c);
-        if self.runs() {
+    pub fn advance(&mut self, now: Moment) {
+        if self.runs() && now.date > self.seen.date {
+            let mut flags = RegisterC::from(self.c);
             let (from, to) = (self.time(self.seen), self.time(now));
             flags.set_update(flags.update() || to > from);
             let alarm = to > from && !flags.alarm() && self.next_alarm(from).is_some_and(|at| at <= to);
             flags.set_alarm(flags.alarm() || alarm);
+            self.c = flags.into();
         }
-        if let Some(period) = self.period().filter(|_| self.periodic_runs()) {
-            let passed = now.ticks(CRYSTAL) / period > self.seen.ticks(CRYSTAL) / period;
-            flags.set_periodic(flags.periodic() || passed);
+        self.seen.date = now.date;
+        if now.machine > self.seen.machine {
+            self.pass_ticks(now);
+            self.seen.machine = now.machine;
         }
-        self.c = flags.into();
-        self.seen = now;
     }
 
     /// The level of the interrupt line.
@@ -302,18 +333,24 @@ impl Rtc {
     }
 
     /// When the line next rises by itself: the adapter sets its timer to this.
-    pub fn next_event(&self, now: Instant) -> Option<Instant> {
+    pub fn next_event(&self, now: Moment) -> Option<Instant> {
         if self.interrupt() {
             return None;
         }
+        [self.next_date_event(now), self.next_tick(now)].into_iter().flatten().min()
+    }
+
+    /// When, if what the date follows goes on as the machine's time does, the date itself next raises the line.
+    pub fn next_date_event(&self, now: Moment) -> Option<Instant> {
         let b = self.b();
+        if self.interrupt() || !self.runs() {
+            return None;
+        }
         let second = self.time(now);
-        let update = (b.update_enable() && self.runs()).then(|| self.moment(second.saturating_add(1)));
-        let alarm = || self.next_alarm(second).map(|at| self.moment(at));
-        let alarm = if b.alarm_enable() && self.runs() { alarm() } else { None };
-        let periodic = self.period().filter(|_| b.periodic_enable() && self.periodic_runs());
-        let periodic = periodic.map(|period| Instant::of_ticks((now.ticks(CRYSTAL) / period + 1) * period, CRYSTAL));
-        [update, alarm, periodic].into_iter().flatten().min()
+        let update = b.update_enable().then(|| second.saturating_add(1));
+        let alarm = if b.alarm_enable() { self.next_alarm(second) } else { None };
+        let first = update.into_iter().chain(alarm).min()?;
+        Some(now.machine.saturating_add(self.moment(first).since(now.date)))
     }
 
     /// A write to port 0x70: which byte the other port reaches. Bit 7 is the NMI mask.
@@ -327,7 +364,7 @@ impl Rtc {
     }
 
     /// A read of port 0x71.
-    pub fn read(&mut self, now: Instant) -> u8 {
+    pub fn read(&mut self, now: Moment) -> u8 {
         self.advance(now);
         let index = self.index & 0x7f;
         match Register::at(index) {
@@ -341,14 +378,17 @@ impl Rtc {
             Register::C => {
                 let flags = RegisterC::from(self.c).with_request(self.interrupt());
                 self.c = 0;
+                if flags.periodic() {
+                    self.take_tick(now);
+                }
                 flags.into()
             }
             Register::D => 0x80,
         }
     }
 
-    /// A write to port 0x71.
-    pub fn write(&mut self, value: u8, now: Instant) {
+    /// A write to port 0x71; whether it set the clock.
+    pub fn write(&mut self, value: u8, now: Moment) -> bool {
         self.advance(now);
         let index = self.index & 0x7f;
         let ran = self.runs();
@@ -357,31 +397,32 @@ impl Rtc {
                 self.store_time(now);
                 self.memory[usize::from(index)] = value;
                 self.take_time(now);
+                return true;
             }
             Register::Time | Register::Alarm | Register::Memory => self.memory[usize::from(index)] = value,
             Register::A => {
                 let new = RegisterA::from(value).with_update_in_progress(false);
                 self.change_modes(now, |chip| chip.a = new.into());
                 self.divider_reset |= new.divider() != DIVIDER_RUNS;
-                if self.runs() && !ran {
-                    self.take_time(now);
-                }
             }
             Register::B => {
                 // § "Register B": SET clears the update interrupt enable.
                 let new = RegisterB::from(value);
                 let new = if new.set() { new.with_update_enable(false) } else { new };
                 self.change_modes(now, |chip| chip.b = new.into());
-                if self.runs() && !ran {
-                    self.take_time(now);
-                }
             }
             Register::C | Register::D => {}
         }
+        let starts = self.runs() && !ran;
+        if starts {
+            self.take_time(now);
+        }
+        starts
     }
 
     /// Stores the time where the change makes the clock stand still.
-    fn change_modes(&mut self, now: Instant, change: impl FnOnce(&mut Self)) {
+    fn change_modes(&mut self, now: Moment, change: impl FnOnce(&mut Self)) {
+        let period = self.period();
         if self.runs() {
             // In the format that holds while the clock stands still.
             let running = self.clone();
@@ -396,6 +437,7 @@ impl Rtc {
         } else {
             change(self);
         }
+        self.change_period(period);
     }
 
     /// Puts a byte into plain memory, as the board or firmware does; the clock's registers are not reached.
@@ -407,164 +449,46 @@ impl Rtc {
 }
 
 mod state {
-    use rhea_core::Instant;
-
-    use super::{Rtc, SECOND, SIZE};
+    use super::{super::periodic::LONGEST, LostTickPolicy, Moment, Rtc, SECOND, SIZE};
 
     /// Seconds in ten thousand years: no clock shows more.
-    const FARTHEST: i64 = 400_000_000_000;
+    const FARTHEST: u64 = 400_000_000_000;
 
     saved_state!(Rtc => RtcV1 {
         index: u8, memory: Vec<u8>, a: u8, b: u8, c: u8, seconds: i64, nanoseconds: u32, divider_reset: bool,
-        seen: Instant,
+        seen: Moment, policy: LostTickPolicy, phase: u64, owed: u32, due: Option<u64>,
     } if |s| s.memory.len() == SIZE && s.a < 0x80 && s.c & !0x70 == 0 && u64::from(s.nanoseconds) < SECOND
-        && s.seconds.abs() <= FARTHEST);
-}
-
-/// The clock at its ISA ports.
-#[derive(rhea_core::object::Object)]
-#[object(type = "mc146818rtc", parent = "isa-device")]
-pub struct IsaRtc {
-    chip: Mutex<Rtc>,
-    /// What the clock would have shown at power-on had nobody set it.
-    base: i64,
-    line: InterruptLine,
-    timer: Timer,
-    changed: OnceLock<Box<dyn Fn(i64) + Send + Sync>>,
-}
-
-impl IsaRtc {
-    /// A clock that shows `seconds` since 1970 at power-on and interrupts on `line` (interrupt 8).
-    pub fn new(timers: &Arc<TimerQueue>, line: InterruptLine, seconds: i64) -> Arc<Self> {
-        Arc::new_cyclic(|weak: &Weak<Self>| {
-            let weak = Weak::clone(weak);
-            let timer = timers.timer(move |_| {
-                if let Some(rtc) = weak.upgrade() {
-                    rtc.with(|_, _| ());
-                }
-            });
-            Self { chip: Mutex::new(Rtc::new(seconds)), base: seconds, line, timer, changed: OnceLock::new() }
-        })
-    }
-
-    /// Puts the ports 0x70 and 0x71 into `ports`.
-    pub fn map(self: &Arc<Self>, ports: &PortSpace) {
-        ports.map(0x70, 2, Arc::clone(self) as Arc<dyn PortIo>);
-    }
-
-    /// Whom to tell when the guest has set the clock: by how many seconds it is ahead of one never set. Called without
-    /// the clock's lock. Set once.
-    pub fn on_set_time(&self, callback: Box<dyn Fn(i64) + Send + Sync>) {
-        let _ = self.changed.set(callback);
-    }
-
-    /// Sets a byte of plain memory.
-    pub fn set_memory(&self, index: u8, value: u8) {
-        self.chip.lock().set_memory(index, value);
-    }
-
-    /// Says in the memory how much RAM there is, as firmware reads it: `below` bytes under 4 GiB, `above` over it.
-    pub fn set_memory_size(&self, below: u64, above: u64) {
-        const KIB: u64 = 1024;
-        const MIB: u64 = 1024 * KIB;
-        let base = (below / KIB).min(640);
-        let extended = (below.saturating_sub(MIB) / KIB).min(0xffff);
-        let over_16m = (below.saturating_sub(16 * MIB) / (64 * KIB)).min(0xffff);
-        let over_4g = (above / (64 * KIB)).min(0xff_ffff);
-        let fields =
-            [(0x15, base, 2), (0x17, extended, 2), (0x30, extended, 2), (0x34, over_16m, 2), (0x5b, over_4g, 3)];
-        let mut chip = self.chip.lock();
-        for (index, value, bytes) in fields {
-            for byte in 0..bytes {
-                chip.set_memory(index + byte, (value >> (8 * byte)) as u8);
-            }
-        }
-    }
-
-    /// Whether the guest masks NMIs by bit 7 of port 0x70.
-    pub fn nmi_masked(&self) -> bool {
-        self.chip.lock().nmi_masked()
-    }
-
-    fn with<T>(&self, change: impl FnOnce(&mut Rtc, Instant) -> T) -> T {
-        let now = self.timer.now();
-        let mut chip = self.chip.lock();
-        let before = chip.offset_from(self.base);
-        chip.advance(now);
-        let result = change(&mut chip, now);
-        self.line.set(chip.interrupt());
-        self.timer.set_or_cancel(chip.next_event(now));
-        let after = chip.offset_from(self.base);
-        drop(chip);
-        if before != after
-            && let Some(callback) = self.changed.get()
-        {
-            callback(after);
-        }
-        result
-    }
-}
-
-impl PortIo for IsaRtc {
-    fn read(&self, offset: u16, _: Width) -> u32 {
-        // The index port is write-only.
-        if offset == 0 { 0xff } else { self.with(Rtc::read).into() }
-    }
-
-    fn write(&self, offset: u16, _: Width, value: u32) {
-        if offset == 0 {
-            self.chip.lock().select(value as u8);
-        } else {
-            self.with(|chip, now| chip.write(value as u8, now));
-        }
-    }
-}
-
-impl Device for IsaRtc {
-    fn reset(&self) {
-        self.with(|chip, _| chip.reset());
-    }
-}
-
-impl Saveable for IsaRtc {
-    type Chip = Rtc;
-
-    fn save(&self) -> RtcV1 {
-        self.chip.lock().save()
-    }
-
-    fn restore(&self, state: RtcV1) -> Result<(), LoadError> {
-        let rtc = Rtc::load(state)?;
-        self.with(|chip, _| *chip = rtc);
-        Ok(())
-    }
+        && s.seconds.unsigned_abs() <= FARTHEST && s.phase < LONGEST);
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rhea_core::Clock;
+    use rhea_core::SaveState;
 
     use super::*;
 
     /// 13 February 2009, 23:31:30, a Friday.
     const BASE: i64 = 1_234_567_890;
 
-    const fn ms(milliseconds: u64) -> Instant {
-        Instant::from_nanos(milliseconds * 1_000_000)
+    fn ms(milliseconds: u64) -> Moment {
+        Instant::from_nanos(milliseconds * 1_000_000).into()
     }
 
-    fn get(rtc: &mut Rtc, index: u8, now: Instant) -> u8 {
+    const POLICIES: [LostTickPolicy; 4] =
+        [LostTickPolicy::Discard, LostTickPolicy::Delay, LostTickPolicy::Merge, LostTickPolicy::Slew];
+
+    fn get(rtc: &mut Rtc, index: u8, now: Moment) -> u8 {
         rtc.select(index);
         rtc.read(now)
     }
 
-    fn put(rtc: &mut Rtc, index: u8, value: u8, now: Instant) {
+    fn put(rtc: &mut Rtc, index: u8, value: u8, now: Moment) {
         rtc.select(index);
         rtc.write(value, now);
     }
 
-    fn shown(rtc: &mut Rtc, now: Instant) -> [u8; 8] {
+    fn shown(rtc: &mut Rtc, now: Moment) -> [u8; 8] {
         [CENTURY, 9, 8, 7, 6, 4, 2, 0].map(|index| get(rtc, index, now))
     }
 
@@ -582,7 +506,7 @@ mod tests {
     #[test]
     fn update_in_progress_warns_before_the_second_changes() {
         let mut rtc = Rtc::new(BASE);
-        let at = |micros: u64| Instant::from_nanos(micros * 1000);
+        let at = |micros: u64| Moment::from(Instant::from_nanos(micros * 1000));
         assert_eq!(get(&mut rtc, 0xa, at(997_771)), 0x26);
         assert_eq!(get(&mut rtc, 0xa, at(997_773)), 0xa6);
         assert_eq!(get(&mut rtc, 0, at(999_999)), 0x30);
@@ -610,7 +534,7 @@ mod tests {
         for (index, value) in [(1, 0x35), (3, 0xff), (5, 0xc0), (0xb, 0x22)] {
             put(&mut rtc, index, value, ms(0));
         }
-        assert_eq!(rtc.next_event(ms(0)), Some(ms(5000)));
+        assert_eq!(rtc.next_event(ms(0)), Some(ms(5000).machine));
         rtc.advance(ms(4999));
         assert!(!rtc.interrupt());
         rtc.advance(ms(5000));
@@ -618,9 +542,9 @@ mod tests {
         // The periodic flag is set too, though its interrupt is not enabled.
         assert_eq!(get(&mut rtc, 0xc, ms(5000)), 0xf0);
         assert!(!rtc.interrupt());
-        assert_eq!(rtc.next_event(ms(5000)), Some(ms(65_000)));
+        assert_eq!(rtc.next_event(ms(5000)), Some(ms(65_000).machine));
         put(&mut rtc, 0xb, 0x12, ms(5500));
-        assert_eq!(rtc.next_event(ms(5500)), Some(ms(6000)));
+        assert_eq!(rtc.next_event(ms(5500)), Some(ms(6000).machine));
     }
 
     #[test]
@@ -638,7 +562,7 @@ mod tests {
         put(&mut rtc, 0xb, 0x42, ms(0));
         let mut now = ms(0);
         for _ in 0..1024 {
-            now = rtc.next_event(now).unwrap();
+            now = rtc.next_event(now).unwrap().into();
             rtc.advance(now);
             assert_eq!(get(&mut rtc, 0xc, now) & 0xc0, 0xc0);
         }
@@ -646,68 +570,47 @@ mod tests {
     }
 
     #[test]
-    fn reset_turns_interrupts_off_and_keeps_time_and_memory() {
-        let timers = TimerQueue::new(Clock::new());
-        let rtc = IsaRtc::new(&timers, InterruptLine::unconnected(), BASE);
-        let ports = PortSpace::new();
-        rtc.map(&ports);
-        rtc.reset();
-        assert_eq!(*rtc.chip.lock(), Rtc::new(BASE));
-        for (index, value) in [(0xb, 0x72), (0x40, 7)] {
-            ports.write(0x70, Width::Byte, index);
-            ports.write(0x71, Width::Byte, value);
+    fn what_the_date_follows_may_jump_and_alarms_on_the_way_go_off() {
+        let mut rtc = Rtc::new(BASE);
+        // 23:40 each day.
+        for (index, value) in [(1, 0x00), (3, 0x40), (5, 0x23), (0xb, 0x22)] {
+            put(&mut rtc, index, value, ms(0));
         }
-        rtc.reset();
-        assert_eq!(timers.next_deadline(), None);
-        ports.write(0x70, Width::Byte, 0xc0);
-        assert!(rtc.nmi_masked());
-        assert_eq!(ports.read(0x71, Width::Byte), 7);
-    }
-
-    #[test]
-    fn setting_the_time_is_reported_as_the_offset() {
-        let clock = Clock::new();
-        let timers = TimerQueue::new(Arc::clone(&clock));
-        let rtc = IsaRtc::new(&timers, InterruptLine::unconnected(), BASE);
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&heard);
-        rtc.on_set_time(Box::new(move |offset| log.lock().push(offset)));
-        clock.set(ms(10_000));
-        rtc.write(0, Width::Byte, 2);
-        rtc.write(1, Width::Byte, 0x32);
-        assert_eq!(*heard.lock(), [60]);
-    }
-
-    #[test]
-    fn the_memory_says_how_much_ram_there_is() {
-        let timers = TimerQueue::new(Clock::new());
-        let rtc = IsaRtc::new(&timers, InterruptLine::unconnected(), BASE);
-        rtc.set_memory_size(512 << 20, 1 << 30);
-        let mut chip = rtc.chip.lock();
-        let bytes = [0x15, 0x16, 0x17, 0x18, 0x34, 0x35, 0x5b, 0x5c, 0x5d].map(|index| get(&mut chip, index, ms(0)));
-        assert_eq!(bytes, [0x80, 2, 0xff, 0xff, 0, 0x1f, 0, 0x40, 0]);
+        let jumped = |seconds: u64| Moment { machine: ms(10).machine, date: ms(seconds * 1000).date };
+        rtc.advance(jumped(509));
+        assert!(!rtc.interrupt());
+        assert_eq!(rtc.next_event(jumped(509)), Some(ms(1010).machine));
+        // Back by an hour, and on to where it was: nothing happens twice or too early.
+        rtc.advance(jumped(0));
+        rtc.advance(jumped(509));
+        assert!(!rtc.interrupt());
+        rtc.advance(jumped(600));
+        assert!(rtc.interrupt());
+        assert_eq!(shown(&mut rtc, jumped(600))[5..], [0x23, 0x41, 0x30]);
     }
 
     proptest! {
         #[test]
-        fn any_access_is_harmless(ops in prop::collection::vec((any::<bool>(), 0u8..0x40, any::<u8>(), 0u64..1 << 45), 0..100)) {
+        fn any_access_is_harmless(policy in 0usize..4, ops in prop::collection::vec((any::<bool>(), 0u8..0x40, any::<u8>(), 0u64..1 << 45), 0..100)) {
             let mut rtc = Rtc::new(BASE);
+            rtc.set_policy(POLICIES[policy]);
             let mut now = 0;
             for (write, index, value, wait) in ops {
                 now += wait;
-                let now = Instant::from_nanos(now);
+                let now = Moment::from(Instant::from_nanos(now));
                 if write { put(&mut rtc, index, value, now) } else { get(&mut rtc, index, now); }
                 rtc.advance(now);
                 if let Some(event) = rtc.next_event(now) {
-                    prop_assert!(event > now);
+                    prop_assert!(event > now.machine);
                 }
                 prop_assert_eq!(&Rtc::load(rtc.save()).unwrap(), &rtc);
             }
         }
 
         #[test]
-        fn flags_in_small_steps_equal_one_large_step(b in 0u8..0x80, rate in 0u8..16, times in prop::collection::vec(1u64..3_000_000_000, 1..20)) {
+        fn flags_in_small_steps_equal_one_large_step(policy in 0usize..4, b in 0u8..0x80, rate in 0u8..16, times in prop::collection::vec(1u64..3_000_000_000, 1..20)) {
             let mut small = Rtc::new(BASE);
+            small.set_policy(POLICIES[policy]);
             put(&mut small, 1, 0x33, ms(0));
             put(&mut small, 3, 0xff, ms(0));
             put(&mut small, 5, 0xff, ms(0));
@@ -717,9 +620,9 @@ mod tests {
             let mut now = 0;
             for time in times {
                 now += time;
-                small.advance(Instant::from_nanos(now));
+                small.advance(Instant::from_nanos(now).into());
             }
-            large.advance(Instant::from_nanos(now));
+            large.advance(Instant::from_nanos(now).into());
             prop_assert_eq!(small, large);
         }
     }
