@@ -153,7 +153,8 @@ impl Machine {
     fn follow_clock(&self) {
         if let Some((clock, path)) = self.board.clock() {
             let (events, path) = (Arc::clone(&self.events), path.to_owned());
-            clock.on_set_time(Box::new(move |offset| events(Event::RtcChange { offset, qom_path: Some(path.clone()) })));
+            clock
+                .on_set_time(Box::new(move |offset| events(Event::RtcChange { offset, qom_path: Some(path.clone()) })));
         }
     }
 
