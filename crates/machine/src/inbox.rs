@@ -5,6 +5,17 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use parking_lot::{Condvar, Mutex};
 use rhea_api::run_state::ShutdownCause;
 
+/// What goes into a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SlotKind {
+    /// A PCI device; the slot is the bus's number in the hotplug registers times 256, and the slot on it.
+    Pci,
+    /// A processor; the slot is its index.
+    Cpu,
+    /// A memory module.
+    Dimm,
+}
+
 /// A change of the whole machine that started with the guest, or with the host's signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestRequest {
@@ -14,8 +25,32 @@ pub enum GuestRequest {
     Shutdown(ShutdownCause),
     /// Suspend to RAM.
     Suspend,
+    /// It let go of what is in a slot.
+    Ejected(SlotKind, u32),
+    /// It reported about a slot (ACPI 5.0 § 6.3.5).
+    Reported {
+        /// What goes into the slot.
+        kind: SlotKind,
+        /// Which slot.
+        slot: u32,
+        /// The event that the report is about.
+        event: u32,
+        /// How it went.
+        status: u32,
+    },
     /// Leave the main loop now.
     Quit,
+}
+
+impl GuestRequest {
+    fn is_report(&self) -> bool {
+        matches!(self, Self::Reported { .. })
+    }
+
+    /// Whether it is about the whole machine.
+    fn is_whole(&self) -> bool {
+        !matches!(self, Self::Reported { .. } | Self::Ejected(..))
+    }
 }
 
 #[derive(Default)]
@@ -34,6 +69,8 @@ pub struct Inbox {
 
 /// More requests than this cannot wait: a guest that asks faster than it is served asks for the same again.
 const LIMIT: usize = 16;
+/// More reports about slots than this cannot wait: they are one or two for each that is plugged or unplugged.
+const MOST_REPORTS: usize = 1024;
 
 impl Inbox {
     /// An empty one.
@@ -44,7 +81,15 @@ impl Inbox {
     /// Leaves a request.
     pub fn leave(&self, request: GuestRequest) {
         let mut state = self.state.lock();
-        if state.requests.len() < LIMIT || request == GuestRequest::Quit {
+        let waiting = |like: fn(&GuestRequest) -> bool| state.requests.iter().filter(|other| like(other)).count();
+        let room = match request {
+            GuestRequest::Quit => true,
+            // There are only so many slots, and each is let go of once.
+            GuestRequest::Ejected(..) => !state.requests.contains(&request),
+            GuestRequest::Reported { .. } => waiting(GuestRequest::is_report) < MOST_REPORTS,
+            _ => waiting(GuestRequest::is_whole) < LIMIT,
+        };
+        if room {
             state.requests.push_back(request);
         }
         drop(state);
@@ -70,5 +115,24 @@ impl Inbox {
         }
         state.woken = false;
         state.requests.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_reports_leaves_room_for_everything_else() {
+        let inbox = Inbox::default();
+        for slot in 0..3000 {
+            inbox.leave(GuestRequest::Reported { kind: SlotKind::Cpu, slot, event: 3, status: 0 });
+            inbox.leave(GuestRequest::Ejected(SlotKind::Pci, slot % 2));
+            inbox.leave(GuestRequest::Suspend);
+        }
+        let taken: Vec<GuestRequest> = std::iter::from_fn(|| inbox.wait(Some(Duration::ZERO))).collect();
+        assert_eq!(taken.iter().filter(|request| request.is_report()).count(), MOST_REPORTS);
+        assert_eq!(taken.iter().filter(|request| request.is_whole()).count(), LIMIT);
+        assert_eq!(taken.iter().filter(|request| matches!(request, GuestRequest::Ejected(..))).count(), 2);
     }
 }

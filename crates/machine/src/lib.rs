@@ -13,6 +13,7 @@ pub mod objects;
 mod parts;
 mod processors;
 mod save;
+mod slots;
 pub mod taps;
 mod test_access;
 
@@ -20,7 +21,7 @@ pub use backends::{Backends, Disk, Disks};
 pub use config::{Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, Software, Topology};
 pub use devices::{DeviceConfig, DeviceError};
 pub use error::MachineError;
-pub use inbox::GuestRequest;
+pub use inbox::{GuestRequest, SlotKind};
 pub use machine::{EventSink, Machine};
 pub use processors::{Place, Processor, Processors};
 pub use test_access::{TestAccess, TestError};

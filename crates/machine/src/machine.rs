@@ -9,13 +9,14 @@ use rhea_api::{
 };
 use rhea_core::{AddressSpace, Clock, Gate, TimerQueue};
 use rhea_devices::{
+    acpi::hotplug::Report,
     chipset::pci::PciBus,
     virtio::balloon::{BALLOON_PAGE, Balloon},
 };
 
 use crate::{
     backends::Backends,
-    board::{Board, none::NoBoard, pc::Pc},
+    board::{Board, hotplug::SlotReport, none::NoBoard, pc::Pc},
     config::{Accelerator, BoardKind, Config},
     devices::Devices,
     error::MachineError,
@@ -103,6 +104,9 @@ impl Machine {
         // Whoever has no machine has nobody to end its processors.
         built.inspect_err(|_| machine.processors.quit())?;
         machine.follow_clock();
+        if let Some(hotplug) = machine.board.hotplug() {
+            hotplug.power_on();
+        }
         Ok(machine)
     }
 
@@ -403,6 +407,10 @@ impl Machine {
                 }
                 Some(GuestRequest::Shutdown(reason)) => self.shut_down(reason),
                 Some(GuestRequest::Suspend) => self.suspend(),
+                Some(GuestRequest::Ejected(kind, slot)) => self.ejected(kind, slot),
+                Some(GuestRequest::Reported { kind, slot, event, status }) => {
+                    self.reported(SlotReport { kind, slot, report: Report { event, status } });
+                }
                 Some(GuestRequest::Quit) => break,
             }
         }

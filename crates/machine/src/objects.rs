@@ -314,6 +314,11 @@ impl Objects {
         self.tree.child(self.peripheral, id)
     }
 
+    /// The id by which somebody asked for a device; none for the board's own.
+    pub fn device_id(&self, node: NodeId) -> Option<String> {
+        self.tree.children(self.peripheral).into_iter().find(|(_, child)| *child == node).map(|(id, _)| id)
+    }
+
     /// Makes an object of those that managers make, in `/objects`.
     ///
     /// # Errors

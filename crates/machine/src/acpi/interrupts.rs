@@ -54,8 +54,10 @@ impl Aml for LocalApicNmi {
 pub fn madt(platform: &Platform) -> Table {
     let address = LocalInterruptController::Address(LOCAL_APIC_ADDRESS);
     let mut madt = MADT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION, address);
-    for &id in &platform.processors {
-        madt.add_structure(ProcessorLocalApic::new(id, id, EnabledStatus::Enabled));
+    for (index, processor) in platform.processors.iter().enumerate() {
+        // One that may come is disabled here, with an APIC id that is valid.
+        let status = if processor.present { EnabledStatus::Enabled } else { EnabledStatus::Disabled };
+        madt.add_structure(ProcessorLocalApic::new(index as u8, processor.apic_id, status));
     }
     madt.add_structure(IoApic::new(0, IO_APIC_ADDRESS, 0));
     let source_override = |source: u8, global: u32, flags: u16| SourceOverride {

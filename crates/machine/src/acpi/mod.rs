@@ -13,11 +13,35 @@ const OEM_ID: [u8; 6] = *b"RHEA  ";
 const OEM_TABLE_ID: [u8; 8] = *b"RHEAPC  ";
 const OEM_REVISION: u32 = 1;
 
+/// A processor that may be in the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct PossibleProcessor {
+    /// Identifier of its local APIC.
+    pub apic_id: u8,
+    /// Whether it is there when the tables are made.
+    pub present: bool,
+    /// Its NUMA node, where there are nodes.
+    pub node: Option<u32>,
+}
+
+/// A PCI bus behind a bridge on which devices come and go.
+#[derive(Clone, Debug)]
+pub struct HotplugBus {
+    /// Its number in the hotplug registers.
+    pub number: u32,
+    /// The bridges that lead to it: their slots, the one on the first bus first.
+    pub path: Vec<u8>,
+}
+
 /// What the tables describe.
 #[derive(Clone, Debug)]
 pub struct Platform {
-    /// APIC ids of the processors that are there.
-    pub processors: Vec<u8>,
+    /// The processors that there may be, by index.
+    pub processors: Vec<PossibleProcessor>,
+    /// Slots for memory modules.
+    pub memory_slots: u32,
+    /// Buses behind bridges on which devices come and go.
+    pub hotplug_buses: Vec<HotplugBus>,
     /// First address of the PCI memory window below 4 GiB.
     pub pci_window: u32,
 }
@@ -84,7 +108,14 @@ mod tests {
     #[test]
     fn every_table_that_the_root_leads_to_sums_to_zero() {
         const BASE: u32 = 0x10_0000;
-        let tables = build(&Platform { processors: vec![0, 1], pci_window: 0xc000_0000 }, 0xf_f000, BASE);
+        let processor = |present| PossibleProcessor { apic_id: 1, present, node: Some(2) };
+        let platform = Platform {
+            processors: vec![processor(true), processor(false)],
+            memory_slots: 2,
+            hotplug_buses: vec![HotplugBus { number: 1, path: vec![5] }, HotplugBus { number: 2, path: vec![5, 0] }],
+            pci_window: 0xc000_0000,
+        };
+        let tables = build(&platform, 0xf_f000, BASE);
         assert_eq!(checksum(&tables.root_pointer[..20]), 0);
         assert_eq!(checksum(&tables.root_pointer), 0);
         let xsdt = word(&tables.root_pointer, 24) - BASE as usize;

@@ -1,6 +1,7 @@
 //! Boards: which devices a machine has, where they are and how they are wired.
 
 mod debug_log;
+pub mod hotplug;
 pub mod none;
 pub mod pc;
 mod processor_bus;
@@ -41,6 +42,9 @@ pub trait Board: Send + Sync {
     /// # Errors
     /// The board has none.
     fn nmi(&self) -> Result<(), MachineError>;
+
+    /// What comes and goes while the machine runs, if anything does.
+    fn hotplug(&self) -> Option<&hotplug::Hotplug>;
 
     /// The PCI bus, if the board has one.
     fn pci(&self) -> Option<&Arc<PciBus>>;

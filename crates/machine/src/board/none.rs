@@ -8,7 +8,7 @@ use rhea_devices::{
 };
 use rhea_x86::bus::SystemBus;
 
-use super::Board;
+use super::{Board, hotplug::Hotplug};
 use crate::{MachineError, processors::Processors};
 
 /// The board of the machine `none`.
@@ -31,6 +31,10 @@ impl Board for NoBoard {
 
     fn nmi(&self) -> Result<(), MachineError> {
         Err(MachineError::Unsupported("machine does not provide NMIs"))
+    }
+
+    fn hotplug(&self) -> Option<&Hotplug> {
+        None
     }
 
     fn pci(&self) -> Option<&Arc<PciBus>> {

@@ -35,10 +35,10 @@ use rhea_x86::{
     system::cpuid::{CpuidTable, Topology as CpuidTopology},
 };
 
-use super::{Board, debug_log::DebugLog, processor_bus::ProcessorBus};
+use super::{Board, debug_log::DebugLog, hotplug::Hotplug, processor_bus::ProcessorBus};
 use crate::{
     MachineError,
-    acpi::{self, IO_APIC_ADDRESS, Platform},
+    acpi::{self, IO_APIC_ADDRESS, Platform, PossibleProcessor},
     boot::{Entry, LoadError, MemoryMap, parameters, start},
     config::{Config, Software},
     devices::{PciSlots, connect_serial},
@@ -62,6 +62,11 @@ const TSC_KHZ: u32 = 1_000_000;
 /// So does the local APICs' timer, before its divider.
 const APIC_KHZ: u32 = 1_000_000;
 
+/// More processors than an APIC identifier of eight bits can tell apart cannot be.
+const MOST_APICS: u32 = 255;
+/// Slots for memory modules that come later.
+const MEMORY_SLOTS: u32 = 0;
+
 /// Ports of the debug console: what firmware and bare guests print there goes to this program's log.
 const DEBUG_CONSOLE: [u16; 2] = [0xe9, 0x402];
 
@@ -79,11 +84,13 @@ const SERIAL: [(u16, usize); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3
 pub struct Pc {
     memory: Arc<AddressSpace>,
     map: MemoryMap,
-    platform: Platform,
+    /// First address of the PCI memory window below 4 GiB.
+    pci_window: u32,
     software: Software,
     apics: Arc<ApicBus>,
     first_bus: Option<Arc<dyn SystemBus>>,
     power: Arc<Pm>,
+    hotplug: Hotplug,
     pci: Arc<PciBus>,
     /// The clock, and where in the tree it is.
     clock: (Arc<IsaRtc>, String),
@@ -179,6 +186,10 @@ impl Pc {
             // The tables do not offer it.
             SleepRequest::S4 => tracing::warn!("the guest asked for suspend to disk, which this machine does not have"),
         }));
+
+        // No APIC of this machine has an identifier of more than eight bits.
+        let apic_ids: Vec<u32> = (0..topology.max_cpus().clamp(topology.cpus, MOST_APICS)).collect();
+        let hotplug = Hotplug::new(&power, inbox, ports, &apic_ids, topology.cpus as usize, MEMORY_SLOTS);
 
         let isa_bridge = IsaBridge::new(std::array::from_fn(|irq| isa.line(irq)));
         let pci = PciBus::new(&(Arc::clone(&isa_bridge) as Arc<dyn InterruptSink>));
@@ -281,14 +292,12 @@ impl Pc {
         let others: [Arc<dyn Device>; 7] = [hpet, pit, rtc, reset, keyboard, firmware, Arc::clone(&pci) as _];
         devices.extend(others);
         devices.extend(serial_ports);
+        devices.extend(hotplug.devices());
         devices.extend(controllers);
-        let platform = Platform {
-            processors: processors.iter().map(|processor| processor.apic_id()).collect(),
-            pci_window: map.below_4g().max(LOW_RAM_LIMIT) as u32,
-        };
+        let pci_window = map.below_4g().max(LOW_RAM_LIMIT) as u32;
         let software = config.software.clone();
         let memory = Arc::clone(memory);
-        let board = Self { memory, map, platform, software, apics, first_bus, power, pci, clock, devices };
+        let board = Self { memory, map, pci_window, software, apics, first_bus, power, hotplug, pci, clock, devices };
         Ok((board, processors, vcpus))
     }
 
@@ -309,9 +318,29 @@ impl Pc {
         Ok(MemoryMap::new(low, size - low))
     }
 
+    /// The machine as it is now, for the tables.
+    fn platform(&self) -> Platform {
+        let processors = &self.hotplug.processors;
+        let processor = |(index, apic_id): (usize, u32)| PossibleProcessor {
+            apic_id: apic_id as u8,
+            present: processors.is_present(index),
+            node: None,
+        };
+        Platform {
+            processors: processors.apic_ids().into_iter().enumerate().map(processor).collect(),
+            memory_slots: self.hotplug.memory.slots(),
+            hotplug_buses: self.hotplug.buses(),
+            pci_window: self.pci_window,
+        }
+    }
+
     /// Writes the firmware's tables, and loads the software; gives how it starts.
     fn load(&self) -> Result<Option<Entry>, LoadError> {
-        let tables = acpi::build(&self.platform, self.map.facs() as u32, self.map.acpi_tables() as u32);
+        let tables = acpi::build(&self.platform(), self.map.facs() as u32, self.map.acpi_tables() as u32);
+        let needs = tables.tables.len() as u64;
+        if needs > self.map.acpi_tables_length() {
+            return Err(LoadError::Memory { what: "the ACPI tables", needs });
+        }
         self.memory.write(ROOT_POINTER, &tables.root_pointer);
         self.memory.write(self.map.facs(), &tables.facs);
         self.memory.write(self.map.acpi_tables(), &tables.tables);
@@ -343,7 +372,7 @@ impl Pc {
 
     /// Processors in their reset state, the first one at `entry`.
     fn reset_processors(&self, processors: &Processors, entry: Option<Entry>) {
-        let pci_window = self.platform.pci_window;
+        let pci_window = self.pci_window;
         for processor in processors.list() {
             let entry = entry.filter(|_| processor.index() == 0);
             processor.with(move |vcpu| {
@@ -396,6 +425,10 @@ impl Board for Pc {
             apic.set_lint(1, false);
         }
         Ok(())
+    }
+
+    fn hotplug(&self) -> Option<&Hotplug> {
+        Some(&self.hotplug)
     }
 
     fn pci(&self) -> Option<&Arc<PciBus>> {

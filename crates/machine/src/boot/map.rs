@@ -25,8 +25,8 @@ pub struct MemoryRange {
     pub kind: Kind,
 }
 
-/// Bytes at the end of memory below 4 GiB that ACPI tables take.
-const ACPI_TABLES: u64 = 64 * 1024;
+/// Bytes at the end of memory below 4 GiB that ACPI tables take: enough for 256 memory slots and 30 bridges.
+const ACPI_TABLES: u64 = 128 * 1024;
 
 /// The memory map of a PC with the given RAM.
 #[derive(Clone, Debug)]
@@ -74,6 +74,11 @@ impl MemoryMap {
     /// Where the other ACPI tables go.
     pub fn acpi_tables(&self) -> u64 {
         self.facs + 4096
+    }
+
+    /// How many bytes the other ACPI tables may take.
+    pub fn acpi_tables_length(&self) -> u64 {
+        ACPI_TABLES - 4096
     }
 
     /// Whether `start` up to, but not including, `end` is all usable and below 4 GiB.

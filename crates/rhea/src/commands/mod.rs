@@ -1,5 +1,6 @@
 //! The commands of the schema, one file a module. A handler translates; what is done is the machine's.
 
+mod acpi;
 mod char;
 mod client;
 mod clock;

@@ -154,6 +154,11 @@ impl CpuHotplug {
         Self::of(CpuRegisters::new(apic_ids, present), raise)
     }
 
+    /// The APIC ids of all possible processors, by index.
+    pub fn apic_ids(&self) -> Vec<u32> {
+        self.look(|registers| registers.processors.iter().map(|processor| processor.apic_id).collect())
+    }
+
     /// Processor `index` came.
     pub fn insert(&self, index: usize) {
         self.change(|registers, tell| {
