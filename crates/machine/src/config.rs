@@ -1,6 +1,9 @@
 //! What a machine is to be: everything that is decided before power-on.
 
+use rhea_backends::block::DriveConfig;
+use rhea_core::object::Value;
 use rhea_devices::misc::rtc::RtcOptions;
+use serde_json::Map;
 
 use crate::{boot::linux::Kernel, devices::DeviceConfig, objects::ObjectConfig, processors::Place};
 
@@ -80,6 +83,10 @@ pub struct Config {
     pub rtc: RtcOptions,
     /// Objects that managers make, in order.
     pub objects: Vec<ObjectConfig>,
+    /// Block nodes to make, by the options of `blockdev-add`, in order.
+    pub nodes: Vec<Map<String, Value>>,
+    /// Drives to make, in order.
+    pub drives: Vec<DriveConfig>,
     /// The character backend of each serial port, first port first; ports without one are not there.
     pub serials: Vec<Option<String>>,
     /// Devices that somebody asked for, in order.

@@ -27,6 +27,19 @@ pub enum MachineError {
     /// A character backend cannot be used.
     #[error(transparent)]
     Character(#[from] rhea_backends::char::CharError),
+    /// A block node cannot be made or used.
+    #[error(transparent)]
+    Block(#[from] rhea_backends::block::BlockError),
+    /// A block node that was asked for with the machine cannot be.
+    #[error("-{option} {name}: {reason}")]
+    Node {
+        /// How it was asked for.
+        option: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: rhea_backends::block::BlockError,
+    },
     /// A place on the PCI bus that is not free.
     #[error(transparent)]
     Pci(#[from] rhea_devices::chipset::pci::AddError),

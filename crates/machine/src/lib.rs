@@ -17,7 +17,7 @@ mod slots;
 pub mod taps;
 mod test_access;
 
-pub use backends::{Backends, Disk, Disks};
+pub use backends::Backends;
 pub use config::{Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, Software, Topology};
 pub use devices::{DeviceConfig, DeviceError};
 pub use error::MachineError;

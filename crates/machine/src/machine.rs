@@ -7,6 +7,7 @@ use rhea_api::{
     Event,
     run_state::{RunState, ShutdownCause},
 };
+use rhea_backends::block::BlockNodes;
 use rhea_core::{AddressSpace, Clock, Gate, TimerQueue};
 use rhea_devices::{
     acpi::hotplug::Report,
@@ -80,6 +81,7 @@ impl Machine {
             let made = parts.objects.create(object);
             made.map_err(|reason| MachineError::Object { id: object.id.clone(), reason })?;
         }
+        open_nodes(&config, &parts)?;
         let inbox = Arc::clone(&parts.inbox);
         parts.timers.on_earlier_deadline(move || inbox.wake());
         let (board, list, vcpus): (Box<dyn Board>, _, _) = match config.board {
@@ -135,6 +137,11 @@ impl Machine {
     /// The tree of objects.
     pub fn objects(&self) -> &Arc<Objects> {
         &self.parts.objects
+    }
+
+    /// Block nodes and drives.
+    pub fn blocks(&self) -> &Arc<BlockNodes> {
+        &self.parts.backends.blocks
     }
 
     /// The processors.
@@ -416,6 +423,22 @@ impl Machine {
         }
         self.processors.quit();
     }
+}
+
+/// Makes the block nodes and drives that were asked for with the machine.
+fn open_nodes(config: &Config, parts: &Parts) -> Result<(), MachineError> {
+    let blocks = &parts.backends.blocks;
+    for options in &config.nodes {
+        blocks.add(options).map_err(|reason| {
+            let name = options.get("node-name").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
+            MachineError::Node { option: "blockdev", name, reason }
+        })?;
+    }
+    for drive in &config.drives {
+        let failed = |reason| MachineError::Node { option: "drive", name: drive.id.clone(), reason };
+        blocks.add_drive(drive).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// What `pages` in the balloon leave of `ram` bytes. The number is the guest's own.

@@ -396,6 +396,8 @@ mod tests {
             serials: Vec::new(),
             rtc: Default::default(),
             devices: Vec::new(),
+            nodes: Vec::new(),
+            drives: Vec::new(),
             objects: Vec::new(),
             start_stopped: true,
             no_reboot: false,

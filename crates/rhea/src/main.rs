@@ -2,7 +2,6 @@
 
 mod commands;
 mod daemon;
-mod devices;
 mod human;
 mod monitor;
 mod options;

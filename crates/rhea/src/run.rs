@@ -11,16 +11,18 @@ use std::{
 
 use anyhow::Context as _;
 use rhea_api::run_state::ShutdownCause;
-use rhea_backends::char::{Address, CharDevices, FrontEnd, Options as CharOptions};
+use rhea_backends::{
+    block::BlockNodes,
+    char::{Address, CharDevices, FrontEnd, Options as CharOptions},
+};
 use rhea_core::files;
-use rhea_machine::{Accelerator, Backends, Config, Disks, GuestRequest, Machine, Software, boot::linux::Kernel};
+use rhea_machine::{Accelerator, Backends, Config, GuestRequest, Machine, Software, boot::linux::Kernel};
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 use crate::{
     commands::{Context, Identity},
     daemon,
-    devices::DiskTable,
     monitor::MonitorThread,
     options::{self, CharUse, FIRST_TERMINAL, MonitorMode, Settings},
     test_port,
@@ -55,10 +57,10 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     let chars = CharDevices::new().context("could not start the thread of the backends")?;
     open_backends(&chars, settings)?;
     let emitter = events.clone();
-    let disks = DiskTable::new(&settings.devices.disks);
+    let blocks = BlockNodes::new();
     let machine = Machine::new(
         config(settings)?,
-        Backends { chars: Arc::clone(&chars), disks: Arc::clone(&disks) as Arc<dyn Disks> },
+        Backends { chars: Arc::clone(&chars), blocks: Arc::clone(&blocks) },
         Arc::new(move |event: rhea_api::Event| {
             emitter.emit(event.name(), event.data());
         }),
@@ -103,7 +105,7 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     }
     chars.flush(LAST_WORDS);
     monitors.end();
-    disks.flush();
+    blocks.flush();
     chars.release();
     if let Some(path) = &settings.pid_file {
         // Gone already is as good.
@@ -156,6 +158,8 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         software,
         rtc: settings.rtc,
         serials: settings.serials.iter().map(CharUse::backend).collect(),
+        nodes: settings.devices.blocks.nodes.clone(),
+        drives: settings.devices.blocks.drives.clone(),
         devices: settings.devices.lines.clone(),
         start_stopped: settings.start_stopped,
         no_reboot: settings.no_reboot,

@@ -1,5 +1,17 @@
-//! Disk images on the host: raw and qcow2 files.
+//! Disks: nodes with the bytes of files, images and parts of them, which stand on each other and are used by devices.
 
-mod image;
+mod error;
+mod file;
+mod layer;
+mod node;
+mod nodes;
+mod options;
+mod qcow2;
+mod usage;
 
-pub use image::{Format, Image, OpenError, Options};
+pub use error::BlockError;
+pub use layer::ImageDetails;
+pub use node::Node;
+pub use nodes::{BlockNodes, Disk, DriveConfig};
+pub use options::{DetectZeroes, NodeSettings};
+pub use usage::{BlockStatistics, BlockUse, Count};

@@ -85,8 +85,6 @@ pub struct BlockOptions {
     pub read_only: bool,
     /// Whether the guest may discard.
     pub discard: bool,
-    /// Whether room that it discards is given back to the host.
-    pub unmap: bool,
     /// Bytes of a block, as the guest is advised.
     pub block_size: u32,
 }
@@ -220,9 +218,8 @@ impl Block {
             let length = u64::from(count) * SECTOR;
             let start = self.range(sector, length)?;
             match kind {
-                Kind::Discard if self.options.unmap => self.options.medium.discard(start, length)?,
-                Kind::Discard => {}
-                _ => self.options.medium.write_zeroes(start, length, unmap && self.options.unmap)?,
+                Kind::Discard => self.options.medium.discard(start, length)?,
+                _ => self.options.medium.write_zeroes(start, length, unmap)?,
             }
         }
         Ok(())

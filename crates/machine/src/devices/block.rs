@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use rhea_core::object::{Fixed, Object, PropertyError};
+use rhea_core::{
+    BlockMedium as _,
+    object::{Fixed, Object, PropertyError},
+};
 use rhea_devices::virtio::block::{Block, BlockOptions};
 
 use super::{
@@ -60,21 +63,27 @@ fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, Ma
     if settings.drive.is_empty() {
         return Err(DeviceError::from(PropertyError::Missing("drive")).into());
     }
-    virtio::plug(machine, config, || {
+    let mut claimed = None;
+    let plugged = virtio::plug(machine, config, || {
         let name = config.id.as_deref().unwrap_or("disk");
-        let disk = machine.parts().backends.disks.claim(&settings.drive, name)?;
-        let serial = settings.serial.clone().or(disk.serial).unwrap_or_default();
+        let disk = machine.parts().backends.blocks.claim(&settings.drive, name)?;
+        claimed = Some(Arc::clone(&disk));
+        let serial = settings.serial.clone().or_else(|| disk.serial().map(str::to_owned)).unwrap_or_default();
         settings.serial = Some(serial.clone());
         let device = Block::new(BlockOptions {
-            read_only: disk.medium.read_only(),
-            medium: disk.medium,
+            read_only: disk.read_only(),
+            medium: disk,
             serial,
             discard: settings.discard,
-            unmap: disk.unmap,
             block_size: settings.block_size,
         });
         // A disk that waits for the host holds up nobody else.
         let worker = machine.start_worker(&format!("virtio {name}"))?;
         Ok(Made { device, own: Arc::new(Fixed(settings)), worker, links: Vec::new() })
-    })
+    })?;
+    if let Some(disk) = claimed {
+        // As managers know the part of a device that is not its transport.
+        disk.set_device(format!("{}/virtio-backend", machine.objects().tree().path(plugged.node)));
+    }
+    Ok(plugged)
 }

@@ -78,10 +78,3 @@ pub enum DeviceError {
     #[error("{0}")]
     Refused(String),
 }
-
-impl DeviceError {
-    /// There is no disk `name`.
-    pub fn no_disk(name: &str) -> Self {
-        Self::NotThere { driver: "virtio-blk-device".to_owned(), property: "drive", value: name.to_owned() }
-    }
-}

@@ -1,6 +1,5 @@
-//! What `-drive`, `-blockdev` and `-device` come to.
+//! What `-device` comes to, and the devices of `-drive`.
 
-use rhea_backends::block::{Format, Options as ImageOptions};
 use rhea_core::object::{TypeInfo, is_well_formed_id};
 use rhea_machine::{
     DeviceConfig,
@@ -10,32 +9,15 @@ use rhea_machine::{
 use serde_json::{Map, Value};
 
 use super::{
-    keyval::{KeyValues, OptionError, boolean, split},
-    settings::check_id,
+    block::BlockSettings,
+    keyval::{KeyValues, OptionError, split},
 };
-
-/// A disk of an image, by the name that -device uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DiskSettings {
-    /// Its id, or the name of its node.
-    pub id: String,
-    /// The image, without its format if that is to be found out.
-    pub image: ImageOptions,
-    /// Whether the format is what the file looks like.
-    pub probe: bool,
-    /// Whether room is given back.
-    pub unmap: bool,
-    /// What it says it is, if the device does not say.
-    pub serial: Option<String>,
-    /// Whether it is a file node, on which formats stand.
-    file: bool,
-}
 
 /// Disks and devices.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DeviceSettings {
-    /// Disks.
-    pub disks: Vec<DiskSettings>,
+    /// What disks are made of.
+    pub blocks: BlockSettings,
     /// Devices, in order.
     pub lines: Vec<DeviceConfig>,
 }
@@ -43,117 +25,11 @@ pub struct DeviceSettings {
 impl DeviceSettings {
     /// `-drive`.
     pub fn drive(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {
-        for (key, only) in [("media", "disk"), ("detect-zeroes", "off")] {
-            if parameters.get(key).is_some_and(|value| value != only) {
-                return Err(parameters.error(format!("'{key}' can only be '{only}'")));
-            }
-        }
-        if parameters.flag("snapshot", false) {
-            return Err(parameters.error("'snapshot=on' is not supported yet"));
-        }
-        let interface = parameters.get("if").unwrap_or("ide");
-        if !["virtio", "none"].contains(&interface) {
-            return Err(
-                parameters.error(format!("there is no interface '{interface}' for disks; give if=virtio or if=none"))
-            );
-        }
-        let id = match parameters.get("id") {
-            Some(id) => {
-                check_id(parameters, id)?;
-                id.to_owned()
-            }
-            None => format!("{interface}{}", self.disks.len()),
-        };
-        let format = match parameters.get("format") {
-            None => None,
-            Some(name) => Some(format(parameters, name)?),
-        };
-        let mut image = ImageOptions::new(parameters.require("file")?, format.unwrap_or(Format::Raw));
-        image.read_only = parameters.flag("readonly", false) || parameters.flag("read-only", false);
-        image.shared = is_off(parameters, "file.locking");
-        match parameters.get("cache") {
-            None | Some("writeback") => {}
-            Some("none" | "directsync") => image.direct = true,
-            Some("unsafe") => image.no_flush = true,
-            // Each device that does not hear of flushes flushes itself; more is not needed.
-            Some("writethrough") => {}
-            Some(other) => return Err(parameters.error(format!("there is no cache mode '{other}'"))),
-        }
-        let unmap = unmap(parameters, "discard")?;
-        let serial = parameters.get("serial").map(str::to_owned);
-        self.add(
-            parameters,
-            DiskSettings { id: id.clone(), image, probe: format.is_none(), unmap, serial, file: false },
-        )?;
-        if interface == "virtio" {
+        let (id, own_device) = self.blocks.drive(parameters)?;
+        if own_device {
             let properties = vec![("drive".to_owned(), Value::String(id))];
             self.lines.push(DeviceConfig { driver: "virtio-blk-pci".to_owned(), id: None, properties });
         }
-        Ok(())
-    }
-
-    /// `-blockdev`.
-    pub fn node(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {
-        let name = parameters.require("node-name")?.to_owned();
-        check_id(parameters, &name)?;
-        let driver = parameters.require("driver")?;
-        let disk = match driver {
-            "file" | "host_device" => {
-                let mut image = ImageOptions::new(parameters.require("filename")?, Format::Raw);
-                image.shared = is_off(parameters, "locking");
-                self.node_settings(parameters, "", name, image, true)?
-            }
-            "raw" | "qcow2" => {
-                let format = format(parameters, driver)?;
-                let image = match (parameters.get("file"), parameters.get("file.driver")) {
-                    (Some(below), None) => {
-                        let below = self.disks.iter().find(|disk| disk.id == below && disk.file).ok_or_else(|| {
-                            parameters.error(format!("Cannot find device='' nor node-name='{below}'"))
-                        })?;
-                        ImageOptions { format, ..below.image.clone() }
-                    }
-                    (None, None | Some("file" | "host_device")) => {
-                        let mut image = ImageOptions::new(parameters.require("file.filename")?, format);
-                        image.shared = is_off(parameters, "file.locking");
-                        let below = self.node_settings(parameters, "file.", name.clone(), image, true)?;
-                        ImageOptions { format, ..below.image }
-                    }
-                    (Some(_), Some(_)) => return Err(parameters.error("'file' is a name or has members, not both")),
-                    (None, Some(other)) => return Err(parameters.error(format!("Unknown driver '{other}'"))),
-                };
-                self.node_settings(parameters, "", name, image, false)?
-            }
-            other => {
-                return Err(
-                    parameters.error(format!("Unknown driver '{other}'; there are file, host_device, raw, qcow2"))
-                );
-            }
-        };
-        self.add(parameters, disk)
-    }
-
-    /// What all nodes have, by names that begin with `prefix`.
-    fn node_settings(
-        &self,
-        parameters: &KeyValues,
-        prefix: &str,
-        id: String,
-        mut image: ImageOptions,
-        file: bool,
-    ) -> Result<DiskSettings, OptionError> {
-        let flag = |name: &str, default| parameters.flag(&format!("{prefix}{name}"), default);
-        image.read_only = flag("read-only", image.read_only);
-        image.direct = flag("cache.direct", image.direct);
-        image.no_flush = flag("cache.no-flush", image.no_flush);
-        let unmap = unmap(parameters, &format!("{prefix}discard"))?;
-        Ok(DiskSettings { id, image, probe: false, unmap, serial: None, file })
-    }
-
-    fn add(&mut self, parameters: &KeyValues, disk: DiskSettings) -> Result<(), OptionError> {
-        if self.disks.iter().any(|other| other.id == disk.id) {
-            return Err(parameters.error(format!("Duplicate nodes with node-name='{}'", disk.id)));
-        }
-        self.disks.push(disk);
         Ok(())
     }
 
@@ -249,22 +125,6 @@ pub fn device_help(text: &str) -> Option<String> {
     Some(format!("{} options:\n{}", info.name, lines.collect::<String>()))
 }
 
-fn format(parameters: &KeyValues, name: &str) -> Result<Format, OptionError> {
-    Format::named(name).ok_or_else(|| parameters.error(format!("Unknown driver '{name}'; there are raw and qcow2")))
-}
-
-fn unmap(parameters: &KeyValues, key: &str) -> Result<bool, OptionError> {
-    match parameters.get(key) {
-        None | Some("ignore" | "off") => Ok(false),
-        Some("unmap" | "on") => Ok(true),
-        Some(other) => Err(parameters.error(format!("'{key}' is 'unmap' or 'ignore', not '{other}'"))),
-    }
-}
-
-fn is_off(parameters: &KeyValues, key: &str) -> bool {
-    parameters.get(key).and_then(boolean) == Some(false)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -280,22 +140,10 @@ mod tests {
     #[test]
     fn a_drive_makes_its_device_or_leaves_it() {
         let settings = settings("-drive file=/a,format=raw,if=virtio -drive file=/b,if=none,id=d,discard=unmap -device virtio-blk-pci,drive=d,id=x,addr=0x5.1").unwrap();
-        assert_eq!(settings.disks.len(), 2);
-        assert!(settings.disks[1].probe && settings.disks[1].unmap);
+        assert_eq!(settings.blocks.drives.len(), 2);
         assert_eq!(settings.lines[0].properties, [("drive".to_owned(), json!("virtio0"))]);
         let expected = [("drive".to_owned(), json!("d")), ("addr".to_owned(), json!(41))];
         assert_eq!((settings.lines[1].id.as_deref(), &settings.lines[1].properties[..]), (Some("x"), &expected[..]));
-    }
-
-    #[test]
-    fn nodes_stand_on_files_by_name_or_in_one() {
-        let text = "-blockdev file,node-name=f,filename=/a,cache.direct=on -blockdev qcow2,node-name=q,file=f \
-                    -blockdev driver=raw,node-name=r,file.driver=file,file.filename=/b,read-only=on \
-                    -device virtio-blk-pci-non-transitional,drive=q";
-        let settings = settings(text).unwrap();
-        assert_eq!((&settings.disks[1].image.path, settings.disks[1].image.format), (&"/a".into(), Format::Qcow2));
-        assert!(settings.disks[1].image.direct && settings.disks[2].image.read_only);
-        assert_eq!(settings.lines[0].driver, "virtio-blk-pci-non-transitional");
     }
 
     #[test]
@@ -325,11 +173,8 @@ mod tests {
             ("-device virtio-rng-pci,addr=20", "'addr' expects a value of type str, not '20'"),
             ("-device virtio-rng-pci,colour=red", "Property 'virtio-rng-pci.colour' not found"),
             ("-drive file=/a", "no interface 'ide'"),
-            ("-drive if=none", "'file' is missing"),
             ("-drive file=/a,if=none,id=a -drive file=/b,if=none,id=a", "Duplicate"),
             ("-device virtio-serial-pci,id=s -device virtserialport,chardev=a,id=s", "Duplicate device ID 's'"),
-            ("-blockdev vdi,node-name=a", "Unknown driver 'vdi'"),
-            ("-blockdev raw,node-name=a,file=b", "node-name='b'"),
         ] {
             let error = settings(text).unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

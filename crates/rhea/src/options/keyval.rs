@@ -1,7 +1,5 @@
 //! The text behind an option: `key=value,key=value`, with `,,` for a comma.
 
-use serde_json::Value;
-
 use super::table::{OptionRow, Parameter, ParameterKind};
 
 /// A command line that cannot be followed: one line, which names the option.
@@ -51,26 +49,6 @@ impl KeyValues {
         Ok(values)
     }
 
-    /// As [`parse`](Self::parse), of text that may be a JSON object too, whose inner objects give dotted names.
-    ///
-    /// # Errors
-    /// As of `parse`, or no JSON.
-    pub fn parse_either(row: &'static OptionRow, text: &str) -> Result<Self, OptionError> {
-        if !text.starts_with('{') {
-            return Self::parse(row, text);
-        }
-        let mut values = Self { option: row.name, pairs: Vec::new() };
-        let object = serde_json::from_str(text).map_err(|error| values.error(format!("JSON parse error, {error}")))?;
-        values.take_json("", &object)?;
-        for (key, value) in &values.pairs {
-            let parameter = row.parameter(key);
-            let parameter =
-                parameter.ok_or_else(|| values.error(format!("invalid parameter '{key}'{}", row.choices())))?;
-            values.check(parameter, key, value)?;
-        }
-        Ok(values)
-    }
-
     /// As [`parse`](Self::parse), of text that may be `DRIVER.PROPERTY=VALUE` too.
     ///
     /// # Errors
@@ -80,26 +58,6 @@ impl KeyValues {
         let Some(((driver, property), value)) = short else { return Self::parse(row, text) };
         let pairs = [("driver", driver), ("property", property), ("value", value)];
         Ok(Self { option: row.name, pairs: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into() })
-    }
-
-    fn take_json(&mut self, key: &str, value: &Value) -> Result<(), OptionError> {
-        let text = match value {
-            Value::Object(members) => {
-                for (name, value) in members {
-                    let name = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                    self.take_json(&name, value)?;
-                }
-                return Ok(());
-            }
-            Value::Bool(on) => if *on { "on" } else { "off" }.to_owned(),
-            Value::Number(number) => number.to_string(),
-            Value::String(text) => text.clone(),
-            Value::Null | Value::Array(_) => {
-                return Err(self.error(format!("parameter '{key}' takes no list and no null")));
-            }
-        };
-        self.pairs.push((key.to_owned(), text));
-        Ok(())
     }
 
     fn check(&self, parameter: &Parameter, key: &str, value: &str) -> Result<(), OptionError> {
@@ -221,18 +179,6 @@ mod tests {
         assert_eq!(size("262144k", 1), Some(256 << 20));
         for bad in ["", "x", "1X", "-1", "16E", "99999999999999999999", "1.2.3M", ".5M"] {
             assert_eq!(size(bad, 1 << 20), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn json_gives_dotted_names() {
-        let row = option("blockdev").unwrap();
-        let text = r#"{"driver":"qcow2","node-name":"n0","read-only":true,"file":{"driver":"file","filename":"/a,b"}}"#;
-        let values = KeyValues::parse_either(row, text).unwrap();
-        assert_eq!(values.get("file.filename"), Some("/a,b"));
-        assert!(values.flag("read-only", false));
-        for bad in ["{", "{}x", r#"{"driver":[]}"#, r#"{"levitate":1}"#, r#"{"read-only":"perhaps"}"#] {
-            assert!(KeyValues::parse_either(row, bad).is_err(), "{bad}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The command line, in QEMU's spelling: one table of all options, their parameters and help, and what is made of them.
 
+mod block;
 mod clock;
 mod devices;
 mod keyval;
@@ -7,7 +8,7 @@ mod objects;
 mod settings;
 mod table;
 
-pub use devices::{DiskSettings, device, device_help};
+pub use devices::{device, device_help};
 pub use objects::object;
 pub use settings::{CharUse, FIRST_TERMINAL, MonitorMode, Settings, parse};
 pub use table::Argument;

@@ -234,7 +234,7 @@ impl Settings {
             "audio" if matches!(value, "none" | "driver=none") => {}
             "audio" => return Err(OptionError::about("audio", format!("'{value}' is not there; 'none' is"))),
             "drive" => self.devices.drive(&parameters()?)?,
-            "blockdev" => self.devices.node(&KeyValues::parse_either(row, value)?)?,
+            "blockdev" => self.devices.blocks.node(value)?,
             "device" => match device_help(value) {
                 Some(text) => self.print = Some(text),
                 None => self.devices.device(value)?,

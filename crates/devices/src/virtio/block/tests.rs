@@ -64,7 +64,6 @@ fn bench(read_only: bool) -> Bench {
         serial: "disk-1".to_owned(),
         read_only,
         discard: true,
-        unmap: true,
         block_size: 512,
     };
     Bench { driver, queue, medium, block: Block::new(options) }

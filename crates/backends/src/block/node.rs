@@ -1,0 +1,330 @@
+//! A node: bytes with a name, that devices use and other nodes stand on.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::{
+    BlockError,
+    file::HostFile,
+    layer::{ImageDetails, Layer, Null, Raw},
+    options::{DetectZeroes, NodeSettings},
+    qcow2::Qcow2,
+};
+
+/// What a node is made of.
+#[derive(Debug)]
+pub enum Body {
+    /// A file.
+    File(HostFile),
+    /// Nothing.
+    Null(Null),
+    /// Another node, or a part of it.
+    Raw(Raw),
+    /// An image.
+    Qcow2(Qcow2),
+}
+
+impl Body {
+    fn layer(&self) -> &dyn Layer {
+        match self {
+            Self::File(file) => file,
+            Self::Null(null) => null,
+            Self::Raw(raw) => raw,
+            Self::Qcow2(image) => image,
+        }
+    }
+
+    fn below(&self) -> Option<&Arc<Node>> {
+        match self {
+            Self::File(_) | Self::Null(_) => None,
+            Self::Raw(raw) => Some(raw.file()),
+            Self::Qcow2(image) => Some(image.file()),
+        }
+    }
+}
+
+/// A node.
+pub struct Node {
+    name: String,
+    driver: &'static str,
+    settings: NodeSettings,
+    body: Body,
+    /// What an image takes for what is not written in it.
+    backing: Option<Edge>,
+    /// What it holds of those below, as long as it is there.
+    _permits: Vec<Permit>,
+    /// How many nodes are below it, one under another.
+    depth: usize,
+    /// Nodes that stand on it.
+    parents: AtomicUsize,
+    uses: Mutex<Vec<Arc<Use>>>,
+}
+
+/// How somebody uses a node.
+#[derive(Debug)]
+struct Use {
+    /// Who, in words.
+    user: String,
+    /// What the node is to it.
+    role: &'static str,
+    writes: bool,
+    shares_writing: bool,
+}
+
+impl Use {
+    fn describe(&self, node: &str) -> String {
+        format!("{} (uses node '{node}' as '{}' child)", self.user, self.role)
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.driver, self.name)
+    }
+}
+
+impl Node {
+    pub(super) fn new(
+        name: String,
+        driver: &'static str,
+        settings: NodeSettings,
+        body: Body,
+        backing: Option<Edge>,
+        permits: Vec<Permit>,
+    ) -> Arc<Self> {
+        let depth = |node: Option<&Arc<Self>>| node.map_or(0, |node| node.depth + 1);
+        let depth = depth(body.below()).max(depth(backing.as_ref().map(Edge::node)));
+        let (parents, uses) = (AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { name, driver, settings, body, backing, _permits: permits, depth, parents, uses })
+    }
+
+    /// Its name; one that begins with `#` was made up.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name of its driver.
+    pub fn driver(&self) -> &'static str {
+        self.driver
+    }
+
+    /// How it was opened.
+    pub fn settings(&self) -> &NodeSettings {
+        &self.settings
+    }
+
+    /// What its bytes are named on the host: a file's name, or else JSON that describes it.
+    pub fn filename(&self) -> String {
+        match &self.body {
+            Body::File(file) => file.path().display().to_string(),
+            Body::Qcow2(_) => self.below().map_or_else(String::new, |node| node.filename()),
+            Body::Raw(raw) if raw.description().is_none() => raw.file().filename(),
+            Body::Raw(_) | Body::Null(_) => format!("json:{}", self.description()),
+        }
+    }
+
+    /// What it is, in JSON.
+    pub fn description(&self) -> Value {
+        match &self.body {
+            Body::Null(zeros) => json!({ "driver": self.driver, "size": zeros.size }),
+            Body::Raw(raw) => {
+                raw.description().unwrap_or_else(|| json!({ "driver": "raw", "file": raw.file().description() }))
+            }
+            Body::File(_) | Body::Qcow2(_) => json!({ "driver": self.driver, "filename": self.filename() }),
+        }
+    }
+
+    /// The node with its bytes, if it is a format or a filter.
+    pub fn below(&self) -> Option<&Arc<Self>> {
+        self.body.below()
+    }
+
+    /// The image that it stands on.
+    pub fn backing(&self) -> Option<&Arc<Self>> {
+        self.backing.as_ref().map(Edge::node)
+    }
+
+    /// How many nodes are below it, one under another.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// How many images are below it.
+    pub fn backing_depth(&self) -> usize {
+        self.backing().map_or(0, |backing| backing.backing_depth() + 1)
+    }
+
+    /// Whether it must not be written.
+    pub fn read_only(&self) -> bool {
+        self.settings.read_only
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.body.layer().size()
+    }
+
+    /// Bytes that it takes on the host.
+    pub fn allocated(&self) -> u64 {
+        self.body.layer().allocated()
+    }
+
+    /// What is particular to its image.
+    pub fn image(&self) -> ImageDetails {
+        self.body.layer().image()
+    }
+
+    pub(super) fn has_parents(&self) -> bool {
+        self.parents.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        !self.uses.lock().is_empty()
+    }
+
+    /// Fills `data` from `offset` on.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn read(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        self.body.layer().read(offset, data)
+    }
+
+    /// Writes `data` at `offset`.
+    ///
+    /// # Errors
+    /// What the host says, or a node that must not be written.
+    pub fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check_writable()?;
+        if self.settings.detect_zeroes != DetectZeroes::Off && data.iter().all(|byte| *byte == 0) {
+            let unmap = self.settings.detect_zeroes == DetectZeroes::Unmap;
+            return self.body.layer().write_zeroes(offset, data.len() as u64, unmap);
+        }
+        self.body.layer().write(offset, data)
+    }
+
+    /// Makes all that was written survive the end of the program, and of the host unless it is not to.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn flush(&self) -> io::Result<()> {
+        // A file that does not wait for the host leaves it at what is in the host's cache.
+        if self.settings.read_only || (self.settings.no_flush && matches!(self.body, Body::File(_))) {
+            return Ok(());
+        }
+        self.body.layer().flush()
+    }
+
+    /// A range is not needed any more.
+    ///
+    /// # Errors
+    /// What the host says, or a node that must not be written.
+    pub fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_writable()?;
+        if self.settings.unmap { self.body.layer().discard(offset, length) } else { Ok(()) }
+    }
+
+    /// Makes a range read as zeros.
+    ///
+    /// # Errors
+    /// What the host says, or a node that must not be written.
+    pub fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        self.check_writable()?;
+        self.body.layer().write_zeroes(offset, length, unmap && self.settings.unmap)
+    }
+
+    /// Changes the size.
+    ///
+    /// # Errors
+    /// What the host says, or a node that must not be written or has its size for good.
+    pub fn resize(&self, size: u64) -> io::Result<()> {
+        self.check_writable()?;
+        self.body.layer().resize(size)
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.settings.read_only { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    /// Registers a use, and the same use by itself of what it passes all on to.
+    pub(super) fn permit(
+        self: &Arc<Self>,
+        user: String,
+        role: &'static str,
+        writes: bool,
+        shares_writing: bool,
+    ) -> Result<Vec<Permit>, BlockError> {
+        let wanted = Arc::new(Use { user, role, writes, shares_writing });
+        {
+            let mut uses = self.uses.lock();
+            for other in uses.iter() {
+                let (writer, keeper) = if wanted.writes && !other.shares_writing {
+                    (&wanted, other)
+                } else if other.writes && !wanted.shares_writing {
+                    (other, &wanted)
+                } else {
+                    continue;
+                };
+                return Err(BlockError::Conflict {
+                    node: self.name.clone(),
+                    writer: writer.describe(&self.name),
+                    other: keeper.describe(&self.name),
+                });
+            }
+            uses.push(Arc::clone(&wanted));
+        }
+        let mut permits = vec![Permit { node: Arc::downgrade(self), granted: wanted }];
+        if let Body::Raw(_) = &self.body
+            && let Some(below) = self.below()
+        {
+            permits.extend(below.permit(format!("node '{}'", self.name), "file", writes, shares_writing)?);
+        }
+        Ok(permits)
+    }
+}
+
+/// A use of a node, until it is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    node: Weak<Node>,
+    granted: Arc<Use>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(node) = self.node.upgrade() {
+            node.uses.lock().retain(|other| !Arc::ptr_eq(other, &self.granted));
+        }
+    }
+}
+
+/// What one node stands on: it keeps the other from being removed.
+#[derive(Debug)]
+pub struct Edge(Arc<Node>);
+
+impl Edge {
+    /// Stands on `node`.
+    pub fn new(node: Arc<Node>) -> Self {
+        node.parents.fetch_add(1, Ordering::AcqRel);
+        Self(node)
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.0
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.0.parents.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,176 @@
+//! What `-drive` and `-blockdev` come to: block nodes to make, by the options of `blockdev-add`.
+
+use rhea_backends::block::DriveConfig;
+use serde_json::{Map, Value, json};
+
+use super::{
+    keyval::{KeyValues, OptionError, split},
+    settings::check_id,
+};
+
+/// Nodes and drives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockSettings {
+    /// Nodes, in order.
+    pub nodes: Vec<Map<String, Value>>,
+    /// Drives, in order.
+    pub drives: Vec<DriveConfig>,
+}
+
+impl BlockSettings {
+    /// `-drive`; gives the drive's id, and whether it is to have a device of its own.
+    pub fn drive(&mut self, parameters: &KeyValues) -> Result<(String, bool), OptionError> {
+        if parameters.get("media").is_some_and(|value| value != "disk") {
+            return Err(parameters.error("'media' can only be 'disk'"));
+        }
+        if parameters.flag("snapshot", false) {
+            return Err(parameters.error("'snapshot=on' is not supported yet"));
+        }
+        let interface = parameters.get("if").unwrap_or("ide");
+        if !["virtio", "none"].contains(&interface) {
+            return Err(
+                parameters.error(format!("there is no interface '{interface}' for disks; give if=virtio or if=none"))
+            );
+        }
+        let id = match parameters.get("id") {
+            Some(id) => {
+                check_id(parameters, id)?;
+                id.to_owned()
+            }
+            None => format!("{interface}{}", self.drives.len()),
+        };
+        if self.drives.iter().any(|other| other.id == id) {
+            return Err(parameters.error(format!("Duplicate ID '{id}' for drive")));
+        }
+        let mut file = json!({ "driver": "file", "filename": parameters.require("file")? });
+        let mut node = Map::new();
+        let mut cache = Map::new();
+        match parameters.get("cache") {
+            // Each device that does not hear of flushes flushes itself; more is not needed for 'writethrough'.
+            None | Some("writeback" | "writethrough") => {}
+            Some("none" | "directsync") => drop(cache.insert("direct".to_owned(), true.into())),
+            Some("unsafe") => drop(cache.insert("no-flush".to_owned(), true.into())),
+            Some(other) => return Err(parameters.error(format!("there is no cache mode '{other}'"))),
+        }
+        node.insert("cache".to_owned(), cache.into());
+        if let Some(driver) = parameters.get("format") {
+            node.insert("driver".to_owned(), driver.into());
+        }
+        let read_only = parameters.flag("readonly", false) || parameters.flag("read-only", false);
+        node.insert("read-only".to_owned(), read_only.into());
+        for name in ["discard", "detect-zeroes"] {
+            if let Some(value) = parameters.get(name) {
+                node.insert(name.to_owned(), value.into());
+            }
+        }
+        for (name, below) in [("aio", "aio"), ("file.locking", "locking")] {
+            if let (Some(value), Some(file)) = (parameters.get(name), file.as_object_mut()) {
+                file.insert(below.to_owned(), value.into());
+            }
+        }
+        node.insert("file".to_owned(), file);
+        let serial = parameters.get("serial").map(str::to_owned);
+        self.drives.push(DriveConfig { id: id.clone(), node, serial });
+        Ok((id, interface == "virtio"))
+    }
+
+    /// `-blockdev`: JSON, or words with dotted names.
+    pub fn node(&mut self, text: &str) -> Result<(), OptionError> {
+        let error = |reason: String| OptionError::about("blockdev", reason);
+        let node = if text.starts_with('{') {
+            serde_json::from_str(text).map_err(|reason| error(format!("JSON parse error, {reason}")))?
+        } else {
+            nested(text).map_err(error)?
+        };
+        self.nodes.push(node);
+        Ok(())
+    }
+}
+
+/// `a.b=c` as `{ "a": { "b": "c" } }`; the first word may be a driver only.
+fn nested(text: &str) -> Result<Map<String, Value>, String> {
+    let mut all = Map::new();
+    for (index, word) in split(text).into_iter().enumerate() {
+        let (key, value) = match word.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None if index == 0 => ("driver".to_owned(), word),
+            None => (word, "on".to_owned()),
+        };
+        let mut place = &mut all;
+        let mut parts: Vec<&str> = key.split('.').collect();
+        let last = parts.pop().unwrap_or_default();
+        for part in parts {
+            let inner = place.entry(part).or_insert_with(|| Map::new().into());
+            place =
+                inner.as_object_mut().ok_or_else(|| format!("Parameter '{key}' is used as a name and as a value"))?;
+        }
+        if place.get(last).is_some_and(Value::is_object) {
+            return Err(format!("Parameter '{key}' is used as a name and as a value"));
+        }
+        place.insert(last.to_owned(), value.into());
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::options::table::option;
+
+    fn drive(settings: &mut BlockSettings, text: &str) -> Result<(String, bool), OptionError> {
+        settings.drive(&KeyValues::parse(option("drive").unwrap(), text)?)
+    }
+
+    #[test]
+    fn a_drive_makes_its_device_or_leaves_it() {
+        let mut settings = BlockSettings::default();
+        assert_eq!(drive(&mut settings, "file=/a,format=raw,if=virtio").unwrap(), ("virtio0".to_owned(), true));
+        let text = "file=/b,,c,if=none,id=d,discard=unmap,cache=none,file.locking=off,readonly=on";
+        assert_eq!(drive(&mut settings, text).unwrap(), ("d".to_owned(), false));
+        let node = json!({
+            "cache": { "direct": true }, "read-only": true, "discard": "unmap",
+            "file": { "driver": "file", "filename": "/b,c", "locking": "off" }
+        });
+        assert_eq!(Value::from(settings.drives[1].node.clone()), node);
+    }
+
+    #[test]
+    fn a_node_is_json_or_words() {
+        let mut settings = BlockSettings::default();
+        settings.node("raw,node-name=r,file.driver=file,file.filename=/b,read-only").unwrap();
+        settings
+            .node(r#"{"driver":"raw","node-name":"r","file":{"driver":"file","filename":"/b"},"read-only":"on"}"#)
+            .unwrap();
+        assert_eq!(settings.nodes[0], settings.nodes[1]);
+        for text in ["raw,file=a,file.driver=b", "raw,file.driver=b,file=a", "{", "{}x", "{\"a\":1}}"] {
+            assert!(settings.node(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        for (text, said) in [
+            ("file=/a", "no interface 'ide'"),
+            ("if=none", "'file' is missing"),
+            ("if=none,file=/a,id=1", "not well-formed"),
+            ("if=none,file=/a,media=cdrom", "can only be 'disk'"),
+            ("if=none,file=/a,snapshot=on", "not supported"),
+            ("if=none,file=/a,cache=hot", "no cache mode 'hot'"),
+        ] {
+            let error = drive(&mut BlockSettings::default(), text).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        let mut settings = BlockSettings::default();
+        drive(&mut settings, "if=none,id=d,file=/a").unwrap();
+        assert!(drive(&mut settings, "if=none,id=d,file=/b").unwrap_err().to_string().contains("Duplicate"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "[a-c.=,{}\"]{0,40}") {
+            let _ = nested(&text);
+        }
+    }
+}
