@@ -11,7 +11,7 @@ use std::{io, sync::Arc};
 use rhea_core::object::{Object, PropertyError, TypeInfo, Typed, Value};
 
 pub use iothread::{IoThread, IoThreadSettings};
-pub use memory::{MemoryBackend, MemorySettings};
+pub use memory::{FileSettings, MemfdSettings, MemoryBackend, MemorySettings, OnOffAuto, Policy, RamSettings};
 pub use random::{RandomBackend, RngBuiltinSettings, RngRandomSettings};
 pub use secret::{Secret, SecretFormat, SecretSettings};
 
@@ -43,7 +43,9 @@ pub type Create = fn(id: &str, properties: &[(String, Value)]) -> Result<Arc<dyn
 /// The types that can be made, and how.
 pub const CREATABLE: &[(&TypeInfo, Create)] = &[
     (IoThreadSettings::INFO, |id, given| Ok(Arc::new(IoThread::new(id, given)?))),
-    (MemorySettings::INFO, |id, given| Ok(Arc::new(MemoryBackend::new(id, given)?))),
+    (FileSettings::INFO, |id, given| Ok(Arc::new(MemoryBackend::file(id, given)?))),
+    (MemfdSettings::INFO, |id, given| Ok(Arc::new(MemoryBackend::memfd(id, given)?))),
+    (RamSettings::INFO, |id, given| Ok(Arc::new(MemoryBackend::ram_only(id, given)?))),
     (RngBuiltinSettings::INFO, |_, given| Ok(Arc::new(RandomBackend::builtin(given)?))),
     (RngRandomSettings::INFO, |_, given| Ok(Arc::new(RandomBackend::file(given)?))),
     (SecretSettings::INFO, |_, given| Ok(Arc::new(Secret::new(given)?))),
@@ -51,11 +53,13 @@ pub const CREATABLE: &[(&TypeInfo, Create)] = &[
 
 /// The types of objects that this crate has.
 pub const TYPES: &[&TypeInfo] = &[
-    &TypeInfo::abstract_type("memory-backend", "object"),
     &TypeInfo::abstract_type("rng-backend", "object"),
     &TypeInfo::abstract_type("secret_common", "object"),
     IoThreadSettings::INFO,
+    FileSettings::INFO,
+    MemfdSettings::INFO,
     MemorySettings::INFO,
+    RamSettings::INFO,
     RngBuiltinSettings::INFO,
     RngRandomSettings::INFO,
     SecretSettings::INFO,

@@ -21,6 +21,8 @@ pub enum Access {
     Read,
     /// Reading and writing what is there.
     ReadWrite,
+    /// Reading and writing what is there, or a new file.
+    Create,
     /// Writing a new file, in place of one that is there.
     Replace,
     /// Writing behind what is there, or a new file.
@@ -42,6 +44,7 @@ pub fn open(path: impl AsRef<Path>, access: Access) -> io::Result<File> {
     match access {
         Access::Read => options.read(true),
         Access::ReadWrite => options.read(true).write(true),
+        Access::Create => options.read(true).write(true).create(true).truncate(false),
         Access::Replace => options.write(true).create(true).truncate(true),
         Access::Append => options.append(true).create(true),
     };

@@ -131,7 +131,7 @@ impl DescriptorSets {
         let entries = sets.get(&set).ok_or(Errno::NOENT)?;
         let wanted = match access {
             Access::Read => OFlags::RDONLY,
-            Access::ReadWrite => OFlags::RDWR,
+            Access::ReadWrite | Access::Create => OFlags::RDWR,
             Access::Replace | Access::Append => OFlags::WRONLY,
         };
         // One that can do just that; else one that can do both.

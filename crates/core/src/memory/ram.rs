@@ -1,6 +1,6 @@
 //! Guest RAM: host memory that processors and devices share, and what is known of each of its pages.
 //!
-//! This is one of the modules that may be unsafe: it maps memory and copies to and from it.
+//! This is one of the modules that may be unsafe: it copies to and from mapped memory.
 #![allow(unsafe_code)]
 
 use std::{
@@ -12,8 +12,9 @@ use std::{
     },
 };
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use zerocopy::FromZeros;
+
+use super::{MapOptions, Placement, mapping::Mapping};
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -37,16 +38,10 @@ pub struct PageState {
 /// A piece of guest RAM.
 pub struct Ram {
     name: String,
-    base: NonNull<u8>,
+    mapping: Mapping,
     length: u64,
     pages: Box<[PageState]>,
 }
-
-// SAFETY: the mapping lives as long as the value and is reached only through raw copies and atomics, never through
-// references, so it may be used from any thread.
-unsafe impl Send for Ram {}
-// SAFETY: as above.
-unsafe impl Sync for Ram {}
 
 impl Ram {
     /// `length` bytes of zeroed RAM, a whole number of pages. Host memory is taken page by page on first use.
@@ -54,28 +49,18 @@ impl Ram {
     /// # Errors
     /// A length that is zero, no whole number of pages, or more than the host can map.
     pub fn new(name: impl Into<String>, length: u64) -> io::Result<Arc<Self>> {
-        let invalid = |reason: &str| io::Error::new(io::ErrorKind::InvalidInput, reason.to_owned());
-        if length == 0 || !length.is_multiple_of(PAGE) {
-            return Err(invalid("RAM must be a whole number of 4096-byte pages"));
-        }
-        let bytes = isize::try_from(length).map_err(|_| invalid("more RAM than an address space can hold"))? as usize;
-        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches nothing of ours.
-        let base = unsafe {
-            mmap_anonymous(
-                ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )?
-        };
-        let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| invalid("mapping at address 0"))?;
+        Self::map(name, length, &MapOptions::default())
+    }
+
+    /// `length` bytes of RAM, a whole number of pages of what it is mapped from.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new); a file that cannot be mapped so.
+    pub fn map(name: impl Into<String>, length: u64, options: &MapOptions) -> io::Result<Arc<Self>> {
+        let mapping = Mapping::new(length, options)?;
         let pages = <[PageState]>::new_box_zeroed_with_elems((length / PAGE) as usize);
-        let Ok(pages) = pages else {
-            // SAFETY: the mapping was made above and nothing refers to it.
-            let _ = unsafe { munmap(base.as_ptr().cast(), bytes) };
-            return Err(io::ErrorKind::OutOfMemory.into());
-        };
-        Ok(Arc::new(Self { name: name.into(), base, length, pages }))
+        let pages = pages.map_err(|_| io::ErrorKind::OutOfMemory)?;
+        Ok(Arc::new(Self { name: name.into(), mapping, length, pages }))
     }
 
     /// What the RAM is called, such as `pc.ram`.
@@ -96,55 +81,92 @@ impl Ram {
 
     /// Where the host has the byte at `offset`; valid for as long as the RAM lives, up to its end.
     pub fn host(&self, offset: u64) -> Option<NonNull<u8>> {
-        // SAFETY: the offset is inside the mapping.
-        (offset < self.length).then(|| unsafe { self.base.add(offset as usize) })
+        self.mapping.at(offset)
     }
 
-    fn contains(&self, offset: u64, length: usize) -> bool {
-        offset.checked_add(length as u64).is_some_and(|end| end <= self.length)
+    /// Whether it may be written; what cannot be is never mapped as writable.
+    pub fn writable(&self) -> bool {
+        self.mapping.writable()
+    }
+
+    /// Whether the host may merge its pages with others of equal contents.
+    ///
+    /// # Errors
+    /// The host does not merge pages.
+    pub fn set_merge(&self, merge: bool) -> io::Result<()> {
+        self.mapping.set_merge(merge)
+    }
+
+    /// Whether a core dump of this program holds it.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn set_dump(&self, dump: bool) -> io::Result<()> {
+        self.mapping.set_dump(dump)
+    }
+
+    /// Takes the memory from `nodes` of the host.
+    ///
+    /// # Errors
+    /// What the host says: nodes that it does not have, or that have no memory left.
+    pub fn bind(&self, placement: Placement, nodes: &[u16]) -> io::Result<()> {
+        self.mapping.bind(placement, nodes)
+    }
+
+    /// Takes all of it from the host now, with `threads` threads, in pieces of whole `page`s. What it holds stays.
+    ///
+    /// # Errors
+    /// The host does not have as much.
+    pub fn populate(&self, threads: u32, page: u64) -> io::Result<()> {
+        self.mapping.populate(threads, page)
+    }
+
+    /// Gives all of it back to the host, where that loses nothing but its contents.
+    pub fn discard_all(&self) {
+        if self.mapping.give_back(0, self.length as usize) {
+            self.note_write(0, self.length);
+        }
+    }
+
+    /// The host address of `length` bytes at `offset`, if all of them are inside.
+    fn span(&self, offset: u64, length: usize) -> Option<NonNull<u8>> {
+        let inside = offset.checked_add(length as u64).is_some_and(|end| end <= self.length);
+        // Nothing is inside at every address up to the end.
+        if length == 0 { inside.then(NonNull::dangling) } else { self.mapping.at(offset).filter(|_| inside) }
     }
 
     /// Copies RAM at `offset` to `data`; `false`, and nothing copied, if that is not all inside.
     #[must_use]
     pub fn read(&self, offset: u64, data: &mut [u8]) -> bool {
-        let inside = self.contains(offset, data.len());
-        if inside {
-            // SAFETY: the source is inside the mapping, the target is ours; guests may write meanwhile, and any mixture
-            // of old and new bytes is a valid value.
-            unsafe { ptr::copy_nonoverlapping(self.base.add(offset as usize).as_ptr(), data.as_mut_ptr(), data.len()) };
-        }
-        inside
+        let Some(from) = self.span(offset, data.len()) else { return false };
+        // SAFETY: the source is inside the mapping, the target is ours; guests may write meanwhile, and any mixture of
+        // old and new bytes is a valid value.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), data.as_mut_ptr(), data.len()) };
+        true
     }
 
-    /// Copies `data` to RAM at `offset`; `false`, and nothing copied, if that is not all inside.
+    /// Copies `data` to RAM at `offset`; `false`, and nothing copied, if that is not all inside or cannot be written.
     #[must_use]
     pub fn write(&self, offset: u64, data: &[u8]) -> bool {
-        let inside = self.contains(offset, data.len());
-        if inside {
-            // SAFETY: as in `read`, with source and target exchanged.
-            unsafe { ptr::copy_nonoverlapping(data.as_ptr(), self.base.add(offset as usize).as_ptr(), data.len()) };
-            self.note_write(offset, data.len() as u64);
-        }
-        inside
+        let Some(to) = self.span(offset, data.len()).filter(|_| self.writable()) else { return false };
+        // SAFETY: as in `read`, with source and target exchanged.
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), to.as_ptr(), data.len()) };
+        self.note_write(offset, data.len() as u64);
+        true
     }
 
     /// Gives the host the memory of the page at `offset` back; it reads as zeros. `false` if it is not inside.
     pub fn discard_page(&self, offset: u64) -> bool {
         let offset = offset & !(PAGE - 1);
-        let inside = self.contains(offset, PAGE as usize);
-        if inside {
-            // SAFETY: the page is inside the mapping, which is private and anonymous: it is there again, zeroed, when
-            // it is next touched. Nobody holds references into it.
-            let given = unsafe {
-                madvise(self.base.add(offset as usize).as_ptr().cast(), PAGE as usize, Advice::LinuxDontNeed)
-            };
-            if given.is_err() {
-                // Locked memory stays; its contents go all the same.
-                return self.write(offset, &[0; PAGE as usize]);
-            }
-            self.note_write(offset, PAGE);
+        if self.span(offset, PAGE as usize).is_none() {
+            return false;
         }
-        inside
+        if !self.mapping.give_back(offset, PAGE as usize) {
+            // Locked memory and huge pages stay; the contents go all the same.
+            return self.write(offset, &[0; PAGE as usize]);
+        }
+        self.note_write(offset, PAGE);
+        true
     }
 
     /// To be called after a write that was not made by [`write`](Self::write), if it may have hit code.
@@ -178,13 +200,6 @@ impl Ram {
 fn grains(first: u64, last: u64) -> u64 {
     let (low, high) = (first % PAGE / GRAIN, last % PAGE / GRAIN);
     (u64::MAX >> (63 - high)) & (u64::MAX << low)
-}
-
-impl Drop for Ram {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this length, and whoever holds a pointer into it holds the RAM too.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.length as usize) };
-    }
 }
 
 impl fmt::Debug for Ram {

@@ -34,6 +34,16 @@ pub enum Target {
     Mmio(Arc<dyn Mmio>),
 }
 
+impl Target {
+    /// The same, but writable only if its RAM is.
+    fn held_to_ram(mut self) -> Self {
+        if let Self::Ram { ram, writable, .. } = &mut self {
+            *writable &= ram.writable();
+        }
+        self
+    }
+}
+
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -147,6 +157,7 @@ impl AddressSpace {
         let id = RegionId(regions.next);
         regions.next += 1;
         if length > 0 {
+            let target = target.held_to_ram();
             regions.list.push(Region { id, base, last: base.saturating_add(length - 1), priority, target });
             self.publish(regions);
         }
@@ -175,6 +186,7 @@ impl AddressSpace {
             regions.next += 1;
             ids.push(id);
             if length > 0 {
+                let target = target.held_to_ram();
                 regions.list.push(Region { id, base, last: base.saturating_add(length - 1), priority, target });
             }
         }

@@ -198,6 +198,37 @@ impl<T: PropertyKind + Default> PropertyKind for Option<T> {
     }
 }
 
+/// Small numbers in order, each once. A word of a command line names them singly or as ranges, with colons or commas
+/// between: `0-3:5`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers(pub std::collections::BTreeSet<u16>);
+
+impl PropertyKind for Numbers {
+    const NAME: &'static str = "uint16List";
+
+    fn to_value(&self) -> Value {
+        self.0.iter().copied().collect()
+    }
+
+    fn from_value(value: &Value) -> Result<Self, Unsuitable> {
+        let values = value.as_array().ok_or(Unsuitable::Type("array"))?;
+        values.iter().map(u16::from_value).collect::<Result<_, _>>().map(Self)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let mut all = Self::default();
+        for part in text.split([':', ',']) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (u16::from_text(first)?, u16::from_text(last)?);
+            if first > last {
+                return None;
+            }
+            all.0.extend(first..=last);
+        }
+        Some(all)
+    }
+}
+
 /// Makes an enumeration whose values managers know by words: `property_words! { /// ... pub enum Format: "Format" { Raw = "raw" } }`.
 /// The first one is the default.
 #[macro_export]
@@ -281,5 +312,9 @@ mod tests {
         assert_eq!(u16::from_text("0x3f8"), Some(0x3f8));
         assert_eq!(u16::from_text("65536"), None);
         assert_eq!(bool::from_text("maybe"), None);
+        assert_eq!(Numbers::from_text("0-2:7,9"), Some(Numbers([0, 1, 2, 7, 9].into())));
+        for bad in ["", "3-1", "1-", "-1", "1-70000", "a"] {
+            assert_eq!(Numbers::from_text(bad), None, "{bad}");
+        }
     }
 }

@@ -10,7 +10,7 @@ mod types;
 
 use std::any::Any;
 
-pub use kind::{PropertyKind, Size, Unsuitable, read_value};
+pub use kind::{Numbers, PropertyKind, Size, Unsuitable, read_value};
 /// The derive, which stands beside the trait of the same name.
 pub use rhea_object_derive::Object;
 pub use serde_json::Value;
