@@ -5,7 +5,9 @@ use rhea_core::object::Value;
 use rhea_devices::misc::rtc::RtcOptions;
 use serde_json::Map;
 
-use crate::{boot::linux::Kernel, devices::DeviceConfig, objects::ObjectConfig, processors::Place};
+use crate::{
+    boot::linux::Kernel, devices::DeviceConfig, numa::NumaOption, objects::ObjectConfig, processors::Place,
+};
 
 /// The boards there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,8 +75,12 @@ pub struct Config {
     pub board: BoardKind,
     /// What runs the guest.
     pub accelerator: Accelerator,
-    /// Bytes of RAM.
+    /// Bytes of RAM. 0 stands for the size of the backend that `memory` names.
     pub ram: u64,
+    /// Where it comes from, and how it can grow.
+    pub memory: MemoryConfig,
+    /// Nodes of processors and memory, in the order in which they were given.
+    pub numa: Vec<NumaOption>,
     /// Processors.
     pub topology: Topology,
     /// What runs first.
@@ -98,6 +104,34 @@ pub struct Config {
     /// Whether a guest that powers off leaves the machine there, stopped.
     pub no_shutdown: bool,
 }
+
+/// Where RAM comes from, and how it can grow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// Places for memory modules.
+    pub slots: u32,
+    /// The most memory there can be with modules; 0 for no more than at the start.
+    pub maximum: u64,
+    /// Id of the backend that is all the RAM; the board makes one if none is named.
+    pub backend: Option<String>,
+    /// The file or directory that the board's own is in.
+    pub path: Option<String>,
+    /// Whether the board's own is taken from the host at once.
+    pub prealloc: bool,
+    /// Whether the host may merge its pages.
+    pub merge: bool,
+    /// Whether core dumps of this program hold it.
+    pub dump: bool,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { slots: 0, maximum: 0, backend: None, path: None, prealloc: false, merge: true, dump: true }
+    }
+}
+
+/// The most places for memory modules.
+pub const MAX_SLOTS: u32 = 256;
 
 /// What runs first.
 #[derive(Clone, Debug)]
@@ -128,9 +162,46 @@ pub enum ConfigError {
     /// The numbers of -smp do not agree.
     #[error("invalid SMP configuration: {0}")]
     Smp(String),
+    /// The numbers of -m do not agree.
+    #[error("{0}")]
+    Memory(String),
 }
 
 impl Config {
+    /// Bytes of memory that there can be with modules.
+    pub fn maximum_ram(&self) -> u64 {
+        self.memory.maximum.max(self.ram)
+    }
+
+    fn check_growth(&self) -> Result<(), ConfigError> {
+        let MemoryConfig { slots, maximum, .. } = self.memory;
+        let wrong = |reason: String| Err(ConfigError::Memory(reason));
+        if slots > MAX_SLOTS {
+            return wrong(format!("unsupported amount of memory slots: {slots}"));
+        }
+        if slots > 0 && maximum == 0 {
+            return wrong("slots specified but no max-size".to_owned());
+        }
+        if maximum != 0 && maximum < self.ram {
+            return wrong(format!(
+                "invalid value of maxmem: maximum memory size (0x{maximum:x}) must be at least the initial memory size \
+                 (0x{:x})",
+                self.ram
+            ));
+        }
+        if slots > 0 && maximum == self.ram {
+            return wrong(format!(
+                "invalid value of maxmem: memory slots were specified but maximum memory size (0x{maximum:x}) is equal \
+                 to the initial memory size (0x{:x})",
+                self.ram
+            ));
+        }
+        if !maximum.is_multiple_of(4096) {
+            return wrong("maximum memory size must be aligned to multiple of 4096 bytes".to_owned());
+        }
+        Ok(())
+    }
+
     /// Checks what the parts cannot check by themselves.
     ///
     /// # Errors
@@ -142,6 +213,7 @@ impl Config {
         if self.ram < MIN_RAM || !self.ram.is_multiple_of(4096) || self.ram > 1 << 46 {
             return Err(ConfigError::Ram(self.ram));
         }
+        self.check_growth()?;
         let topology = &self.topology;
         let smp = |reason: String| Err(ConfigError::Smp(reason));
         if topology.cpus == 0 || topology.cpus > MAX_PROCESSORS {

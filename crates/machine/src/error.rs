@@ -10,6 +10,12 @@ pub enum MachineError {
     /// The configuration cannot be.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Nodes that do not fit together.
+    #[error("-numa: {0}")]
+    Numa(#[from] crate::numa::NumaError),
+    /// RAM that cannot be.
+    #[error("{0}")]
+    Memory(String),
     /// The software does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),

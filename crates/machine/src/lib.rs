@@ -9,6 +9,7 @@ pub mod devices;
 mod error;
 mod inbox;
 mod machine;
+pub mod numa;
 pub mod objects;
 mod parts;
 mod processors;
@@ -18,7 +19,9 @@ pub mod taps;
 mod test_access;
 
 pub use backends::Backends;
-pub use config::{Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, Software, Topology};
+pub use config::{
+    Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, MAX_SLOTS, MemoryConfig, Software, Topology,
+};
 pub use devices::{DeviceConfig, DeviceError};
 pub use error::MachineError;
 pub use inbox::{GuestRequest, SlotKind};

@@ -7,7 +7,7 @@ use rhea_api::{
     Event,
     run_state::{RunState, ShutdownCause},
 };
-use rhea_backends::block::BlockNodes;
+use rhea_backends::{block::BlockNodes, object::MemoryBackend};
 use rhea_core::{AddressSpace, Clock, Gate, TimerQueue};
 use rhea_devices::{
     acpi::hotplug::Report,
@@ -22,6 +22,7 @@ use crate::{
     devices::Devices,
     error::MachineError,
     inbox::{GuestRequest, Inbox},
+    numa::{self, Numa},
     objects::Objects,
     parts::Parts,
     processors::Processors,
@@ -62,10 +63,20 @@ impl Machine {
     ///
     /// # Errors
     /// What cannot be built, with the reason.
-    pub fn new(config: Config, backends: Backends, events: EventSink) -> Result<Arc<Self>, MachineError> {
-        config.check()?;
+    pub fn new(mut config: Config, backends: Backends, events: EventSink) -> Result<Arc<Self>, MachineError> {
         let under_test = config.accelerator == Accelerator::Qtest;
         let timers = TimerQueue::new(if under_test { Clock::told() } else { Clock::new() });
+        let objects = Arc::new(Objects::new(&config)?);
+        for object in &config.objects {
+            let made = objects.create(object);
+            made.map_err(|reason| MachineError::Object { id: object.id.clone(), reason })?;
+        }
+        let backend_size = |id: &str| objects.find::<MemoryBackend>(id).map(|(_, backend)| backend.ram().len());
+        if config.ram == 0 {
+            config.ram = config.memory.backend.as_deref().and_then(backend_size).unwrap_or_default();
+        }
+        config.check()?;
+        let numa = Numa::new(&numa::Wanted::of(&config), backend_size)?;
         let parts = Parts {
             memory: Arc::default(),
             ports: Arc::default(),
@@ -74,13 +85,10 @@ impl Machine {
             gate: Gate::new(),
             code_epoch: Arc::default(),
             taps: Default::default(),
-            objects: Arc::new(Objects::new(&config)?),
+            numa: Arc::new(numa),
+            objects,
             backends,
         };
-        for object in &config.objects {
-            let made = parts.objects.create(object);
-            made.map_err(|reason| MachineError::Object { id: object.id.clone(), reason })?;
-        }
         open_nodes(&config, &parts)?;
         let inbox = Arc::clone(&parts.inbox);
         parts.timers.on_earlier_deadline(move || inbox.wake());
@@ -142,6 +150,11 @@ impl Machine {
     /// Block nodes and drives.
     pub fn blocks(&self) -> &Arc<BlockNodes> {
         &self.parts.backends.blocks
+    }
+
+    /// Nodes of processors and memory.
+    pub fn numa(&self) -> &Numa {
+        &self.parts.numa
     }
 
     /// The processors.

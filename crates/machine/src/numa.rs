@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::config::Topology;
+use crate::config::{Config, Topology};
 
 /// Nodes that a guest can have.
 pub const MAX_NODES: u16 = 128;
@@ -68,7 +68,9 @@ pub enum NumaError {
     Unassigned(String),
     #[error("no match found: there is no processor at this place")]
     NoPlace,
-    #[error("Invalid node-id={0}, NUMA node must be defined with -numa node,nodeid=ID before it's used with -numa cpu,node-id=ID")]
+    #[error(
+        "Invalid node-id={0}, NUMA node must be defined with -numa node,nodeid=ID before it's used with -numa cpu,node-id=ID"
+    )]
     NoNode(u16),
     #[error("numa configuration should use either mem= or memdev=,mixing both is not allowed")]
     Mixed,
@@ -88,9 +90,13 @@ pub enum NumaError {
     TooNear(u8),
     #[error("Local distance of node {0} should be 10.")]
     LocalDistance(u16),
-    #[error("The distance between node {0} and {1} is missing, at least one distance value between each nodes should be provided.")]
+    #[error(
+        "The distance between node {0} and {1} is missing, at least one distance value between each nodes should be provided."
+    )]
     NoDistance(usize, usize),
-    #[error("At least one asymmetrical pair of distances is given, please provide distances for both directions of all node pairs.")]
+    #[error(
+        "At least one asymmetrical pair of distances is given, please provide distances for both directions of all node pairs."
+    )]
     Asymmetric,
 }
 
@@ -125,6 +131,19 @@ pub struct Wanted<'a> {
     pub grows: bool,
     /// Whether one backend is all the memory.
     pub one_backend: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// For a machine of this configuration.
+    pub fn of(config: &'a Config) -> Self {
+        Self {
+            options: &config.numa,
+            topology: &config.topology,
+            ram: config.ram,
+            grows: config.memory.maximum > config.ram,
+            one_backend: config.memory.backend.is_some(),
+        }
+    }
 }
 
 impl Numa {
@@ -368,14 +387,23 @@ mod tests {
     fn memory_is_divided_evenly_or_as_said_and_adds_up() {
         assert_eq!(numa(&[]).unwrap(), Numa::default());
         assert_eq!(sizes(&[node(None, None)]), Ok(vec![RAM]));
-        assert_eq!(sizes(&[node(None, None), node(None, None), node(None, None)]), Ok(vec![16 << 20, 16 << 20, 32 << 20]));
+        assert_eq!(
+            sizes(&[node(None, None), node(None, None), node(None, None)]),
+            Ok(vec![16 << 20, 16 << 20, 32 << 20])
+        );
         assert_eq!(sizes(&[node(Some(RAM), None), node(None, None)]), Ok(vec![RAM, 0]));
         assert_eq!(sizes(&[node(None, Some("half")), node(None, Some("other"))]), Ok(vec![RAM / 2, RAM / 2]));
         assert_eq!(sizes(&[node(Some(4096), None)]), Err(NumaError::Total(4096, RAM)));
-        assert_eq!(sizes(&[node(Some(u64::MAX & !4095), None), node(Some(8192), None)]), Err(NumaError::Total(u64::MAX, RAM)));
+        assert_eq!(
+            sizes(&[node(Some(u64::MAX & !4095), None), node(Some(8192), None)]),
+            Err(NumaError::Total(u64::MAX, RAM))
+        );
         assert_eq!(sizes(&[node(Some(4097), None)]), Err(NumaError::Pages(4097)));
         assert_eq!(sizes(&[node(Some(RAM / 2), None), node(None, Some("half"))]), Err(NumaError::Mixed));
-        assert_eq!(sizes(&[node(None, Some("half")), node(None, Some("half"))]), Err(NumaError::BackendTwice("half".into())));
+        assert_eq!(
+            sizes(&[node(None, Some("half")), node(None, Some("half"))]),
+            Err(NumaError::BackendTwice("half".into()))
+        );
         assert_eq!(sizes(&[node(None, Some("none"))]), Err(NumaError::NoBackend("none".into())));
         let topology = Topology::default();
         let backend = [node(None, Some("all"))];

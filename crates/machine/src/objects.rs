@@ -391,6 +391,8 @@ mod tests {
             board: BoardKind::None,
             accelerator: Accelerator::Tcg,
             ram: 0,
+            memory: crate::config::MemoryConfig::default(),
+            numa: Vec::new(),
             topology: Topology::default(),
             software: Software::None,
             serials: Vec::new(),
@@ -483,7 +485,9 @@ mod tests {
             for (kind, properties) in [
                 ("iothread", vec![]),
                 ("rng-random", vec![]),
-                ("memory-backend-ram", vec![("size", json!(1_u64 << 40))]),
+                ("memory-backend-ram", vec![("size", json!(1_u64 << 40)), ("reserve", json!(false))]),
+                ("memory-backend-memfd", vec![("size", json!(1_u64 << 30))]),
+                ("memory-backend-file", vec![("size", json!(1_u64 << 20)), ("mem-path", json!("/tmp"))]),
                 ("secret", vec![("data", json!("x"))]),
             ] {
                 objects.create(&wanted(kind, "round", &properties)).unwrap();

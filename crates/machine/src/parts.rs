@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhea_core::{AddressSpace, Gate, PortSpace, TimerQueue};
 use rhea_x86::engine::CodeEpoch;
 
-use crate::{backends::Backends, inbox::Inbox, objects::Objects, taps::Taps};
+use crate::{backends::Backends, inbox::Inbox, numa::Numa, objects::Objects, taps::Taps};
 
 /// What every board is built on.
 pub struct Parts {
@@ -23,6 +23,8 @@ pub struct Parts {
     pub code_epoch: Arc<CodeEpoch>,
     /// Where tests listen to interrupt lines.
     pub taps: Taps,
+    /// Nodes of processors and memory.
+    pub numa: Arc<Numa>,
     /// The tree of objects.
     pub objects: Arc<Objects>,
     /// What stands behind devices on the host.

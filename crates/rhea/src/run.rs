@@ -153,7 +153,9 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
     Ok(Config {
         board: settings.board,
         accelerator: settings.accelerator,
-        ram: settings.memory,
+        ram: settings.memory.bytes(),
+        memory: settings.memory.config.clone(),
+        numa: settings.memory.numa.clone(),
         topology: settings.topology,
         software,
         rtc: settings.rtc,

@@ -150,7 +150,8 @@ impl Mapping {
     }
 
     fn advise(&self, offset: u64, length: usize, advice: Advice) -> io::Result<()> {
-        let inside = usize::try_from(offset).ok().and_then(|at| at.checked_add(length)).is_some_and(|end| end <= self.length);
+        let inside =
+            usize::try_from(offset).ok().and_then(|at| at.checked_add(length)).is_some_and(|end| end <= self.length);
         let start = self.at(offset).filter(|_| inside).ok_or(Errno::INVAL)?;
         // SAFETY: all of it is inside the mapping. Of the advice that is given here only what throws contents away
         // changes memory, and to nobody there are references into it.

@@ -1,11 +1,13 @@
 //! ACPI tables: how the operating system learns what the machine is made of. ACPI specification 5.0, chapter 5.
 
+mod affinity;
 mod dsdt;
 mod fixed;
 mod interrupts;
 
 use acpi_tables::{Aml, facs::FACS, rsdp::Rsdp, xsdt::XSDT};
 
+pub use affinity::{Affinity, MemoryAffinity};
 pub use fixed::{HPET_ADDRESS, SCI, ports};
 pub use interrupts::IO_APIC_ADDRESS;
 
@@ -44,6 +46,8 @@ pub struct Platform {
     pub hotplug_buses: Vec<HotplugBus>,
     /// First address of the PCI memory window below 4 GiB.
     pub pci_window: u32,
+    /// Nodes of processors and memory, if there are any.
+    pub affinity: Option<Affinity>,
 }
 
 /// The tables, ready to be copied into guest memory.
@@ -65,7 +69,9 @@ pub fn build(platform: &Platform, facs_address: u32, tables_address: u32) -> Tab
     let madt = placed.put(&interrupts::madt(platform));
     let hpet = placed.put(&fixed::hpet());
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    for table in [fadt, madt, hpet] {
+    let affinity = platform.affinity.as_ref();
+    let affinity = affinity.map(|nodes| [placed.put(&affinity::srat(nodes)), placed.put(&affinity::slit(nodes))]);
+    for table in [fadt, madt, hpet].into_iter().chain(affinity.into_iter().flatten()) {
         xsdt.add_entry(u64::from(table));
     }
     let xsdt = placed.put(&xsdt);
@@ -114,6 +120,7 @@ mod tests {
             memory_slots: 2,
             hotplug_buses: vec![HotplugBus { number: 1, path: vec![5] }, HotplugBus { number: 2, path: vec![5, 0] }],
             pci_window: 0xc000_0000,
+            affinity: Some(Affinity { processors: vec![(0, 0)], memory: Vec::new(), distances: vec![vec![10]] }),
         };
         let tables = build(&platform, 0xf_f000, BASE);
         assert_eq!(checksum(&tables.root_pointer[..20]), 0);
@@ -135,7 +142,7 @@ mod tests {
             }
         }
         found.sort();
-        assert_eq!(found, ["APIC", "DSDT", "FACP", "HPET", "XSDT"]);
+        assert_eq!(found, ["APIC", "DSDT", "FACP", "HPET", "SLIT", "SRAT", "XSDT"]);
         assert_eq!(tables.facs.len(), 64);
     }
 }

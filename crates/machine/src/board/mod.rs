@@ -5,6 +5,7 @@ pub mod hotplug;
 pub mod none;
 pub mod pc;
 mod processor_bus;
+mod ram;
 
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use rhea_devices::{
 };
 
 use rhea_x86::bus::SystemBus;
+
+pub use ram::Window;
 
 use crate::{MachineError, processors::Processors};
 

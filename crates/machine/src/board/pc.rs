@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use rhea_api::run_state::ShutdownCause;
-use rhea_backends::{clock::HostClock, object::MemoryBackend};
+use rhea_backends::clock::HostClock;
 use rhea_core::{
-    AddressSpace, Device, HostTime, InterruptLine, InterruptSink, Mmio, Ram, ToldHostTime,
+    AddressSpace, Device, HostTime, InterruptLine, InterruptSink, Mmio, ToldHostTime,
     memory::Target,
     object::{Fixed, Object},
 };
@@ -35,23 +35,26 @@ use rhea_x86::{
     system::cpuid::{CpuidTable, Topology as CpuidTopology},
 };
 
-use super::{Board, debug_log::DebugLog, hotplug::Hotplug, processor_bus::ProcessorBus};
+use super::{
+    Board,
+    debug_log::DebugLog,
+    hotplug::Hotplug,
+    processor_bus::ProcessorBus,
+    ram::{self, BoardRam, HIGH_RAM, LOW_RAM_LIMIT},
+};
 use crate::{
     MachineError,
-    acpi::{self, IO_APIC_ADDRESS, Platform, PossibleProcessor},
+    acpi::{self, Affinity, IO_APIC_ADDRESS, MemoryAffinity, Platform, PossibleProcessor},
     boot::{Entry, LoadError, MemoryMap, parameters, start},
     config::{Config, Software},
     devices::{PciSlots, connect_serial},
     inbox::GuestRequest,
-    objects::{Objects, PciHost},
+    numa::Numa,
+    objects::PciHost,
     parts::Parts,
     processors::{Processor, Processors},
 };
 
-/// RAM below 4 GiB goes up to here at the most; PCI windows follow.
-const LOW_RAM_LIMIT: u64 = 0xc000_0000;
-/// Where the RAM that did not fit below goes.
-const HIGH_RAM: u64 = 1 << 32;
 /// Where the ACPI root pointer goes: in the area that operating systems search.
 const ROOT_POINTER: u64 = 0xf_0000;
 /// The frame buffer window of a VGA card, where RAM does not answer.
@@ -64,8 +67,6 @@ const APIC_KHZ: u32 = 1_000_000;
 
 /// More processors than an APIC identifier of eight bits can tell apart cannot be.
 const MOST_APICS: u32 = 255;
-/// Slots for memory modules that come later.
-const MEMORY_SLOTS: u32 = 0;
 
 /// Ports of the debug console: what firmware and bare guests print there goes to this program's log.
 const DEBUG_CONSOLE: [u16; 2] = [0xe9, 0x402];
@@ -84,6 +85,9 @@ const SERIAL: [(u16, usize); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3
 pub struct Pc {
     memory: Arc<AddressSpace>,
     map: MemoryMap,
+    numa: Arc<Numa>,
+    /// Which of its nodes has what memory.
+    affinity: Vec<MemoryAffinity>,
     /// First address of the PCI memory window below 4 GiB.
     pci_window: u32,
     software: Software,
@@ -117,8 +121,9 @@ impl Pc {
     /// # Errors
     /// The host cannot give the memory.
     pub fn build(config: &Config, parts: &Parts) -> Result<Built, MachineError> {
-        let Parts { memory, ports, timers, inbox, code_epoch, taps, gate: _, objects, backends } = parts;
-        let map = Self::map_ram(config.ram, memory, objects)?;
+        let Parts { memory, ports, timers, inbox, code_epoch, taps, gate: _, numa, objects, backends } = parts;
+        let BoardRam { map, affinity } = ram::build(config, numa, memory, objects)?;
+        memory.map(VGA_WINDOW.0, VGA_WINDOW.1, 1, Target::Mmio(Arc::new(Nothing)));
 
         let topology = &config.topology;
         let processors: Vec<Arc<Processor>> = (0..topology.cpus)
@@ -189,7 +194,7 @@ impl Pc {
 
         // No APIC of this machine has an identifier of more than eight bits.
         let apic_ids: Vec<u32> = (0..topology.max_cpus().clamp(topology.cpus, MOST_APICS)).collect();
-        let hotplug = Hotplug::new(&power, inbox, ports, &apic_ids, topology.cpus as usize, MEMORY_SLOTS);
+        let hotplug = Hotplug::new(&power, inbox, ports, &apic_ids, topology.cpus as usize, config.memory.slots);
 
         let isa_bridge = IsaBridge::new(std::array::from_fn(|irq| isa.line(irq)));
         let pci = PciBus::new(&(Arc::clone(&isa_bridge) as Arc<dyn InterruptSink>));
@@ -296,41 +301,46 @@ impl Pc {
         devices.extend(controllers);
         let pci_window = map.below_4g().max(LOW_RAM_LIMIT) as u32;
         let software = config.software.clone();
-        let memory = Arc::clone(memory);
-        let board = Self { memory, map, pci_window, software, apics, first_bus, power, hotplug, pci, clock, devices };
+        let (memory, numa) = (Arc::clone(memory), Arc::clone(numa));
+        let board = Self {
+            memory,
+            map,
+            numa,
+            affinity,
+            pci_window,
+            software,
+            apics,
+            first_bus,
+            power,
+            hotplug,
+            pci,
+            clock,
+            devices,
+        };
         Ok((board, processors, vcpus))
-    }
-
-    fn map_ram(size: u64, memory: &AddressSpace, objects: &Objects) -> Result<MemoryMap, MachineError> {
-        let ram = Ram::new("pc.ram", size).map_err(|reason| MachineError::Host {
-            what: format!("could not get {size} bytes for the guest's memory"),
-            reason,
-        })?;
-        let backend = Arc::new(MemoryBackend::of(Arc::clone(&ram)));
-        let node = objects.tree().add(objects.user(), ram.name(), backend)?;
-        objects.tree().link(objects.machine(), "memory-backend", "memory-backend", Some(node))?;
-        let low = size.min(LOW_RAM_LIMIT);
-        memory.map(0, low, 0, Target::Ram { ram: Arc::clone(&ram), offset: 0, writable: true });
-        if size > low {
-            memory.map(HIGH_RAM, size - low, 0, Target::Ram { ram, offset: low, writable: true });
-        }
-        memory.map(VGA_WINDOW.0, VGA_WINDOW.1, 1, Target::Mmio(Arc::new(Nothing)));
-        Ok(MemoryMap::new(low, size - low))
     }
 
     /// The machine as it is now, for the tables.
     fn platform(&self) -> Platform {
         let processors = &self.hotplug.processors;
-        let processor = |(index, apic_id): (usize, u32)| PossibleProcessor {
+        let ids = processors.apic_ids();
+        let node = |index| self.numa.processor(index).map(u32::from);
+        let processor = |(index, &apic_id): (usize, &u32)| PossibleProcessor {
             apic_id: apic_id as u8,
             present: processors.is_present(index),
-            node: None,
+            node: node(index),
         };
+        let in_node = |(index, &apic_id): (usize, &u32)| Some((apic_id as u8, node(index)?));
         Platform {
-            processors: processors.apic_ids().into_iter().enumerate().map(processor).collect(),
+            processors: ids.iter().enumerate().map(processor).collect(),
             memory_slots: self.hotplug.memory.slots(),
             hotplug_buses: self.hotplug.buses(),
             pci_window: self.pci_window,
+            affinity: (!self.numa.nodes().is_empty()).then(|| Affinity {
+                processors: ids.iter().enumerate().filter_map(in_node).collect(),
+                memory: self.affinity.clone(),
+                distances: self.numa.distances().to_vec(),
+            }),
         }
     }
 

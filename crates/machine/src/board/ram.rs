@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rhea_backends::object::MemoryBackend;
-use rhea_core::{AddressSpace, object::NodeId, memory::Target};
+use rhea_core::{AddressSpace, memory::Target, object::NodeId};
 use serde_json::json;
 
 use crate::{
@@ -42,7 +42,6 @@ pub(super) struct BoardRam {
     pub(super) map: MemoryMap,
     /// Which node has what.
     pub(super) affinity: Vec<MemoryAffinity>,
-    pub(super) window: Option<Window>,
 }
 
 /// Maps the machine's RAM.
@@ -76,8 +75,7 @@ pub(super) fn build(
         at += ram.len();
     }
     let map = MemoryMap::new(config.ram.min(LOW_RAM_LIMIT), config.ram.saturating_sub(LOW_RAM_LIMIT));
-    let window = window(config)?;
-    Ok(BoardRam { affinity: affinity(numa, window), map, window })
+    Ok(BoardRam { affinity: affinity(numa, Window::of(config)?), map })
 }
 
 /// The one backend of all memory: the one that was named, or one of the board's own.
@@ -122,8 +120,12 @@ fn placed(at: u64, length: u64) -> Vec<(u64, u64, u64)> {
     parts
 }
 
-/// The window for modules, if there may be any.
-fn window(config: &Config) -> Result<Option<Window>, MachineError> {
+impl Window {
+    /// The window of a PC, if there may be modules.
+    ///
+    /// # Errors
+    /// It would end where processors do not reach.
+    pub fn of(config: &Config) -> Result<Option<Self>, MachineError> {
     let options = &config.memory;
     let Some(more) = options.maximum.checked_sub(config.ram).filter(|&more| more > 0) else { return Ok(None) };
     let end = HIGH_RAM + config.ram.saturating_sub(LOW_RAM_LIMIT);
@@ -135,7 +137,8 @@ fn window(config: &Config) -> Result<Option<Window>, MachineError> {
             options.maximum, options.slots
         )));
     }
-    Ok(Some(Window { base, length }))
+    Ok(Some(Self { base, length }))
+}
 }
 
 fn affinity(numa: &Numa, window: Option<Window>) -> Vec<MemoryAffinity> {

@@ -25,7 +25,7 @@ impl Handler for Commands<'_> {
                     halted,
                     qom_path: path(tree, processor),
                     thread_id: i64::from(processor.host_thread()),
-                    props: Some(properties(processor)),
+                    props: Some(self.properties(processor)),
                     arch: CpuInfoBranch::X86(CpuInfoX86 { pc: pc as i64 }),
                 })
             })
@@ -40,7 +40,7 @@ impl Handler for Commands<'_> {
                 cpu_index: processor.index() as i64,
                 qom_path: path(tree, processor),
                 thread_id: i64::from(processor.host_thread()),
-                props: Some(properties(processor)),
+                props: Some(self.properties(processor)),
                 target: SysEmuTarget::X86_64,
             })
             .collect())
@@ -57,13 +57,15 @@ fn path(tree: &Tree, processor: &Arc<Processor>) -> String {
     processor.node().map_or_else(String::new, |node| tree.path(node))
 }
 
-fn properties(processor: &Arc<Processor>) -> CpuInstanceProperties {
-    let place = processor.place();
-    CpuInstanceProperties {
-        node_id: None,
-        socket_id: Some(i64::from(place.socket)),
-        die_id: None,
-        core_id: Some(i64::from(place.core)),
-        thread_id: Some(i64::from(place.thread)),
+impl Commands<'_> {
+    fn properties(&self, processor: &Arc<Processor>) -> CpuInstanceProperties {
+        let place = processor.place();
+        CpuInstanceProperties {
+            node_id: self.machine().numa().processor(processor.index()).map(i64::from),
+            socket_id: Some(i64::from(place.socket)),
+            die_id: None,
+            core_id: Some(i64::from(place.core)),
+            thread_id: Some(i64::from(place.thread)),
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use rhea_api::memory::{BalloonInfo, Handler};
+use rhea_api::memory::{BalloonInfo, Handler, HostMemPolicy, Memdev};
+use rhea_backends::object::{MemoryBackend, Policy};
 use rhea_qmp::{Error, ErrorClass, reply::Later};
 
 use super::{Commands, failed};
@@ -24,6 +25,11 @@ impl Handler for Commands<'_> {
         Ok(Box::new(move || machine.save_physical(from, size, &PathBuf::from(filename)).map_err(failed)))
     }
 
+    fn query_memdev(&mut self) -> Result<Vec<Memdev>, Error> {
+        let all = self.machine().objects().all::<MemoryBackend>().into_iter();
+        Ok(all.map(|(id, backend)| memdev(id, &backend)).collect())
+    }
+
     fn query_balloon(&mut self) -> Result<BalloonInfo, Error> {
         Ok(BalloonInfo { actual: self.machine().balloon().ok_or_else(not_active)? })
     }
@@ -34,6 +40,26 @@ impl Handler for Commands<'_> {
         let size = u64::try_from(value).ok().filter(|&size| size > 0);
         let size = size.ok_or_else(|| Error::generic("Parameter 'value' expects a size"))?;
         if self.machine().set_balloon(size) { Ok(()) } else { Err(not_active()) }
+    }
+}
+
+fn memdev(id: String, backend: &MemoryBackend) -> Memdev {
+    let settings = backend.settings();
+    Memdev {
+        id: Some(id),
+        size: backend.ram().len(),
+        merge: settings.merge,
+        dump: settings.dump,
+        prealloc: settings.prealloc,
+        share: Some(settings.share),
+        reserve: Some(settings.reserve),
+        host_nodes: settings.host_nodes.0.into_iter().collect(),
+        policy: match settings.policy {
+            Policy::Default => HostMemPolicy::Default,
+            Policy::Preferred => HostMemPolicy::Preferred,
+            Policy::Bind => HostMemPolicy::Bind,
+            Policy::Interleave => HostMemPolicy::Interleave,
+        },
     }
 }
 

@@ -4,6 +4,7 @@ mod block;
 mod clock;
 mod devices;
 mod keyval;
+mod memory;
 mod objects;
 mod settings;
 mod table;

@@ -15,6 +15,7 @@ use super::{
     Argument, clock,
     devices::{DeviceSettings, device_help},
     keyval::{self, KeyValues, OptionError},
+    memory::MemorySettings,
     objects, table,
 };
 
@@ -64,8 +65,8 @@ pub struct Settings {
     pub accelerator: Accelerator,
     /// The processor model.
     pub cpu: String,
-    /// Bytes of memory.
-    pub memory: u64,
+    /// Memory.
+    pub memory: MemorySettings,
     /// Processors.
     pub topology: Topology,
     /// Kernel.
@@ -148,7 +149,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         board: BoardKind::Pc,
         accelerator: Accelerator::default(),
         cpu: CPU_MODEL.to_owned(),
-        memory: 128 << 20,
+        memory: MemorySettings::new(),
         topology: Topology::default(),
         kernel: None,
         initrd: None,
@@ -203,7 +204,10 @@ impl Settings {
             "accel" => self.accelerator(&parameters()?, value, said)?,
             "cpu" => self.processor(value)?,
             "smp" => self.topology = topology(&parameters()?)?,
-            "m" => self.memory = memory(&parameters()?)?,
+            "m" => self.memory.size(&parameters()?)?,
+            "numa" => self.memory.numa(&parameters()?)?,
+            "mem-path" => self.memory.config.path = Some(value.to_owned()),
+            "mem-prealloc" => self.memory.config.prealloc = true,
             "kernel" => self.kernel = Some(value.into()),
             "initrd" => self.initrd = Some(value.into()),
             "append" => self.append = Some(value.to_owned()),
@@ -292,6 +296,11 @@ impl Settings {
         if let Some(accelerators) = parameters.get("accel") {
             said.accelerators.extend(accelerators.split(':').map(str::to_owned));
         }
+        if let Some(backend) = parameters.get("memory-backend") {
+            self.memory.config.backend = Some(backend.to_owned());
+        }
+        self.memory.config.merge = parameters.flag("mem-merge", self.memory.config.merge);
+        self.memory.config.dump = parameters.flag("dump-guest-core", self.memory.config.dump);
         for property in ["usb", "graphics"] {
             if parameters.flag(property, false) {
                 return Err(parameters.error(format!("'{property}=on' is not supported yet")));
@@ -553,24 +562,6 @@ pub(super) fn check_id(parameters: &KeyValues, id: &str) -> Result<(), OptionErr
         return Ok(());
     }
     Err(parameters.error(format!("id '{id}' is not well-formed: a letter, then letters, digits, '-', '.' and '_'")))
-}
-
-fn memory(parameters: &KeyValues) -> Result<u64, OptionError> {
-    let size = match parameters.get("size") {
-        None => 128 << 20,
-        Some(text) => keyval::size(text, 1 << 20)
-            .ok_or_else(|| parameters.error(format!("'{text}' is no size, such as 512M (suffixes k, M, G, T)")))?,
-    };
-    if size == 0 {
-        return Err(parameters.error("a machine needs memory"));
-    }
-    for later in ["slots", "maxmem"] {
-        if parameters.get(later).is_some() {
-            return Err(parameters.error(format!("'{later}' is not supported yet: memory cannot be added later")));
-        }
-    }
-    // Whole pages, as a machine has them; 8 KiB as others round it.
-    size.checked_next_multiple_of(8192).ok_or_else(|| parameters.error("more memory than an address can name"))
 }
 
 fn topology(parameters: &KeyValues) -> Result<Topology, OptionError> {

@@ -146,10 +146,9 @@ impl MemoryBackend {
 impl Opened {
     /// A descriptor of the same file, for the mapping.
     fn again(&self, id: &str) -> Result<std::fs::File, CreateError> {
-        self.file.try_clone().map_err(|reason| CreateError::Host {
-            what: format!("cannot set up guest memory '{id}'"),
-            reason,
-        })
+        self.file
+            .try_clone()
+            .map_err(|reason| CreateError::Host { what: format!("cannot set up guest memory '{id}'"), reason })
     }
 }
 
@@ -306,7 +305,9 @@ mod tests {
             file(name("short"), &[]),
             "m0 backing store size 0x64 is too small for 'size' option 0x2000 plus 'offset' option 0x0"
         );
-        assert!(file("/nowhere/x".into(), &[]).starts_with("can't open backing store /nowhere/x for guest RAM: No such"));
+        assert!(
+            file("/nowhere/x".into(), &[]).starts_with("can't open backing store /nowhere/x for guest RAM: No such")
+        );
         assert!(file(name("new"), &[("offset", 3.into())]).contains("multiple of the page size"));
         assert!(file(name("new"), &[("align", 3.into())]).contains("power of two"));
         assert!(file(name("new"), &[("offset", u64::MAX.into())]).contains("too large"));
@@ -329,7 +330,8 @@ mod tests {
         assert!(backend.ram().discard_page(0));
         let mut byte = [7];
         assert!(backend.ram().read(0, &mut byte) && byte == [0]);
-        let private = made(MemoryBackend::memfd, &[("size", 8192.into()), ("share", false.into()), ("seal", false.into())]);
+        let private =
+            made(MemoryBackend::memfd, &[("size", 8192.into()), ("share", false.into()), ("seal", false.into())]);
         assert!(private.unwrap().ram().discard_page(0));
         for bad in [
             vec![("hugetlb", Value::from(true))],
