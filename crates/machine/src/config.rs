@@ -5,9 +5,7 @@ use rhea_core::object::Value;
 use rhea_devices::misc::rtc::RtcOptions;
 use serde_json::Map;
 
-use crate::{
-    boot::linux::Kernel, devices::DeviceConfig, numa::NumaOption, objects::ObjectConfig, processors::Place,
-};
+use crate::{boot::linux::Kernel, devices::DeviceConfig, numa::NumaOption, objects::ObjectConfig, processors::Place};
 
 /// The boards there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,11 +166,6 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Bytes of memory that there can be with modules.
-    pub fn maximum_ram(&self) -> u64 {
-        self.memory.maximum.max(self.ram)
-    }
-
     fn check_growth(&self) -> Result<(), ConfigError> {
         let MemoryConfig { slots, maximum, .. } = self.memory;
         let wrong = |reason: String| Err(ConfigError::Memory(reason));

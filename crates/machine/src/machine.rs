@@ -72,8 +72,9 @@ impl Machine {
             made.map_err(|reason| MachineError::Object { id: object.id.clone(), reason })?;
         }
         let backend_size = |id: &str| objects.find::<MemoryBackend>(id).map(|(_, backend)| backend.ram().len());
-        if config.ram == 0 {
-            config.ram = config.memory.backend.as_deref().and_then(backend_size).unwrap_or_default();
+        if let Some(id) = config.memory.backend.as_deref().filter(|_| config.ram == 0) {
+            let size = backend_size(id);
+            config.ram = size.ok_or_else(|| MachineError::Memory(format!("Memory backend '{id}' not found")))?;
         }
         config.check()?;
         let numa = Numa::new(&numa::Wanted::of(&config), backend_size)?;
