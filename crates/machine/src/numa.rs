@@ -394,10 +394,7 @@ mod tests {
         assert_eq!(sizes(&[node(Some(RAM), None), node(None, None)]), Ok(vec![RAM, 0]));
         assert_eq!(sizes(&[node(None, Some("half")), node(None, Some("other"))]), Ok(vec![RAM / 2, RAM / 2]));
         assert_eq!(sizes(&[node(Some(4096), None)]), Err(NumaError::Total(4096, RAM)));
-        assert_eq!(
-            sizes(&[node(Some(u64::MAX & !4095), None), node(Some(8192), None)]),
-            Err(NumaError::Total(u64::MAX, RAM))
-        );
+        assert_eq!(sizes(&[node(Some(!4095), None), node(Some(8192), None)]), Err(NumaError::Total(u64::MAX, RAM)));
         assert_eq!(sizes(&[node(Some(4097), None)]), Err(NumaError::Pages(4097)));
         assert_eq!(sizes(&[node(Some(RAM / 2), None), node(None, Some("half"))]), Err(NumaError::Mixed));
         assert_eq!(
