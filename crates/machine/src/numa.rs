@@ -152,14 +152,14 @@ impl Numa {
     /// # Errors
     /// They do not fit together, or the machine.
     pub fn new(wanted: &Wanted<'_>, backend: impl Fn(&str) -> Option<u64>) -> Result<Self, NumaError> {
+        if wanted.options.is_empty() && !wanted.grows {
+            return Ok(Self::default());
+        }
         let mut draft = Draft::new(wanted.topology);
         for option in wanted.options {
             draft.take(option, wanted.topology)?;
         }
         if draft.nodes.is_empty() {
-            if !wanted.grows {
-                return Ok(Self::default());
-            }
             draft.nodes = vec![Some((None, None))];
         }
         let (processors, nodes) = (draft.processors()?, draft.nodes()?);
@@ -184,6 +184,11 @@ impl Numa {
     }
 }
 
+/// How many processors there can be, of those that have numbers here.
+fn possible(topology: &Topology) -> u32 {
+    topology.max_cpus().min(1 << 16)
+}
+
 type Memory = (Option<u64>, Option<String>);
 
 /// What was said so far.
@@ -196,7 +201,7 @@ struct Draft {
 
 impl Draft {
     fn new(topology: &Topology) -> Self {
-        let count = topology.max_cpus();
+        let count = possible(topology);
         let sockets = (0..count).map(|index| topology.place(index).socket).collect();
         Self { nodes: Vec::new(), processors: vec![None; count as usize], sockets, distances: Vec::new() }
     }
@@ -253,7 +258,7 @@ impl Draft {
                     return Err(NumaError::NoNode(node));
                 }
                 let fits = |wanted: Option<u32>, is: u32| wanted.is_none_or(|wanted| wanted == is);
-                let all = (0..topology.max_cpus()).filter(|&index| {
+                let all = (0..possible(topology)).filter(|&index| {
                     let place = topology.place(index);
                     fits(socket, place.socket) && fits(core, place.core) && fits(thread, place.thread)
                 });

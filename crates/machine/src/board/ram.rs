@@ -126,19 +126,19 @@ impl Window {
     /// # Errors
     /// It would end where processors do not reach.
     pub fn of(config: &Config) -> Result<Option<Self>, MachineError> {
-    let options = &config.memory;
-    let Some(more) = options.maximum.checked_sub(config.ram).filter(|&more| more > 0) else { return Ok(None) };
-    let end = HIGH_RAM + config.ram.saturating_sub(LOW_RAM_LIMIT);
-    let base = end.next_multiple_of(WINDOW_ALIGNMENT);
-    let length = more.saturating_add(u64::from(options.slots) * WINDOW_ALIGNMENT);
-    if base.checked_add(length).is_none_or(|end| end > ADDRESS_LIMIT) {
-        return Err(MachineError::Memory(format!(
-            "maxmem 0x{:x} with {} slots is more than the {ADDRESS_LIMIT:#x} bytes that processors reach",
-            options.maximum, options.slots
-        )));
+        let options = &config.memory;
+        let Some(more) = options.maximum.checked_sub(config.ram).filter(|&more| more > 0) else { return Ok(None) };
+        let end = HIGH_RAM + config.ram.saturating_sub(LOW_RAM_LIMIT);
+        let base = end.next_multiple_of(WINDOW_ALIGNMENT);
+        let length = more.saturating_add(u64::from(options.slots) * WINDOW_ALIGNMENT);
+        if base.checked_add(length).is_none_or(|end| end > ADDRESS_LIMIT) {
+            return Err(MachineError::Memory(format!(
+                "maxmem 0x{:x} with {} slots is more than the {ADDRESS_LIMIT:#x} bytes that processors reach",
+                options.maximum, options.slots
+            )));
+        }
+        Ok(Some(Self { base, length }))
     }
-    Ok(Some(Self { base, length }))
-}
 }
 
 fn affinity(numa: &Numa, window: Option<Window>) -> Vec<MemoryAffinity> {
