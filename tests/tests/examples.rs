@@ -15,9 +15,11 @@ use rhea_tests::transcript::{Action, Guest, Header, Passed, Step, Transcript};
 use serde_json::Value;
 
 /// The machine that the examples speak of.
-const MACHINE: [&str; 12] = [
+const MACHINE: [&str; 14] = [
     "-device",
     "virtio-balloon-pci",
+    "-device",
+    "vmgenid",
     "-machine",
     "pc",
     "-m",

@@ -33,6 +33,9 @@ pub const MAX_PROCESSORS: u32 = 8;
 /// The least RAM of a `pc`: what is below has no room for firmware tables.
 pub const MIN_RAM: u64 = 2 << 20;
 
+/// The most bytes of tables of one's own.
+const MOST_TABLES: u64 = 16 << 20;
+
 /// How processors are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topology {
@@ -85,6 +88,8 @@ pub struct Config {
     pub software: Software,
     /// The clock of date and time.
     pub rtc: RtcOptions,
+    /// Tables of one's own for the guest, complete.
+    pub acpi_tables: Vec<Vec<u8>>,
     /// Objects that managers make, in order.
     pub objects: Vec<ObjectConfig>,
     /// Block nodes to make, by the options of `blockdev-add`, in order.
@@ -157,6 +162,9 @@ pub enum ConfigError {
     /// RAM of an impossible size.
     #[error("invalid RAM size {0}: it must be a multiple of 4096 bytes, and at least 2 MiB")]
     Ram(u64),
+    /// Tables that leave no memory for anything else.
+    #[error("ACPI tables of {0} bytes are more than a machine with this much memory takes")]
+    Tables(u64),
     /// The numbers of -smp do not agree.
     #[error("invalid SMP configuration: {0}")]
     Smp(String),
@@ -166,6 +174,11 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Bytes that tables of one's own take in memory.
+    pub(crate) fn tables_length(&self) -> u64 {
+        self.acpi_tables.iter().map(|table| table.len().next_multiple_of(16) as u64 + 16).sum()
+    }
+
     fn check_growth(&self) -> Result<(), ConfigError> {
         let MemoryConfig { slots, maximum, .. } = self.memory;
         let wrong = |reason: String| Err(ConfigError::Memory(reason));
@@ -207,6 +220,10 @@ impl Config {
             return Err(ConfigError::Ram(self.ram));
         }
         self.check_growth()?;
+        let tables = self.tables_length();
+        if tables > self.ram / 4 || tables > MOST_TABLES {
+            return Err(ConfigError::Tables(tables));
+        }
         let topology = &self.topology;
         let smp = |reason: String| Err(ConfigError::Smp(reason));
         if topology.cpus == 0 || topology.cpus > MAX_PROCESSORS {

@@ -18,6 +18,7 @@ mod slots;
 pub mod taps;
 mod test_access;
 
+pub use acpi::{GivenTable, TableError, TableFiles};
 pub use backends::Backends;
 pub use config::{
     Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, MAX_SLOTS, MemoryConfig, Software, Topology,

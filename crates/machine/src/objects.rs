@@ -400,6 +400,7 @@ mod tests {
             devices: Vec::new(),
             nodes: Vec::new(),
             drives: Vec::new(),
+            acpi_tables: Vec::new(),
             objects: Vec::new(),
             start_stopped: true,
             no_reboot: false,

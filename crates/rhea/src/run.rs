@@ -16,7 +16,7 @@ use rhea_backends::{
     char::{Address, CharDevices, FrontEnd, Options as CharOptions},
 };
 use rhea_core::files;
-use rhea_machine::{Accelerator, Backends, Config, GuestRequest, Machine, Software, boot::linux::Kernel};
+use rhea_machine::{Accelerator, Backends, Config, GivenTable, GuestRequest, Machine, Software, boot::linux::Kernel};
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
@@ -150,6 +150,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
             Software::Linux(Box::new(kernel.with_context(|| format!("-kernel '{}'", path.display()))?))
         }
     };
+    let tables = settings.acpi_tables.iter().map(GivenTable::read).collect::<Result<_, _>>().context("-acpitable")?;
     Ok(Config {
         board: settings.board,
         accelerator: settings.accelerator,
@@ -159,6 +160,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         topology: settings.topology,
         software,
         rtc: settings.rtc,
+        acpi_tables: tables,
         serials: settings.serials.iter().map(CharUse::backend).collect(),
         nodes: settings.devices.blocks.nodes.clone(),
         drives: settings.devices.blocks.drives.clone(),

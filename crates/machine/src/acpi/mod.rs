@@ -3,12 +3,14 @@
 mod affinity;
 mod dsdt;
 mod fixed;
+mod given;
 mod interrupts;
 
-use acpi_tables::{Aml, facs::FACS, rsdp::Rsdp, xsdt::XSDT};
+use acpi_tables::{Aml, AmlSink, facs::FACS, rsdp::Rsdp, xsdt::XSDT};
 
 pub use affinity::{Affinity, MemoryAffinity};
 pub use fixed::{HPET_ADDRESS, SCI, ports};
+pub use given::{GivenTable, TableError, TableFiles};
 pub use interrupts::IO_APIC_ADDRESS;
 
 const OEM_ID: [u8; 6] = *b"RHEA  ";
@@ -48,6 +50,10 @@ pub struct Platform {
     pub pci_window: u32,
     /// Nodes of processors and memory, if there are any.
     pub affinity: Option<Affinity>,
+    /// Where the identifier of the machine's generation is, if it has one.
+    pub generation_id: Option<u32>,
+    /// Tables of the user's.
+    pub given: Vec<Vec<u8>>,
 }
 
 /// The tables, ready to be copied into guest memory.
@@ -69,9 +75,10 @@ pub fn build(platform: &Platform, facs_address: u32, tables_address: u32) -> Tab
     let madt = placed.put(&interrupts::madt(platform));
     let hpet = placed.put(&fixed::hpet());
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    let given: Vec<u32> = platform.given.iter().map(|table| placed.put(&Given(table))).collect();
     let affinity = platform.affinity.as_ref();
     let affinity = affinity.map(|nodes| [placed.put(&affinity::srat(nodes)), placed.put(&affinity::slit(nodes))]);
-    for table in [fadt, madt, hpet].into_iter().chain(affinity.into_iter().flatten()) {
+    for table in [fadt, madt, hpet].into_iter().chain(affinity.into_iter().flatten()).chain(given) {
         xsdt.add_entry(u64::from(table));
     }
     let xsdt = placed.put(&xsdt);
@@ -82,6 +89,15 @@ fn bytes(table: &dyn Aml) -> Vec<u8> {
     let mut bytes = Vec::new();
     table.to_aml_bytes(&mut bytes);
     bytes
+}
+
+/// A table that is complete.
+struct Given<'a>(&'a [u8]);
+
+impl Aml for Given<'_> {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        sink.vec(self.0);
+    }
 }
 
 struct Placed {
@@ -121,6 +137,8 @@ mod tests {
             hotplug_buses: vec![HotplugBus { number: 1, path: vec![5] }, HotplugBus { number: 2, path: vec![5, 0] }],
             pci_window: 0xc000_0000,
             affinity: Some(Affinity { processors: vec![(0, 0)], memory: Vec::new(), distances: vec![vec![10]] }),
+            generation_id: Some(0xf_f100),
+            given: vec![b"MINE\x08\0\0\0\xcc".to_vec()],
         };
         let tables = build(&platform, 0xf_f000, BASE);
         assert_eq!(checksum(&tables.root_pointer[..20]), 0);

@@ -10,6 +10,7 @@ mod ram;
 use std::sync::Arc;
 
 use rhea_devices::{
+    acpi::generation::GenerationId,
     chipset::pci::{MessageSink, PciBus},
     misc::rtc::IsaRtc,
 };
@@ -45,6 +46,20 @@ pub trait Board: Send + Sync {
     /// # Errors
     /// The board has none.
     fn nmi(&self) -> Result<(), MachineError>;
+
+    /// The identifier of the machine's generation, if it has one.
+    fn generation_id(&self) -> Option<Arc<GenerationId>> {
+        None
+    }
+
+    /// Gives the machine an identifier of its generation, as it lies in memory.
+    ///
+    /// # Errors
+    /// It has one already, or no place for it.
+    fn add_generation_id(&self, bytes: [u8; 16]) -> Result<Arc<GenerationId>, MachineError> {
+        let _ = bytes;
+        Err(MachineError::Unsupported("this machine has no place for a generation identifier"))
+    }
 
     /// What comes and goes while the machine runs, if anything does.
     fn hotplug(&self) -> Option<&hotplug::Hotplug>;

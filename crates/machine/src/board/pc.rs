@@ -1,6 +1,6 @@
 //! The PC: 440FX and PIIX chips, up to eight processors, direct start of its software.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rhea_api::run_state::ShutdownCause;
 use rhea_backends::clock::HostClock;
@@ -10,7 +10,10 @@ use rhea_core::{
     object::{Fixed, Object},
 };
 use rhea_devices::{
-    acpi::pm::{Pm, SleepRequest, WakeCause},
+    acpi::{
+        generation::{self, GenerationId},
+        pm::{Pm, SleepRequest, WakeCause},
+    },
     char::{
         debugcon::Debugcon,
         uart::{Serial, SerialSettings},
@@ -95,6 +98,9 @@ pub struct Pc {
     first_bus: Option<Arc<dyn SystemBus>>,
     power: Arc<Pm>,
     hotplug: Hotplug,
+    generation_id: OnceLock<Arc<GenerationId>>,
+    /// Tables of the user's.
+    given_tables: Vec<Vec<u8>>,
     pci: Arc<PciBus>,
     /// The clock, and where in the tree it is.
     clock: (Arc<IsaRtc>, String),
@@ -302,6 +308,7 @@ impl Pc {
         let pci_window = map.below_4g().max(LOW_RAM_LIMIT) as u32;
         let software = config.software.clone();
         let (memory, numa) = (Arc::clone(memory), Arc::clone(numa));
+        let (generation_id, given_tables) = (OnceLock::new(), config.acpi_tables.clone());
         let board = Self {
             memory,
             map,
@@ -313,6 +320,8 @@ impl Pc {
             first_bus,
             power,
             hotplug,
+            generation_id,
+            given_tables,
             pci,
             clock,
             devices,
@@ -341,6 +350,8 @@ impl Pc {
                 memory: self.affinity.clone(),
                 distances: self.numa.distances().to_vec(),
             }),
+            generation_id: self.generation_id.get().map(|generation| generation.address() as u32),
+            given: self.given_tables.clone(),
         }
     }
 
@@ -354,6 +365,9 @@ impl Pc {
         self.memory.write(ROOT_POINTER, &tables.root_pointer);
         self.memory.write(self.map.facs(), &tables.facs);
         self.memory.write(self.map.acpi_tables(), &tables.tables);
+        if let Some(generation) = self.generation_id.get() {
+            generation.reset();
+        }
         start::write_tables(&self.memory);
         match &self.software {
             Software::None => Ok(None),
@@ -435,6 +449,19 @@ impl Board for Pc {
             apic.set_lint(1, false);
         }
         Ok(())
+    }
+
+    fn generation_id(&self) -> Option<Arc<GenerationId>> {
+        self.generation_id.get().cloned()
+    }
+
+    fn add_generation_id(&self, bytes: [u8; 16]) -> Result<Arc<GenerationId>, MachineError> {
+        let power = Arc::clone(&self.power);
+        let raise = Arc::new(move || power.raise_gpe(generation::EVENT));
+        let made = GenerationId::new(Arc::clone(&self.memory), self.map.generation_id(), raise, bytes);
+        let second = |_| MachineError::Unsupported("at most one vmgenid device is permitted");
+        self.generation_id.set(Arc::clone(&made)).map_err(second)?;
+        Ok(made)
     }
 
     fn hotplug(&self) -> Option<&Hotplug> {

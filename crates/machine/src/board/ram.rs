@@ -74,7 +74,8 @@ pub(super) fn build(
         }
         at += ram.len();
     }
-    let map = MemoryMap::new(config.ram.min(LOW_RAM_LIMIT), config.ram.saturating_sub(LOW_RAM_LIMIT));
+    let map =
+        MemoryMap::new(config.ram.min(LOW_RAM_LIMIT), config.ram.saturating_sub(LOW_RAM_LIMIT), config.tables_length());
     Ok(BoardRam { affinity: affinity(numa, Window::of(config)?), map })
 }
 

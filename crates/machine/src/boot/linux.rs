@@ -178,7 +178,7 @@ mod tests {
         const SIZE: u64 = 64 << 20;
         let kernel = Kernel::new(image(), Some(vec![7; 5000]), "console=ttyS0").unwrap();
         let memory = memory(SIZE);
-        let entry = kernel.load(&memory, &MemoryMap::new(SIZE, 0), 0xf_0000).unwrap();
+        let entry = kernel.load(&memory, &MemoryMap::new(SIZE, 0, 0), 0xf_0000).unwrap();
         let Entry::Long { rip, rsi } = entry else { panic!("64-bit entry") };
         assert_eq!(rip, 0x100_0200);
         let mut page = vec![0; 4096];
@@ -201,9 +201,9 @@ mod tests {
         assert!(matches!(Kernel::new(image()[..1030].to_vec(), None, ""), Err(LoadError::Kernel(_))));
         assert!(matches!(Kernel::new(image(), None, &"x".repeat(3000)), Err(LoadError::CommandLine { .. })));
         let kernel = Kernel::new(image(), None, "").unwrap();
-        let small = kernel.load(&memory(1 << 20), &MemoryMap::new(1 << 20, 0), 0);
+        let small = kernel.load(&memory(1 << 20), &MemoryMap::new(1 << 20, 0, 0), 0);
         assert!(matches!(small, Err(LoadError::Memory { .. })), "{small:?}");
         let disk = Kernel::new(image(), Some(vec![0; 40 << 20]), "").unwrap();
-        assert!(disk.load(&memory(32 << 20), &MemoryMap::new(32 << 20, 0), 0).is_err());
+        assert!(disk.load(&memory(32 << 20), &MemoryMap::new(32 << 20, 0, 0), 0).is_err());
     }
 }

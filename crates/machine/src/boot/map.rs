@@ -25,8 +25,10 @@ pub struct MemoryRange {
     pub kind: Kind,
 }
 
-/// Bytes at the end of memory below 4 GiB that ACPI tables take: enough for 256 memory slots and 30 bridges.
-const ACPI_TABLES: u64 = 128 * 1024;
+/// Bytes at the end of memory below 4 GiB that ACPI takes, without tables of the user's: a page for the FACS, one that
+/// no one else uses, and the tables of 256 memory slots and 30 bridges.
+const ACPI: u64 = 128 * 1024;
+const PAGE: u64 = 4096;
 
 /// The memory map of a PC with the given RAM.
 #[derive(Clone, Debug)]
@@ -34,12 +36,16 @@ pub struct MemoryMap {
     entries: Vec<MemoryRange>,
     below_4g: u64,
     facs: u64,
+    tables_length: u64,
 }
 
 impl MemoryMap {
-    /// The map for `below_4g` bytes of RAM at address zero and `above_4g` bytes at 4 GiB.
-    pub fn new(below_4g: u64, above_4g: u64) -> Self {
-        let facs = below_4g.saturating_sub(ACPI_TABLES);
+    /// The map for `below_4g` bytes of RAM at address zero and `above_4g` bytes at 4 GiB, with room for `more` bytes of
+    /// tables.
+    pub fn new(below_4g: u64, above_4g: u64, more: u64) -> Self {
+        let acpi = ACPI.saturating_add(more.saturating_add(PAGE - 1) & !(PAGE - 1));
+        let facs = below_4g.saturating_sub(acpi);
+        let tables_length = acpi - 2 * PAGE;
         let mut entries = vec![
             MemoryRange { base: 0, length: 0x9_fc00, kind: Kind::Usable },
             MemoryRange { base: 0x9_fc00, length: 0x400, kind: Kind::Reserved },
@@ -48,12 +54,13 @@ impl MemoryMap {
         if facs > 0x10_0000 {
             entries.push(MemoryRange { base: 0x10_0000, length: facs - 0x10_0000, kind: Kind::Usable });
         }
-        entries.push(MemoryRange { base: facs, length: 4096, kind: Kind::AcpiNvs });
-        entries.push(MemoryRange { base: facs + 4096, length: ACPI_TABLES - 4096, kind: Kind::AcpiReclaim });
+        entries.push(MemoryRange { base: facs, length: PAGE, kind: Kind::AcpiNvs });
+        entries.push(MemoryRange { base: facs + PAGE, length: PAGE, kind: Kind::Reserved });
+        entries.push(MemoryRange { base: facs + 2 * PAGE, length: tables_length, kind: Kind::AcpiReclaim });
         if above_4g > 0 {
             entries.push(MemoryRange { base: 1 << 32, length: above_4g, kind: Kind::Usable });
         }
-        Self { entries, below_4g, facs }
+        Self { entries, below_4g, facs, tables_length }
     }
 
     /// All ranges, by address.
@@ -71,14 +78,19 @@ impl MemoryMap {
         self.facs
     }
 
+    /// Where the identifier of the machine's generation goes, in a page that nobody uses, saves or restores.
+    pub fn generation_id(&self) -> u64 {
+        self.facs + PAGE
+    }
+
     /// Where the other ACPI tables go.
     pub fn acpi_tables(&self) -> u64 {
-        self.facs + 4096
+        self.facs + 2 * PAGE
     }
 
     /// How many bytes the other ACPI tables may take.
     pub fn acpi_tables_length(&self) -> u64 {
-        ACPI_TABLES - 4096
+        self.tables_length
     }
 
     /// Whether `start` up to, but not including, `end` is all usable and below 4 GiB.
@@ -109,8 +121,8 @@ mod tests {
 
     #[test]
     fn ranges_are_in_order_and_do_not_overlap() {
-        for (below, above) in [(1 << 20, 0), (16 << 20, 0), (0xc000_0000, 5 << 30)] {
-            let map = MemoryMap::new(below, above);
+        for (below, above) in [(1_u64 << 20, 0), (16 << 20, 0), (0xc000_0000, 5 << 30)] {
+            let map = MemoryMap::new(below, above, 5000);
             if below > 1 << 20 {
                 for pair in map.entries().windows(2) {
                     assert!(pair[0].base + pair[0].length <= pair[1].base, "{pair:x?}");
@@ -121,7 +133,7 @@ mod tests {
 
     #[test]
     fn nothing_is_placed_over_the_tables_or_past_the_limit() {
-        let map = MemoryMap::new(64 << 20, 0);
+        let map = MemoryMap::new(64 << 20, 0, 0);
         let at = map.highest_below(u64::MAX, 0x1234).unwrap();
         assert!(at + 0x1234 <= map.facs());
         assert_eq!(map.highest_below(0x200_0000, 0x1000), Some(0x1ff_f000));

@@ -8,6 +8,7 @@ mod character;
 mod config;
 mod console;
 mod error;
+mod generation;
 mod pci;
 mod rng;
 mod virtio;
@@ -92,6 +93,7 @@ pub(crate) const DRIVERS: &[Driver] = &[
     console::DRIVERS[2],
     console::CONSOLE_PORT,
     console::SERIAL_PORT,
+    generation::DRIVER,
 ];
 
 /// The types that drivers build on.

@@ -1,10 +1,10 @@
 //! What the machine is: `machine.json`.
 
-use rhea_api::machine::{Handler, KvmInfo, MachineInfo, NameInfo, TargetInfo, UuidInfo};
+use rhea_api::machine::{GuidInfo, Handler, KvmInfo, MachineInfo, NameInfo, TargetInfo, UuidInfo};
 use rhea_machine::{MAX_PROCESSORS, objects::PROCESSOR_TYPE};
 use rhea_qmp::Error;
 
-use super::Commands;
+use super::{Commands, failed};
 
 impl Handler for Commands<'_> {
     fn query_name(&mut self) -> Result<NameInfo, Error> {
@@ -21,6 +21,11 @@ impl Handler for Commands<'_> {
 
     fn query_target(&mut self) -> Result<TargetInfo, Error> {
         Ok(TargetInfo { arch: "x86_64".to_owned() })
+    }
+
+    fn query_vm_generation_id(&mut self) -> Result<GuidInfo, Error> {
+        let guid = self.machine().generation_id().map_err(failed)?;
+        Ok(GuidInfo { guid: guid.to_string() })
     }
 
     fn query_machines(&mut self) -> Result<Vec<MachineInfo>, Error> {

@@ -1,5 +1,6 @@
 //! The command line, in QEMU's spelling: one table of all options, their parameters and help, and what is made of them.
 
+mod acpi;
 mod block;
 mod clock;
 mod devices;

@@ -8,11 +8,11 @@ use std::{
 use rhea_backends::char::{Address, CharDevices, Definition, Log, Options as CharOptions};
 use rhea_core::files::{self, DESCRIPTOR_SETS};
 use rhea_devices::misc::rtc::RtcOptions;
-use rhea_machine::{Accelerator, BoardKind, MAX_PROCESSORS, Topology, objects::ObjectConfig};
+use rhea_machine::{Accelerator, BoardKind, GivenTable, MAX_PROCESSORS, Topology, objects::ObjectConfig};
 use uuid::Uuid;
 
 use super::{
-    Argument, clock,
+    Argument, acpi, clock,
     devices::{DeviceSettings, device_help},
     keyval::{self, KeyValues, OptionError},
     memory::MemorySettings,
@@ -69,6 +69,8 @@ pub struct Settings {
     pub memory: MemorySettings,
     /// Processors.
     pub topology: Topology,
+    /// ACPI tables of the user's.
+    pub acpi_tables: Vec<GivenTable>,
     /// Kernel.
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk.
@@ -151,6 +153,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         cpu: CPU_MODEL.to_owned(),
         memory: MemorySettings::new(),
         topology: Topology::default(),
+        acpi_tables: Vec::new(),
         kernel: None,
         initrd: None,
         append: None,
@@ -208,6 +211,7 @@ impl Settings {
             "numa" => self.memory.numa(&parameters()?)?,
             "mem-path" => self.memory.config.path = Some(value.to_owned()),
             "mem-prealloc" => self.memory.config.prealloc = true,
+            "acpitable" => self.acpi_tables.push(acpi::table(&parameters()?)?),
             "kernel" => self.kernel = Some(value.into()),
             "initrd" => self.initrd = Some(value.into()),
             "append" => self.append = Some(value.to_owned()),

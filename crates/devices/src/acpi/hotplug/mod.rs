@@ -172,8 +172,8 @@ pub trait Registers: SaveState + Send {
     fn fits(&self, saved: &Self) -> bool;
 }
 
-/// Raises the general-purpose event of the slots.
-type Raise = Arc<dyn Fn() + Send + Sync>;
+/// Raises a general-purpose event.
+pub type Raise = Arc<dyn Fn() + Send + Sync>;
 
 /// Registers at their ports, with the event that they raise and those who hear what the guest does.
 pub struct Controller<R> {

@@ -15,13 +15,15 @@ use acpi_tables::{
     },
     sdt::Sdt,
 };
-use rhea_devices::acpi::{hotplug, pm};
+use rhea_devices::acpi::{generation, hotplug, pm};
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, bytes, fixed::HPET_ADDRESS};
 
 /// What a device is notified of (§ 5.6.6): it came, or is asked to go.
 const DEVICE_CHECK: u8 = 1;
 const EJECT_REQUEST: u8 = 3;
+/// What a generation identifier is notified of when it is another.
+const CHANGED: u8 = 0x80;
 /// `_STA` of what is there and works (§ 6.3.7).
 const WORKING: u8 = 0x0f;
 
@@ -34,6 +36,7 @@ pub fn dsdt(platform: &Platform) -> Sdt {
         links::links(),
         hpet(),
         hotplug_ports(),
+        generation_id(platform.generation_id),
     ];
     let parts = [sleep_states(), scope("\\_SB_", system), scope("\\_GPE", [events(platform)])];
     for part in parts {
@@ -77,6 +80,18 @@ fn hotplug_ports() -> Raw {
     Raw::of(&[&Device::new("HPRS".into(), vec![&id, &unique, &status, &resources])])
 }
 
+/// The identifier of the machine's generation (Microsoft, "Virtual Machine Generation ID"): `ADDR` says where it is, low
+/// half first.
+fn generation_id(address: Option<u32>) -> Raw {
+    let Some(address) = address else { return Raw(Vec::new()) };
+    let id = Name::new("_HID".into(), &"QEMUVGID");
+    let compatible = Name::new("_CID".into(), &"VM_Gen_Counter");
+    let description = Name::new("_DDN".into(), &"VM_Gen_Counter");
+    let status = Name::new("_STA".into(), &WORKING);
+    let place = Name::new("ADDR".into(), &Package::new(vec![&address, &ZERO]));
+    Raw::of(&[&Device::new("VGEN".into(), vec![&id, &compatible, &description, &status, &place])])
+}
+
 /// What is done when a general-purpose event comes (§ 5.6.4.1).
 fn events(platform: &Platform) -> Raw {
     let mut scans = vec![(hotplug::event::PCI, pci::SCAN)];
@@ -90,7 +105,12 @@ fn events(platform: &Platform) -> Raw {
         let call = MethodCall::new(scan.into(), vec![]);
         Raw::of(&[&Method::new(format!("_E{event:02X}").as_str().into(), 0, false, vec![&call])])
     };
-    Raw::all(scans.into_iter().map(handler))
+    let changed = platform.generation_id.map(|_| {
+        let device = Path::new("\\_SB_.VGEN");
+        let notify = Notify::new(&device, &CHANGED);
+        Raw::of(&[&Method::new(format!("_E{:02X}", generation::EVENT).as_str().into(), 0, false, vec![&notify])])
+    });
+    Raw::all(scans.into_iter().map(handler).chain(changed))
 }
 
 /// AML that is already encoded.
