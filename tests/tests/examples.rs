@@ -25,7 +25,7 @@ const MACHINE: [&str; 14] = [
     "-m",
     "64",
     "-smp",
-    "2",
+    "2,maxcpus=4",
     "-name",
     "web-7",
     "-uuid",

@@ -59,7 +59,10 @@ impl Board {
         let timers = TimerQueue::new(Arc::clone(&clock));
         let ports = PortSpace::new();
         let pins: Vec<_> = (0..processors).map(|_| Arc::new(Pins::default())).collect();
-        let apics = ApicBus::new(&timers, pins.iter().map(|pins| Arc::clone(pins) as _).collect());
+        let apics = ApicBus::new(&timers);
+        for (cpu, pins) in pins.iter().enumerate() {
+            apics.plug(cpu, cpu as u8, Arc::clone(pins) as _);
+        }
         let pic = Pic::new(InterruptLine::new(Arc::clone(&apics) as _, 0));
         apics.connect_pic(&pic);
         let io_apic = IoApic::new(Arc::clone(&apics));
@@ -70,7 +73,7 @@ impl Board {
         let pci = PciBus::new(&(Arc::clone(&bridge) as _));
         pic.map(&ports);
         pit.map(&ports);
-        for apic in apics.apics() {
+        for apic in apics.apics().iter() {
             apic.set_virtual_wire();
         }
         for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0xa0, 0x11), (0xa1, 0x38), (0xa1, 2)] {

@@ -3,6 +3,7 @@
 use rhea_backends::block::DriveConfig;
 use rhea_core::object::Value;
 use rhea_devices::misc::rtc::RtcOptions;
+use rhea_x86::system::cpuid::{Package, Seat};
 use serde_json::Map;
 
 use crate::{boot::linux::Kernel, devices::DeviceConfig, numa::NumaOption, objects::ObjectConfig, processors::Place};
@@ -27,8 +28,8 @@ pub enum Accelerator {
     Qtest,
 }
 
-/// The most processors that a `pc` has.
-pub const MAX_PROCESSORS: u32 = 8;
+/// The most processors that a `pc` has: their local APICs have identifications of 8 bits, of which the last means all.
+pub const MAX_PROCESSORS: u32 = 255;
 
 /// The least RAM of a `pc`: what is below has no room for firmware tables.
 pub const MIN_RAM: u64 = 2 << 20;
@@ -65,7 +66,20 @@ impl Topology {
     pub fn place(&self, index: u32) -> Place {
         let threads = self.threads.max(1);
         let cores = self.cores.max(1);
-        Place { socket: index / (cores * threads), core: index / threads % cores, thread: index % threads }
+        let inside = cores.saturating_mul(threads);
+        Place { socket: index / inside, core: index / threads % cores, thread: index % threads }
+    }
+
+    /// What a socket holds, as CPUID tells it.
+    pub fn package(&self) -> Package {
+        Package::new(self.cores, self.threads)
+    }
+
+    /// The identification of the local APIC of processor `index`; `None` if it has none of 8 bits.
+    pub fn apic_id(&self, index: u32) -> Option<u8> {
+        let Place { socket, core, thread } = self.place(index);
+        let id = self.package().apic_id(Seat { package: socket, core, thread })?;
+        u8::try_from(id).ok().filter(|&id| id != u8::MAX)
     }
 }
 
@@ -226,13 +240,21 @@ impl Config {
         }
         let topology = &self.topology;
         let smp = |reason: String| Err(ConfigError::Smp(reason));
-        if topology.cpus == 0 || topology.cpus > MAX_PROCESSORS {
-            return smp(format!("{} processors; this machine has 1 to {MAX_PROCESSORS}", topology.cpus));
+        let possible = topology.max_cpus();
+        if topology.cpus == 0 || possible > MAX_PROCESSORS {
+            return smp(format!("{} processors; this machine has 1 to {MAX_PROCESSORS}", possible.max(topology.cpus)));
         }
         if topology.max_cpus() < topology.cpus {
             return smp(format!(
                 "sockets {} * cores {} * threads {} is less than the {} processors",
                 topology.sockets, topology.cores, topology.threads, topology.cpus
+            ));
+        }
+        if topology.apic_id(possible - 1).is_none() {
+            return smp(format!(
+                "{} sockets of {} cores with {} threads need identifications of local APICs above 254: each field of \
+                 those is a power of two",
+                topology.sockets, topology.cores, topology.threads
             ));
         }
         Ok(())

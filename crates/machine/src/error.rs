@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{boot::LoadError, config::ConfigError, devices::DeviceError};
+use crate::{boot::LoadError, config::ConfigError, devices::DeviceError, processors::PlaceError};
 
 /// Why a machine could not be built, or did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +90,23 @@ pub enum MachineError {
     /// `system_wakeup` of a guest that does not sleep.
     #[error("Unable to wake up: guest is not in suspended state")]
     NotSuspended,
+    /// A place for a processor that is none, or not free.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// A number that no processor has.
+    #[error("Invalid CPU id: {0}")]
+    ProcessorNumber(i64),
+    /// A number beyond what the machine has places for.
+    #[error("Unable to add CPU: {index}, max allowed: {last}")]
+    ProcessorLimit {
+        /// The number.
+        index: i64,
+        /// The last that there is.
+        last: i64,
+    },
+    /// A number that a processor has.
+    #[error("Unable to add CPU: {0}, it already exists")]
+    ProcessorExists(i64),
     /// The board cannot do this.
     #[error("{0}")]
     Unsupported(&'static str),

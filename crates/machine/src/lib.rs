@@ -27,5 +27,5 @@ pub use devices::{DeviceConfig, DeviceError};
 pub use error::MachineError;
 pub use inbox::{GuestRequest, SlotKind};
 pub use machine::{EventSink, Machine};
-pub use processors::{Place, Processor, Processors};
+pub use processors::{Choice, Place, PlaceError, Processor, ProcessorPlace, Processors};
 pub use test_access::{TestAccess, TestError};

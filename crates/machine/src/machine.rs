@@ -25,7 +25,7 @@ use crate::{
     numa::{self, Numa},
     objects::Objects,
     parts::Parts,
-    processors::Processors,
+    processors::{OnShutdown, Processors},
 };
 
 /// Takes the events of a machine; called on the thread that made them happen.
@@ -45,7 +45,6 @@ struct RunControl {
 pub struct Machine {
     config: Config,
     parts: Parts,
-    processors: Processors,
     board: Box<dyn Board>,
     devices: Devices,
     control: Mutex<RunControl>,
@@ -78,13 +77,19 @@ impl Machine {
         }
         config.check()?;
         let numa = Numa::new(&numa::Wanted::of(&config), backend_size)?;
+        let inbox = Inbox::new();
+        let on_shutdown: OnShutdown = {
+            let inbox = Arc::clone(&inbox);
+            Arc::new(move |_| inbox.leave(GuestRequest::Reset(ShutdownCause::GuestReset)))
+        };
         let parts = Parts {
             memory: Arc::default(),
             ports: Arc::default(),
             timers,
-            inbox: Inbox::new(),
+            inbox,
             gate: Gate::new(),
             code_epoch: Arc::default(),
+            processors: Processors::new(on_shutdown),
             taps: Default::default(),
             numa: Arc::new(numa),
             objects,
@@ -93,28 +98,19 @@ impl Machine {
         open_nodes(&config, &parts)?;
         let inbox = Arc::clone(&parts.inbox);
         parts.timers.on_earlier_deadline(move || inbox.wake());
-        let (board, list, vcpus): (Box<dyn Board>, _, _) = match config.board {
-            BoardKind::None => (Box::new(NoBoard), Vec::new(), Vec::new()),
-            BoardKind::Pc => {
-                let (board, list, vcpus) = Pc::build(&config, &parts)?;
-                (Box::new(board), list, vcpus)
-            }
+        let board: Box<dyn Board> = match config.board {
+            BoardKind::None => Box::new(NoBoard),
+            BoardKind::Pc => Box::new(Pc::build(&config, &parts)?),
         };
-        let processors = Processors::new(list);
-        let inbox = Arc::clone(&parts.inbox);
-        let on_shutdown: Arc<dyn Fn(usize) + Send + Sync> =
-            Arc::new(move |_| inbox.leave(GuestRequest::Reset(ShutdownCause::GuestReset)));
-        processors
-            .start(vcpus, &on_shutdown)
-            .map_err(|reason| MachineError::Host { what: "could not start a processor thread".into(), reason })?;
         let control =
             Mutex::new(RunControl { state: RunState::Prelaunch, released: false, gated: false, was_suspended: false });
         let devices = Devices::default();
-        let machine = Arc::new(Self { config, parts, processors, board, devices, control, events });
-        let built = machine.add_first_devices().and_then(|()| machine.board.reset(&machine.processors));
+        let machine = Arc::new(Self { config, parts, board, devices, control, events });
+        let built = machine.add_first_devices().and_then(|()| machine.board.reset(machine.processors()));
         // Whoever has no machine has nobody to end its processors.
-        built.inspect_err(|_| machine.processors.quit())?;
+        built.inspect_err(|_| machine.processors().quit())?;
         machine.follow_clock();
+        machine.let_first_processors_leave();
         if let Some(hotplug) = machine.board.hotplug() {
             hotplug.power_on();
         }
@@ -160,7 +156,7 @@ impl Machine {
 
     /// The processors.
     pub fn processors(&self) -> &Processors {
-        &self.processors
+        &self.parts.processors
     }
 
     /// The machine's clock.
@@ -251,7 +247,7 @@ impl Machine {
     fn release(&self, control: &mut RunControl) {
         if !control.released && self.config.accelerator != Accelerator::Qtest {
             control.released = true;
-            self.processors.release();
+            self.processors().release();
         }
     }
 
@@ -259,7 +255,7 @@ impl Machine {
     fn halt(&self, control: &mut RunControl) {
         if control.released {
             control.released = false;
-            self.processors.hold();
+            self.processors().hold();
         }
         if !control.gated {
             control.gated = true;
@@ -315,9 +311,9 @@ impl Machine {
         }
         let _held = self.devices.hold();
         let mut control = self.control.lock();
-        let paused = self.processors.pause();
+        let paused = self.processors().pause();
         let gone = self.take_pending_away();
-        let result = self.board.reset(&self.processors);
+        let result = self.board.reset(self.processors());
         self.emit(Event::Reset { guest: is_guest(reason), reason });
         for event in gone {
             self.emit(event);
@@ -351,7 +347,7 @@ impl Machine {
         if control.state != RunState::Suspended {
             return Err(MachineError::NotSuspended);
         }
-        self.board.wake(&self.processors)?;
+        self.board.wake(self.processors())?;
         self.emit(Event::Wakeup);
         control.state = RunState::Running;
         self.release(&mut control);
@@ -402,7 +398,7 @@ impl Machine {
         if control.state == RunState::Running {
             if control.released {
                 control.released = false;
-                self.processors.hold();
+                self.processors().hold();
             }
             control.state = RunState::Suspended;
             self.emit(Event::Suspend);
@@ -435,7 +431,7 @@ impl Machine {
                 Some(GuestRequest::Quit) => break,
             }
         }
-        self.processors.quit();
+        self.processors().quit();
     }
 }
 

@@ -40,7 +40,6 @@ const OWN: &[&TypeInfo] = &[
     NoneSettings::INFO,
     PciHost::INFO,
     &TypeInfo::abstract_type("x86_64-cpu", "cpu").with(&PROCESSOR_PROPERTIES),
-    PlaceSettings::INFO,
     &TypeInfo::plain("tcg-accel", "accel"),
     &TypeInfo::plain("qtest-accel", "accel"),
 ];
@@ -73,19 +72,25 @@ pub(crate) struct PciHost;
 /// Where a processor sits.
 #[derive(Object)]
 #[object(type = "qemu64-x86_64-cpu", parent = "x86_64-cpu", settings)]
-struct PlaceSettings {
+pub(crate) struct PlaceSettings {
     /// Identifier of the local APIC; all ones if it follows from the place.
     #[property(default = u32::MAX)]
-    apic_id: u32,
+    pub apic_id: u32,
     /// Socket; -1 if not chosen.
     #[property(default = -1)]
-    socket_id: i32,
+    pub socket_id: i32,
+    /// Die in the socket, of which there is one; -1 if not chosen.
+    #[property(default = -1)]
+    pub die_id: i32,
     /// Core in the socket; -1 if not chosen.
     #[property(default = -1)]
-    core_id: i32,
+    pub core_id: i32,
     /// Thread in the core; -1 if not chosen.
     #[property(default = -1)]
-    thread_id: i32,
+    pub thread_id: i32,
+    /// NUMA node; -1 if not chosen.
+    #[property(default = -1)]
+    pub node_id: i32,
 }
 
 const fn shown(name: &'static str, kind: &'static str, description: &'static str) -> PropertyInfo {
@@ -358,21 +363,18 @@ impl Objects {
         children.filter_map(|(id, node)| Some((id, downcast(self.tree.object(node)?)?))).collect()
     }
 
-    /// Adds a processor, which tells of itself by `cpuid`.
-    ///
-    /// # Errors
-    /// As for [`attach`](Self::attach).
-    pub(crate) fn attach_processor(&self, processor: &Processor, cpuid: CpuidTable) -> Result<NodeId, TreeError> {
+    /// The object of a processor, which tells of itself by `cpuid`.
+    pub(crate) fn processor(processor: &Processor, node: Option<u16>, cpuid: CpuidTable) -> Arc<dyn Object> {
         let place = processor.place();
         let place = PlaceSettings {
             apic_id: processor.apic_id().into(),
             socket_id: place.socket as i32,
             core_id: place.core as i32,
             thread_id: place.thread as i32,
+            die_id: 0,
+            node_id: node.map_or(-1, i32::from),
         };
-        let node = self.attach(Arc::new(ProcessorObject { place, cpuid }))?;
-        processor.set_node(node);
-        Ok(node)
+        Arc::new(ProcessorObject { place, cpuid })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhea_core::{AddressSpace, Gate, PortSpace, TimerQueue};
 use rhea_x86::engine::CodeEpoch;
 
-use crate::{backends::Backends, inbox::Inbox, numa::Numa, objects::Objects, taps::Taps};
+use crate::{backends::Backends, inbox::Inbox, numa::Numa, objects::Objects, processors::Processors, taps::Taps};
 
 /// What every board is built on.
 pub struct Parts {
@@ -21,6 +21,8 @@ pub struct Parts {
     pub gate: Arc<Gate>,
     /// Keeps processors informed of each other's decoded code.
     pub code_epoch: Arc<CodeEpoch>,
+    /// The processors.
+    pub processors: Arc<Processors>,
     /// Where tests listen to interrupt lines.
     pub taps: Taps,
     /// Nodes of processors and memory.

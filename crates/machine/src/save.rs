@@ -43,7 +43,7 @@ impl Machine {
 
     /// Reads memory at a virtual address as processor `index` has it mapped; `false` if not all of it is.
     pub fn read_virtual(&self, index: usize, address: u64, bytes: &mut [u8]) -> bool {
-        let Some(processor) = self.processors().list().get(index) else { return false };
+        let Some(processor) = self.processors().get(index) else { return false };
         // All pages are looked up in one go, so that they belong together.
         let length = bytes.len() as u64;
         let pages = processor.with(move |vcpu| {

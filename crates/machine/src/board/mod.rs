@@ -6,6 +6,7 @@ pub mod none;
 pub mod pc;
 mod processor_bus;
 mod ram;
+pub mod sockets;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use rhea_devices::{
 
 use rhea_x86::bus::SystemBus;
 
+use self::sockets::Sockets;
 pub use ram::Window;
 
 use crate::{MachineError, processors::Processors};
@@ -37,6 +39,9 @@ pub trait Board: Send + Sync {
 
     /// Memory and ports as the first processor sees them, if there is one.
     fn first_processor_bus(&self) -> Option<Arc<dyn SystemBus>>;
+
+    /// Where processors come and go, if the board has such places.
+    fn sockets(&self) -> Option<&Sockets>;
 
     /// The power button was pressed.
     fn power_button(&self);

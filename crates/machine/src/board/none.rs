@@ -8,7 +8,7 @@ use rhea_devices::{
 };
 use rhea_x86::bus::SystemBus;
 
-use super::{Board, hotplug::Hotplug};
+use super::{Board, hotplug::Hotplug, sockets::Sockets};
 use crate::{MachineError, processors::Processors};
 
 /// The board of the machine `none`.
@@ -24,6 +24,10 @@ impl Board for NoBoard {
     }
 
     fn first_processor_bus(&self) -> Option<Arc<dyn SystemBus>> {
+        None
+    }
+
+    fn sockets(&self) -> Option<&Sockets> {
         None
     }
 

@@ -1,4 +1,4 @@
-//! The PC: 440FX and PIIX chips, up to eight processors, direct start of its software.
+//! The PC: 440FX and PIIX chips, sockets for processors, direct start of its software.
 
 use std::sync::{Arc, OnceLock};
 
@@ -21,7 +21,7 @@ use rhea_devices::{
     chipset::{
         hpet::MmioHpet,
         ioapic::IoApic,
-        lapic::{ApicBus, ProcessorPins},
+        lapic::ApicBus,
         pci::{HostBridge, IsaBridge, MessageSink, PciBus, PciFunction, SlotFunction, map_message_space},
         pic::Pic,
         pit::IsaPit,
@@ -31,19 +31,14 @@ use rhea_devices::{
     input::Ps2,
     misc::{fw_cfg::FwCfg, rtc::IsaRtc},
 };
-use rhea_x86::{
-    bus::SystemBus,
-    engine::{Vcpu, VcpuConfig},
-    state::CpuState,
-    system::cpuid::{CpuidTable, Topology as CpuidTopology},
-};
+use rhea_x86::bus::SystemBus;
 
 use super::{
     Board,
     debug_log::DebugLog,
     hotplug::Hotplug,
-    processor_bus::ProcessorBus,
-    ram::{self, BoardRam, HIGH_RAM, LOW_RAM_LIMIT},
+    ram::{self, BoardRam, LOW_RAM_LIMIT},
+    sockets::{Shown, Sockets, set_memory_types},
 };
 use crate::{
     MachineError,
@@ -55,21 +50,13 @@ use crate::{
     numa::Numa,
     objects::PciHost,
     parts::Parts,
-    processors::{Processor, Processors},
+    processors::Processors,
 };
 
 /// Where the ACPI root pointer goes: in the area that operating systems search.
 const ROOT_POINTER: u64 = 0xf_0000;
 /// The frame buffer window of a VGA card, where RAM does not answer.
 const VGA_WINDOW: (u64, u64) = (0xa_0000, 0x2_0000);
-
-/// The time stamp counter counts nanoseconds.
-const TSC_KHZ: u32 = 1_000_000;
-/// So does the local APICs' timer, before its divider.
-const APIC_KHZ: u32 = 1_000_000;
-
-/// More processors than an APIC identifier of eight bits can tell apart cannot be.
-const MOST_APICS: u32 = 255;
 
 /// Ports of the debug console: what firmware and bare guests print there goes to this program's log.
 const DEBUG_CONSOLE: [u16; 2] = [0xe9, 0x402];
@@ -95,7 +82,8 @@ pub struct Pc {
     pci_window: u32,
     software: Software,
     apics: Arc<ApicBus>,
-    first_bus: Option<Arc<dyn SystemBus>>,
+    sockets: Sockets,
+    firmware: Arc<FwCfg>,
     power: Arc<Pm>,
     hotplug: Hotplug,
     generation_id: OnceLock<Arc<GenerationId>>,
@@ -119,24 +107,18 @@ impl Mmio for Nothing {
     fn write(&self, _: u64, _: rhea_core::Width, _: u64) {}
 }
 
-type Built = (Pc, Vec<Arc<Processor>>, Vec<Box<Vcpu>>);
-
 impl Pc {
-    /// Builds the board and its processors.
+    /// Builds the board, with the processors that are there from the start.
     ///
     /// # Errors
-    /// The host cannot give the memory.
-    pub fn build(config: &Config, parts: &Parts) -> Result<Built, MachineError> {
-        let Parts { memory, ports, timers, inbox, code_epoch, taps, gate: _, numa, objects, backends } = parts;
+    /// The host cannot give the memory or the threads.
+    pub fn build(config: &Config, parts: &Parts) -> Result<Self, MachineError> {
+        let Parts { memory, ports, timers, inbox, taps, numa, objects, backends, .. } = parts;
         let BoardRam { map, affinity } = ram::build(config, numa, memory, objects)?;
         memory.map(VGA_WINDOW.0, VGA_WINDOW.1, 1, Target::Mmio(Arc::new(Nothing)));
 
         let topology = &config.topology;
-        let processors: Vec<Arc<Processor>> = (0..topology.cpus)
-            .map(|index| Processor::new(index as usize, index as u8, topology.place(index)))
-            .collect();
-        let pins = processors.iter().map(|processor| Arc::clone(processor) as Arc<dyn ProcessorPins>).collect();
-        let apics = ApicBus::new(timers, pins);
+        let apics = ApicBus::new(timers);
         let interrupt = taps.outputs("isa-i8259", 1, Arc::clone(&apics) as Arc<dyn InterruptSink>);
         let pic = Pic::new(InterruptLine::new(interrupt, 0));
         apics.connect_pic(&pic);
@@ -183,8 +165,11 @@ impl Pc {
         let firmware = FwCfg::new(Arc::clone(memory));
         firmware.map(ports);
         firmware.set(fw_cfg_key::RAM_SIZE, config.ram.to_le_bytes());
-        firmware.set(fw_cfg_key::NB_CPUS, (topology.cpus as u16).to_le_bytes());
-        firmware.set(fw_cfg_key::MAX_CPUS, (topology.max_cpus() as u16).to_le_bytes());
+        let apic_ids: Vec<u32> =
+            (0..topology.max_cpus()).filter_map(|index| topology.apic_id(index).map(u32::from)).collect();
+        // Firmware counts by identifications here, which have gaps.
+        let limit = apic_ids.last().map_or(0, |last| last + 1);
+        firmware.set(fw_cfg_key::MAX_CPUS, (limit as u16).to_le_bytes());
         let debug_console = Debugcon::new(Arc::new(DebugLog::default()));
         for port in DEBUG_CONSOLE {
             debug_console.map(ports, port);
@@ -198,8 +183,6 @@ impl Pc {
             SleepRequest::S4 => tracing::warn!("the guest asked for suspend to disk, which this machine does not have"),
         }));
 
-        // No APIC of this machine has an identifier of more than eight bits.
-        let apic_ids: Vec<u32> = (0..topology.max_cpus().clamp(topology.cpus, MOST_APICS)).collect();
         let hotplug = Hotplug::new(&power, inbox, ports, &apic_ids, topology.cpus as usize, config.memory.slots);
 
         let isa_bridge = IsaBridge::new(std::array::from_fn(|irq| isa.line(irq)));
@@ -225,32 +208,10 @@ impl Pc {
             serials.push((serial, settings));
         }
 
-        let buses: Vec<Arc<dyn SystemBus>> = apics
-            .apics()
-            .iter()
-            .map(|apic| {
-                let bus = ProcessorBus {
-                    apic: Arc::clone(apic),
-                    memory: Arc::clone(memory),
-                    ports: Arc::clone(ports),
-                    clock: Arc::clone(timers.clock()),
-                };
-                Arc::new(bus) as Arc<dyn SystemBus>
-            })
-            .collect();
-        let first_bus = buses.first().cloned();
-        let tables = processors.iter().map(|processor| {
-            CpuidTable::qemu64(CpuidTopology {
-                apic_id: processor.apic_id(),
-                cores: u8::try_from(topology.cores * topology.threads).unwrap_or(u8::MAX),
-                tsc_khz: TSC_KHZ,
-                apic_khz: APIC_KHZ,
-            })
-        });
-        let tables: Vec<CpuidTable> = tables.collect();
-        for ((processor, apic), table) in processors.iter().zip(apics.apics()).zip(&tables) {
-            let node = objects.attach_processor(processor, table.clone())?;
-            objects.attach_to(node, "lapic", Arc::clone(apic) as Arc<dyn Object>)?;
+        let pci_window = map.below_4g().max(LOW_RAM_LIMIT) as u32;
+        let sockets = Sockets::new(*topology, &apics, parts, pci_window);
+        for index in 0..topology.cpus {
+            sockets.add(index as usize, Shown::Board)?;
         }
         let host = objects.attach_to(objects.machine(), "i440fx", Arc::new(PciHost))?;
         objects.attach_to(host, "pci.0", PciSlots::first(&pci))?;
@@ -279,37 +240,20 @@ impl Pc {
             serial_ports.push(serial as Arc<dyn Device>);
         }
 
-        let vcpus = processors
-            .iter()
-            .zip(buses)
-            .zip(tables)
-            .map(|((processor, bus), cpuid)| {
-                Vcpu::new(VcpuConfig {
-                    index: processor.index(),
-                    bus,
-                    memory: Arc::clone(memory),
-                    cpuid,
-                    requests: Arc::clone(processor.requests()),
-                    code_epoch: Arc::clone(code_epoch),
-                    bootstrap: processor.index() == 0,
-                })
-            })
-            .collect();
-
         // Lines move while devices are reset. The interrupt controllers come first, so that nothing of that reaches a
         // processor, and last, so that they forget it.
         let controllers: [Arc<dyn Device>; 3] = [pic, Arc::clone(&apics) as _, io_apic];
         let mut devices = Vec::from(controllers.clone());
-        let others: [Arc<dyn Device>; 7] = [hpet, pit, rtc, reset, keyboard, firmware, Arc::clone(&pci) as _];
+        let others: [Arc<dyn Device>; 7] =
+            [hpet, pit, rtc, reset, keyboard, Arc::clone(&firmware) as _, Arc::clone(&pci) as _];
         devices.extend(others);
         devices.extend(serial_ports);
         devices.extend(hotplug.devices());
         devices.extend(controllers);
-        let pci_window = map.below_4g().max(LOW_RAM_LIMIT) as u32;
         let software = config.software.clone();
         let (memory, numa) = (Arc::clone(memory), Arc::clone(numa));
         let (generation_id, given_tables) = (OnceLock::new(), config.acpi_tables.clone());
-        let board = Self {
+        Ok(Self {
             memory,
             map,
             numa,
@@ -317,7 +261,8 @@ impl Pc {
             pci_window,
             software,
             apics,
-            first_bus,
+            sockets,
+            firmware,
             power,
             hotplug,
             generation_id,
@@ -325,8 +270,7 @@ impl Pc {
             pci,
             clock,
             devices,
-        };
-        Ok((board, processors, vcpus))
+        })
     }
 
     /// The machine as it is now, for the tables.
@@ -357,6 +301,7 @@ impl Pc {
 
     /// Writes the firmware's tables, and loads the software; gives how it starts.
     fn load(&self) -> Result<Option<Entry>, LoadError> {
+        self.firmware.set(fw_cfg_key::NB_CPUS, (self.apics.apics().len() as u16).to_le_bytes());
         let tables = acpi::build(&self.platform(), self.map.facs() as u32, self.map.acpi_tables() as u32);
         let needs = tables.tables.len() as u64;
         if needs > self.map.acpi_tables_length() {
@@ -389,7 +334,7 @@ impl Pc {
         for device in &self.devices {
             device.reset();
         }
-        for apic in self.apics.apics() {
+        for apic in self.apics.apics().iter() {
             apic.set_virtual_wire();
         }
     }
@@ -436,7 +381,11 @@ impl Board for Pc {
     }
 
     fn first_processor_bus(&self) -> Option<Arc<dyn SystemBus>> {
-        self.first_bus.clone()
+        self.sockets.first_bus()
+    }
+
+    fn sockets(&self) -> Option<&Sockets> {
+        Some(&self.sockets)
     }
 
     fn power_button(&self) {
@@ -444,7 +393,7 @@ impl Board for Pc {
     }
 
     fn nmi(&self) -> Result<(), MachineError> {
-        for apic in self.apics.apics() {
+        for apic in self.apics.apics().iter() {
             apic.set_lint(1, true);
             apic.set_lint(1, false);
         }
@@ -479,18 +428,4 @@ impl Board for Pc {
     fn messages(&self) -> Option<Arc<dyn MessageSink>> {
         Some(Arc::clone(&self.apics) as Arc<dyn MessageSink>)
     }
-}
-
-/// Memory types as firmware sets them (SDM vol. 3 § 11.11): write-back, but for the window of PCI devices.
-fn set_memory_types(cpu: &mut CpuState, pci_window: u32) {
-    const UNCACHED: u64 = 0;
-    const VALID: u64 = 1 << 11;
-    const PHYSICAL_MASK: u64 = 0xff_ffff_f000;
-    cpu.msr.mtrr_base[0] = u64::from(pci_window) | UNCACHED;
-    cpu.msr.mtrr_mask[0] = PHYSICAL_MASK & !(HIGH_RAM - u64::from(pci_window) - 1) | VALID;
-    // Enabled, with the fixed ranges, which are write-back too; the default is write-back.
-    cpu.msr.mtrr_def_type = 0xc06;
-    cpu.msr.mtrr_fixed = [0x0606_0606_0606_0606; 11];
-    // The frame buffer window.
-    cpu.msr.mtrr_fixed[2] = 0;
 }

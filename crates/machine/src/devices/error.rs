@@ -17,6 +17,9 @@ pub enum DeviceError {
     /// A property is wrong.
     #[error(transparent)]
     Property(#[from] PropertyError),
+    /// The machine has no places for such devices.
+    #[error("Device '{0}' can not be hotplugged on this machine")]
+    NotHere(String),
     /// No bus of this name.
     #[error("Bus '{0}' not found")]
     NoBus(String),

@@ -10,6 +10,7 @@ mod console;
 mod error;
 mod generation;
 mod pci;
+mod processor;
 mod rng;
 mod virtio;
 
@@ -94,6 +95,7 @@ pub(crate) const DRIVERS: &[Driver] = &[
     console::CONSOLE_PORT,
     console::SERIAL_PORT,
     generation::DRIVER,
+    processor::DRIVER,
 ];
 
 /// The types that drivers build on.
@@ -146,6 +148,11 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
+    /// Lets a part of the board leave like a device that somebody asked for.
+    pub(crate) fn adopt(&self, node: NodeId, unplug: Arc<dyn Unplug>) {
+        self.list.lock().insert(node, Entry { id: None, bus: None, hotpluggable: true, unplug, pending: false });
+    }
+
     /// Keeps devices from coming and going.
     pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
         self.changes.lock()

@@ -46,7 +46,7 @@ impl Handler for Commands<'_> {
             alias: Some("pc".to_owned()),
             is_default: Some(true),
             cpu_max: i64::from(MAX_PROCESSORS),
-            hotpluggable_cpus: false,
+            hotpluggable_cpus: true,
             numa_mem_supported: Some(false),
             deprecated: Some(false),
             default_cpu_type: Some(PROCESSOR_TYPE.to_owned()),

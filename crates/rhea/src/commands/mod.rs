@@ -73,7 +73,7 @@ impl<'a> Commands<'a> {
     fn processor(&self, index: i64) -> Result<usize, Error> {
         usize::try_from(index)
             .ok()
-            .filter(|&index| index < self.machine().processors().list().len())
+            .filter(|&index| self.machine().processors().get(index).is_some())
             .ok_or_else(|| Error::generic("Parameter 'cpu-index' expects a CPU number"))
     }
 }

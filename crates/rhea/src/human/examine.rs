@@ -107,8 +107,7 @@ fn address_of(context: &Context, processor: usize, text: &str) -> Result<u64, Er
         let number = names
             .iter()
             .position(|name| *name == register || (name[1..] == register[1..] && register.starts_with('e')));
-        let list = context.machine.processors().list();
-        let processor = list.get(processor).ok_or_else(bad)?;
+        let processor = context.machine.processors().get(processor).ok_or_else(bad)?;
         let value = match (register, number) {
             ("pc" | "rip" | "eip", _) => processor.with(|vcpu| vcpu.state().linear_instruction_pointer()),
             (_, Some(number)) => processor.with(move |vcpu| vcpu.state().gpr[number]),
@@ -142,8 +141,9 @@ fn instructions(
     count: u64,
     memory: Memory,
 ) -> Result<String, Error> {
-    let list = context.machine.processors().list();
-    let bits = list.get(processor).and_then(|processor| processor.with(|vcpu| vcpu.state().code_bits())).unwrap_or(32);
+    let processors = context.machine.processors();
+    let bits = processors.get(processor).and_then(|processor| processor.with(|vcpu| vcpu.state().code_bits()));
+    let bits = bits.unwrap_or(32);
     let mut text = String::new();
     for _ in 0..count {
         let mut bytes = [0; 16];

@@ -20,8 +20,8 @@ pub(super) fn info(call: &Call<'_>) -> Result<String, Error> {
     };
     let mut text = String::new();
     for processor in list.iter().filter(|processor| all || processor.index() == call.processor) {
-        let registers = processor.with(|vcpu| render(vcpu.state(), vcpu.idle()));
-        let registers = registers.ok_or_else(|| Error::generic("the machine is ending"))?;
+        // One that leaves at this moment is not shown.
+        let Some(registers) = processor.with(|vcpu| render(vcpu.state(), vcpu.idle())) else { continue };
         // Writing to a string does not fail.
         let _ = write!(text, "\r\nCPU#{}\r\n{registers}", processor.index());
     }

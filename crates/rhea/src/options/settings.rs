@@ -612,8 +612,10 @@ fn topology(parameters: &KeyValues) -> Result<Topology, OptionError> {
             "sockets ({sockets}) * cores ({cores}) * threads ({threads}) is not the number of processors ({maxcpus})"
         )));
     }
-    if cpus > MAX_PROCESSORS {
-        return Err(parameters.error(format!("{cpus} processors are too many: a machine has up to {MAX_PROCESSORS}")));
+    if maxcpus > MAX_PROCESSORS {
+        return Err(
+            parameters.error(format!("{maxcpus} processors are too many: a machine has up to {MAX_PROCESSORS}"))
+        );
     }
     if maxcpus < cpus {
         return Err(parameters.error(format!("maxcpus ({maxcpus}) is less than cpus ({cpus})")));

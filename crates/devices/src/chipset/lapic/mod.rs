@@ -8,9 +8,12 @@
 mod chip;
 mod registers;
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{
+    Arc, OnceLock, Weak,
+    atomic::{AtomicBool, Ordering},
+};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rhea_core::{Device, Instant, InterruptSink, LoadError, Mmio, SaveState, Timer, TimerQueue, Width};
 
 pub use chip::{Apic, ApicV1, DEFAULT_BASE, GeneralProtection, Recipients, Request, Signal, Vectors};
@@ -57,6 +60,7 @@ struct Inner {
 #[object(type = "apic", parent = "device")]
 pub struct LocalApic {
     index: usize,
+    id: u8,
     inner: Mutex<Inner>,
     pins: Arc<dyn ProcessorPins>,
     timer: Timer,
@@ -64,7 +68,12 @@ pub struct LocalApic {
 }
 
 impl LocalApic {
-    fn new(index: usize, pins: Arc<dyn ProcessorPins>, timers: &Arc<TimerQueue>, bus: Weak<ApicBus>) -> Arc<Self> {
+    fn new(
+        (index, id): (usize, u8),
+        pins: Arc<dyn ProcessorPins>,
+        timers: &Arc<TimerQueue>,
+        bus: Weak<ApicBus>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|weak: &Weak<Self>| {
             let weak = Weak::clone(weak);
             let timer = timers.timer(move |now| {
@@ -73,8 +82,8 @@ impl LocalApic {
                     apic.with(now, |_| ());
                 }
             });
-            let inner = Inner { chip: Apic::new(index as u32, index == 0), requested: false, armed: None };
-            Self { index, inner: Mutex::new(inner), pins, timer, bus }
+            let inner = Inner { chip: Apic::new(id.into(), index == 0), requested: false, armed: None };
+            Self { index, id, inner: Mutex::new(inner), pins, timer, bus }
         })
     }
 
@@ -150,6 +159,11 @@ impl LocalApic {
     /// The number of the processor.
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// The identification that it was given.
+    pub fn id(&self) -> u8 {
+        self.id
     }
 
     /// Whether the processor's interrupt request is asserted.
@@ -296,7 +310,7 @@ impl Mmio for LocalApic {
 
 impl Device for LocalApic {
     fn reset(&self) {
-        self.with(self.timer.now(), |chip| *chip = Apic::new(self.index as u32, self.index == 0));
+        self.with(self.timer.now(), |chip| *chip = Apic::new(self.id.into(), self.index == 0));
     }
 }
 
@@ -308,7 +322,7 @@ impl Saveable for LocalApic {
     }
 
     fn restore(&self, state: ApicV1) -> Result<(), LoadError> {
-        if state.initial_id as usize != self.index {
+        if state.initial_id != u32::from(self.id) {
             return Err(LoadError::invalid("Apic", "the state is of another processor"));
         }
         let apic = Apic::load(state)?;
@@ -320,22 +334,50 @@ impl Saveable for LocalApic {
 /// All local APICs of a machine and the wires between them. As an [`InterruptSink`], pin 0 is LINT0 of all of them (INTR
 /// of the 8259A pair) and pin 1 is LINT1 (NMI).
 pub struct ApicBus {
-    apics: Box<[Arc<LocalApic>]>,
+    own: Weak<Self>,
+    timers: Arc<TimerQueue>,
+    /// By number of their processor. Whoever goes through them holds no lock meanwhile.
+    apics: RwLock<Arc<[Arc<LocalApic>]>>,
+    /// The levels of the two pins, for APICs that come later.
+    levels: [AtomicBool; 2],
     pic: OnceLock<Weak<Pic>>,
     io_apic: OnceLock<Weak<dyn EndOfInterrupt>>,
 }
 
 impl ApicBus {
-    /// A bus with one APIC for each processor of `pins`; its number is its ID, and number 0 the bootstrap processor.
-    pub fn new(timers: &Arc<TimerQueue>, pins: Vec<Arc<dyn ProcessorPins>>) -> Arc<Self> {
-        Arc::new_cyclic(|weak| {
-            let apics = pins.into_iter().enumerate();
-            Self {
-                apics: apics.map(|(index, pins)| LocalApic::new(index, pins, timers, Weak::clone(weak))).collect(),
-                pic: OnceLock::new(),
-                io_apic: OnceLock::new(),
-            }
+    /// A bus on which there is no APIC yet.
+    pub fn new(timers: &Arc<TimerQueue>) -> Arc<Self> {
+        Arc::new_cyclic(|own| Self {
+            own: Weak::clone(own),
+            timers: Arc::clone(timers),
+            apics: RwLock::new(Arc::new([])),
+            levels: Default::default(),
+            pic: OnceLock::new(),
+            io_apic: OnceLock::new(),
         })
+    }
+
+    /// Puts the APIC of processor `index` on the bus, in the place of one that was there; processor 0 is the bootstrap
+    /// processor.
+    pub fn plug(&self, index: usize, id: u8, pins: Arc<dyn ProcessorPins>) -> Arc<LocalApic> {
+        let apic = LocalApic::new((index, id), pins, &self.timers, Weak::clone(&self.own));
+        {
+            let mut apics = self.apics.write();
+            let others = apics.iter().filter(|other| other.index != index).cloned();
+            let mut list: Vec<_> = others.chain([Arc::clone(&apic)]).collect();
+            list.sort_by_key(|apic| apic.index);
+            *apics = list.into();
+        }
+        for (pin, level) in self.levels.iter().enumerate() {
+            apic.set_lint(pin, level.load(Ordering::SeqCst));
+        }
+        apic
+    }
+
+    /// Takes the APIC of processor `index` off the bus: nothing reaches it any more.
+    pub fn unplug(&self, index: usize) {
+        let mut apics = self.apics.write();
+        *apics = apics.iter().filter(|apic| apic.index != index).cloned().collect();
     }
 
     /// Names the 8259A pair whose INTR drives pin 0, to ask it for vectors. Once.
@@ -348,9 +390,9 @@ impl ApicBus {
         let _ = self.io_apic.set(io_apic);
     }
 
-    /// The local APICs by number of their processor.
-    pub fn apics(&self) -> &[Arc<LocalApic>] {
-        &self.apics
+    /// The local APICs, by rising number of their processor.
+    pub fn apics(&self) -> Arc<[Arc<LocalApic>]> {
+        Arc::clone(&self.apics.read())
     }
 
     /// Delivers an interrupt of the I/O APIC or of a device.
@@ -371,7 +413,8 @@ impl ApicBus {
             Recipients::All => true,
             Recipients::Others => !is_sender(apic),
         };
-        let receivers = self.apics.iter().filter(|apic| receives(apic));
+        let apics = self.apics();
+        let receivers = apics.iter().filter(|apic| receives(apic));
         if message.mode == DeliveryMode::LowestPriority {
             // §10.6.2.4: one of those that take interrupts, the one with the least urgent work.
             let candidates = receivers.filter_map(|apic| {
@@ -395,7 +438,10 @@ impl ApicBus {
 
 impl InterruptSink for ApicBus {
     fn set_level(&self, pin: u32, level: bool) {
-        for apic in &self.apics {
+        if let Some(known) = self.levels.get(pin as usize) {
+            known.store(level, Ordering::SeqCst);
+        }
+        for apic in self.apics().iter() {
             apic.set_lint(pin as usize, level);
         }
     }
@@ -403,7 +449,7 @@ impl InterruptSink for ApicBus {
 
 impl Device for ApicBus {
     fn reset(&self) {
-        for apic in &self.apics {
+        for apic in self.apics().iter() {
             apic.reset();
         }
     }

@@ -38,7 +38,10 @@ impl Bench {
         let clock = Clock::new();
         let timers = TimerQueue::new(Arc::clone(&clock));
         let pins: Vec<_> = (0..processors).map(|_| Arc::new(Pins::default())).collect();
-        let bus = ApicBus::new(&timers, pins.iter().map(|pins| Arc::clone(pins) as _).collect());
+        let bus = ApicBus::new(&timers);
+        for (cpu, pins) in pins.iter().enumerate() {
+            bus.plug(cpu, cpu as u8, Arc::clone(pins) as _);
+        }
         let bench = Self { clock, timers, pins, bus };
         for cpu in 0..processors {
             bench.write(cpu, 0x0f0, 0x1ff);
@@ -280,7 +283,7 @@ fn lint0_passes_the_external_controller_where_it_is_told_to() {
     let (pic, _ports) = with_pic(&bench);
     pic.set_level(4, true);
     assert_eq!(bench.taken(), [None, None]);
-    for apic in bench.bus.apics() {
+    for apic in bench.bus.apics().iter() {
         apic.set_virtual_wire();
     }
     assert_eq!(bench.log(0), ["interrupt true"]);
@@ -292,7 +295,7 @@ fn lint0_passes_the_external_controller_where_it_is_told_to() {
 fn a_disabled_apic_leaves_the_bootstrap_processor_to_the_external_controller() {
     let bench = Bench::new(2);
     let (pic, _ports) = with_pic(&bench);
-    for apic in bench.bus.apics() {
+    for apic in bench.bus.apics().iter() {
         let base = apic.read_msr(MSR_APIC_BASE).unwrap();
         apic.write_msr(MSR_APIC_BASE, base & !0x800).unwrap();
         assert_eq!(apic.window(), None);
@@ -302,12 +305,49 @@ fn a_disabled_apic_leaves_the_bootstrap_processor_to_the_external_controller() {
 }
 
 #[test]
+fn an_apic_that_comes_later_gets_what_is_sent_from_then_on() {
+    let bench = Bench::new(2);
+    bench.bus.set_level(0, true);
+    bench.send(0, 6, 0x0000_4500);
+    let pins = Arc::new(Pins::default());
+    let apic = bench.bus.plug(4, 6, Arc::clone(&pins) as _);
+    let order: Vec<usize> = bench.bus.apics().iter().map(|apic| apic.index()).collect();
+    assert_eq!(order, [0, 1, 4]);
+    assert_eq!(apic.read(0x20, Width::Dword), 6 << 24);
+    assert!(!apic.base().bsp());
+    bench.send(0, 6, 0x0000_4500);
+    bench.send(1, 6, 0x0000_4608);
+    assert_eq!(std::mem::take(&mut *pins.0.lock()), ["init", "startup 0x8"]);
+    // LINT0 was driven before the APIC came.
+    apic.write(0x0f0, Width::Dword, 0x1ff);
+    apic.write(0x350, Width::Dword, 0x700);
+    assert!(apic.pending());
+}
+
+#[test]
+fn an_apic_that_went_gets_nothing_and_leaves_its_place_to_another() {
+    let bench = Bench::new(3);
+    let gone = Arc::clone(&bench.bus.apics()[1]);
+    bench.bus.unplug(1);
+    bench.bus.unplug(7);
+    bench.send(0, 1, 0x0000_4041);
+    bench.send(0, 0, 0x000c_4042);
+    assert_eq!((gone.acknowledge(), bench.acknowledge(1)), (None, Some(0x42)));
+    bench.bus.set_level(1, true);
+    bench.bus.reset();
+    assert_eq!(bench.log(1), Vec::<String>::new());
+    let pins = Arc::new(Pins::default());
+    let again = bench.bus.plug(1, 1, Arc::clone(&pins) as _);
+    assert!(Arc::ptr_eq(&again, &bench.bus.apics()[1]));
+}
+
+#[test]
 fn x2apic_mode_has_its_registers_in_msrs() {
     let bench = Bench::new(2);
     let apic = &bench.bus.apics()[1];
     assert_eq!(apic.read_msr(0x802), Err(GeneralProtection));
     assert_eq!(apic.write_msr(MSR_APIC_BASE, 0xfee0_0c01), Err(GeneralProtection));
-    for apic in bench.bus.apics() {
+    for apic in bench.bus.apics().iter() {
         apic.write_msr(MSR_APIC_BASE, 0xfee0_0c00).unwrap();
     }
     assert_eq!(apic.read_msr(0x802), Ok(1));

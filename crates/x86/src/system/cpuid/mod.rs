@@ -5,6 +5,10 @@
 //! counter against the interval timer, the HPET or the ACPI timer instead. Leaf 4000_0010H is there for those who read
 //! it whatever the signature.
 
+mod topology;
+
+pub use topology::{Package, Seat};
+
 /// The four registers that CPUID returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the registers' own names")]
@@ -19,6 +23,8 @@ pub struct Leaf {
 const RANGE: usize = 0x21;
 /// First of the hypervisor's leaves.
 pub const HYPERVISOR: u32 = 0x4000_0000;
+/// Leaves that look at the index in ECX; an index that such a leaf does not have is not index 0.
+const INDEXED: [u32; 8] = [4, 7, 0xb, 0xd, 0xf, 0x14, 0x1f, EXTENDED | 0x1d];
 /// First of the extended leaves.
 pub const EXTENDED: u32 = 0x8000_0000;
 
@@ -81,6 +87,7 @@ impl Feature {
     pub const LM: Self = Self::ExtendedEdx(29);
     pub const LAHF_LM: Self = Self::ExtendedEcx(0);
     pub const CMP_LEGACY: Self = Self::ExtendedEcx(1);
+    pub const TOPOEXT: Self = Self::ExtendedEcx(22);
 
     /// The features by the names that managers know.
     pub const NAMED: [(&'static str, Self); 43] = [
@@ -135,8 +142,8 @@ impl Feature {
 pub struct Topology {
     /// The local APIC's identification.
     pub apic_id: u8,
-    /// Cores in the package; at least one.
-    pub cores: u8,
+    /// The package that it is in.
+    pub package: Package,
     /// Frequency of the time stamp counter.
     pub tsc_khz: u32,
     /// Frequency of the local APIC's timer before its divider.
@@ -163,10 +170,13 @@ impl Default for CpuidTable {
 impl CpuidTable {
     /// What CPUID returns for `function` and `index`; zeros for what there is not.
     pub fn get(&self, function: u32, index: u32) -> Leaf {
-        if index != 0
-            && let Some((.., leaf)) = self.indexed.iter().find(|entry| (entry.0, entry.1) == (function, index))
-        {
-            return *leaf;
+        if index != 0 {
+            if let Some((.., leaf)) = self.indexed.iter().find(|entry| (entry.0, entry.1) == (function, index)) {
+                return *leaf;
+            }
+            if INDEXED.contains(&function) {
+                return self.beyond(function, index);
+            }
         }
         let range = match function & 0xf000_0000 {
             0 => &self.basic,
@@ -235,12 +245,10 @@ impl CpuidTable {
     pub fn qemu64(topology: Topology) -> Self {
         let mut table = Self::default();
         let signature = signature(15, 107, 1);
-        let cores = topology.cores.max(1);
 
         table.set(0, 0, vendor(0xd, *b"AuthenticAMD"));
-        // EBX: APIC ID, logical processors of the package, cache line in units of 8 bytes.
-        let placement = u32::from(topology.apic_id) << 24 | u32::from(cores) << 16 | 8 << 8;
-        table.set(1, 0, Leaf { eax: signature, ebx: placement, ..Leaf::default() });
+        // EBX: a cache line is 8 units of 8 bytes.
+        table.set(1, 0, Leaf { eax: signature, ebx: 8 << 8, ..Leaf::default() });
         table.set(EXTENDED, 0, vendor(EXTENDED | 8, *b"AuthenticAMD"));
         table.set(EXTENDED | 1, 0, Leaf { eax: signature, ..Leaf::default() });
         for feature in QEMU64 {
@@ -252,8 +260,6 @@ impl CpuidTable {
                 table.set_feature(Feature::ExtendedEdx(bit), true);
             }
         }
-        table.set_feature(Feature::HTT, cores > 1);
-        table.set_feature(Feature::CMP_LEGACY, cores > 1);
 
         for (i, part) in name(b"QEMU Virtual CPU version 2.5+").into_iter().enumerate() {
             table.set(EXTENDED | (2 + i as u32), 0, part);
@@ -266,12 +272,13 @@ impl CpuidTable {
         table.set(EXTENDED | 6, 0, Leaf { ebx: 0x4200_4200, ecx: second, ..Leaf::default() });
         // The time stamp counter's rate never changes.
         table.set(EXTENDED | 7, 0, Leaf { edx: 1 << 8, ..Leaf::default() });
-        // 40 physical and 48 linear address bits; cores less one.
-        table.set(EXTENDED | 8, 0, Leaf { eax: 48 << 8 | 40, ecx: u32::from(cores) - 1, ..Leaf::default() });
+        // 40 physical and 48 linear address bits.
+        table.set(EXTENDED | 8, 0, Leaf { eax: 48 << 8 | 40, ..Leaf::default() });
 
         table.set(HYPERVISOR, 0, hypervisor(HYPERVISOR | 0x10, *b"RheaRheaRhea"));
         let clocks = Leaf { eax: topology.tsc_khz, ebx: topology.apic_khz, ..Leaf::default() };
         table.set(HYPERVISOR | 0x10, 0, clocks);
+        table.place(topology.apic_id, topology.package);
         table
     }
 }
@@ -342,10 +349,11 @@ fn name(text: &[u8]) -> [Leaf; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::{CpuidTable, EXTENDED, Feature, HYPERVISOR, Leaf, Topology};
+    use super::{CpuidTable, EXTENDED, Feature, HYPERVISOR, Leaf, Package, Topology};
 
     fn table(cores: u8) -> CpuidTable {
-        CpuidTable::qemu64(Topology { apic_id: 1, cores, tsc_khz: 2_000_000, apic_khz: 1_000_000 })
+        let package = Package::new(cores.into(), 1);
+        CpuidTable::qemu64(Topology { apic_id: 1, package, tsc_khz: 2_000_000, apic_khz: 1_000_000 })
     }
 
     fn text(parts: &[u32]) -> String {
@@ -366,16 +374,6 @@ mod tests {
         assert_eq!(text(&name), "QEMU Virtual CPU version 2.5+");
         let first = table.get(HYPERVISOR, 0);
         assert_eq!(text(&[first.ebx, first.ecx, first.edx]), "RheaRheaRhea");
-    }
-
-    #[test]
-    fn cores_are_told_where_amd_tells_them() {
-        let one = table(1);
-        assert!(!one.has(Feature::HTT) && !one.has(Feature::CMP_LEGACY));
-        let four = table(4);
-        assert!(four.has(Feature::HTT) && four.has(Feature::CMP_LEGACY));
-        assert_eq!(four.get(1, 0).ebx >> 16, 0x0104);
-        assert_eq!(four.get(EXTENDED | 8, 0).ecx & 0xff, 3);
     }
 
     #[test]

@@ -1,13 +1,12 @@
-//! Virtual processors as threads: each runs its guest, makes way for others when asked, and sleeps while it is halted.
+//! A virtual processor as a thread: it runs its guest, makes way for others when asked, and sleeps while it is halted.
 
 use std::{
     collections::VecDeque,
-    io,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicI32, Ordering},
     },
-    thread::{self, JoinHandle, Thread},
+    thread::{self, Thread},
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -55,7 +54,7 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// A processor that does not run yet.
+    /// A processor that does not run yet: it has no thread.
     pub fn new(index: usize, apic_id: u8, place: Place) -> Arc<Self> {
         Arc::new(Self {
             index,
@@ -136,33 +135,38 @@ impl Processor {
         receiver.recv().ok()
     }
 
-    fn pause(&self) {
-        self.control.lock().pauses += 1;
+    /// Asks it to stand still, `times` times.
+    pub(super) fn pause(&self, times: u32) {
+        self.control.lock().pauses += times;
         self.ask(Request::EXIT);
     }
 
-    fn wait_until_paused(&self) {
+    pub(super) fn wait_until_paused(&self) {
         let mut control = self.control.lock();
-        while !control.paused && !control.quit {
+        while !control.paused {
             self.changed.wait(&mut control);
         }
     }
 
-    fn resume(&self) {
+    pub(super) fn resume(&self) {
         let mut control = self.control.lock();
         control.pauses = control.pauses.saturating_sub(1);
         drop(control);
         self.changed.notify_all();
     }
 
-    fn quit(&self) {
+    /// Asks the thread to end.
+    pub(super) fn quit(&self) {
         self.control.lock().quit = true;
         self.ask(Request::EXIT);
         self.changed.notify_all();
     }
 
     /// The thread's body.
-    fn run(&self, vcpu: &mut Vcpu, on_shutdown: &(dyn Fn(usize) + Send + Sync)) {
+    pub(super) fn run(&self, vcpu: &mut Vcpu, on_shutdown: &(dyn Fn(usize) + Send + Sync)) {
+        let _ended = Ended(self);
+        // Before it may sleep, so that nobody fails to wake it.
+        let _ = self.thread.set(thread::current());
         self.host_thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
         while self.make_way(vcpu) {
             match vcpu.run() {
@@ -209,6 +213,21 @@ impl Processor {
     }
 }
 
+/// Nobody waits for a thread that has ended, in whatever way.
+struct Ended<'a>(&'a Processor);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let mut control = self.0.control.lock();
+        control.quit = true;
+        control.paused = true;
+        let jobs = std::mem::take(&mut control.jobs);
+        drop(control);
+        drop(jobs);
+        self.0.changed.notify_all();
+    }
+}
+
 impl ProcessorPins for Processor {
     fn interrupt(&self, level: bool) {
         self.requests.interrupt.store(level, Ordering::SeqCst);
@@ -228,90 +247,5 @@ impl ProcessorPins for Processor {
     fn startup(&self, vector: u8) {
         self.requests.ask_startup(vector);
         self.wake();
-    }
-}
-
-/// All processors of a machine.
-#[derive(Default)]
-pub struct Processors {
-    list: Vec<Arc<Processor>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Processors {
-    /// The processors `list`, whose threads do not run yet.
-    pub fn new(list: Vec<Arc<Processor>>) -> Self {
-        Self { list, threads: Mutex::default() }
-    }
-
-    /// All of them, by number.
-    pub fn list(&self) -> &[Arc<Processor>] {
-        &self.list
-    }
-
-    /// Starts the threads, paused once: [`release`](Self::release) lets them run. `on_shutdown` is called on the
-    /// thread of a processor that shut down.
-    ///
-    /// # Errors
-    /// The host has no more threads.
-    pub fn start(&self, vcpus: Vec<Box<Vcpu>>, on_shutdown: &Arc<dyn Fn(usize) + Send + Sync>) -> io::Result<()> {
-        for (processor, mut vcpu) in self.list.iter().zip(vcpus) {
-            processor.pause();
-            let on_shutdown = Arc::clone(on_shutdown);
-            let own = Arc::clone(processor);
-            let name = format!("CPU {}/TCG", processor.index);
-            let handle = thread::Builder::new().name(name).spawn(move || own.run(&mut vcpu, &*on_shutdown))?;
-            // Set once, here, before anyone else can reach the processor.
-            let _ = processor.thread.set(handle.thread().clone());
-            self.threads.lock().push(handle);
-            processor.wait_until_paused();
-        }
-        Ok(())
-    }
-
-    /// Makes all processors stand still until the guard is dropped.
-    pub fn pause(&self) -> Paused<'_> {
-        self.hold();
-        Paused { processors: self }
-    }
-
-    /// Like [`pause`](Self::pause), until [`release`](Self::release).
-    pub fn hold(&self) {
-        for processor in &self.list {
-            processor.pause();
-        }
-        for processor in &self.list {
-            processor.wait_until_paused();
-        }
-    }
-
-    /// Takes back one [`hold`](Self::hold).
-    pub fn release(&self) {
-        for processor in &self.list {
-            processor.resume();
-        }
-    }
-
-    /// Ends all threads and waits for them.
-    pub fn quit(&self) {
-        for processor in &self.list {
-            processor.quit();
-        }
-        for thread in self.threads.lock().drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a processor thread panicked");
-            }
-        }
-    }
-}
-
-/// Proof that all processors stand still.
-pub struct Paused<'a> {
-    processors: &'a Processors,
-}
-
-impl Drop for Paused<'_> {
-    fn drop(&mut self) {
-        self.processors.release();
     }
 }

@@ -1,0 +1,239 @@
+//! Places for processors, and processors that come to them and go while the machine runs.
+
+use std::sync::Arc;
+
+use rhea_api::run_state::RunState;
+use rhea_core::object::{DeviceState, NodeId};
+
+use super::{Place, Processor};
+use crate::{
+    Topology,
+    board::sockets::{Shown, Sockets},
+    devices::{Removal, Unplug},
+    error::MachineError,
+    inbox::SlotKind,
+    machine::Machine,
+};
+
+/// A place for a processor.
+pub struct ProcessorPlace {
+    /// Its number, which is that of the processor in it.
+    pub index: usize,
+    /// Where it is.
+    pub place: Place,
+    /// Who is there.
+    pub processor: Option<Arc<Processor>>,
+}
+
+/// A place as somebody asks for it: by its parts, or by the identification of the local APIC that follows from them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Local APIC.
+    pub apic_id: Option<u32>,
+    /// Socket.
+    pub socket: Option<u32>,
+    /// Die in the socket, which has one; need not be said.
+    pub die: Option<u32>,
+    /// Core in the socket.
+    pub core: Option<u32>,
+    /// Thread in the core.
+    pub thread: Option<u32>,
+}
+
+/// A place that is none, or not free.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// A part of the place was not said.
+    #[error("CPU {0} is not set")]
+    Missing(&'static str),
+    /// A part of the place is beyond what the machine has.
+    #[error("Invalid CPU {part}: {value} must be in range 0:{last}")]
+    Part {
+        /// Which.
+        part: &'static str,
+        /// What was asked for.
+        value: u32,
+        /// The last there is.
+        last: u32,
+    },
+    /// The parts lead to another local APIC than the one that was asked for.
+    #[error("property {part}: {value} doesn't match set apic-id: {apic_id:#x} ({part}: {expected})")]
+    Mismatch {
+        /// Which part.
+        part: &'static str,
+        /// What was asked for.
+        value: u32,
+        /// The local APIC.
+        apic_id: u32,
+        /// What it would be for that.
+        expected: u32,
+    },
+    /// No processor has this local APIC.
+    #[error(
+        "Invalid CPU [socket: {}, core: {}, thread: {}] with APIC ID {apic_id}, valid index range 0:{last}",
+        place.socket, place.core, place.thread
+    )]
+    ApicId {
+        /// The local APIC.
+        apic_id: u32,
+        /// Where its processor would be.
+        place: Place,
+        /// The last place's number.
+        last: u32,
+    },
+    /// The place belongs to another NUMA node.
+    #[error("invalid node-id, must be {0}")]
+    Node(u16),
+    /// Somebody is there.
+    #[error("CPU[{index}] with APIC ID {apic_id} exists")]
+    Taken {
+        /// The place's number.
+        index: usize,
+        /// The local APIC.
+        apic_id: u8,
+    },
+}
+
+impl Topology {
+    /// The number of the place that was asked for; whether it is free is another question.
+    ///
+    /// # Errors
+    /// There is no such place, or not all of it was said.
+    pub fn choose(&self, choice: Choice) -> Result<usize, PlaceError> {
+        let part = |part, value: Option<u32>, count: u32| {
+            let (value, last) = (value.ok_or(PlaceError::Missing(part))?, count.saturating_sub(1));
+            if value > last { Err(PlaceError::Part { part, value, last }) } else { Ok(value) }
+        };
+        let Some(apic_id) = choice.apic_id else {
+            let socket = part("socket-id", choice.socket, self.sockets)?;
+            part("die-id", choice.die.or(Some(0)), 1)?;
+            let core = part("core-id", choice.core, self.cores)?;
+            let thread = part("thread-id", choice.thread, self.threads)?;
+            return Ok(((socket * self.cores + core) * self.threads + thread) as usize);
+        };
+        let seat = self.package().seat(apic_id);
+        let place = Place { socket: seat.package, core: seat.core, thread: seat.thread };
+        let known = (0..self.max_cpus()).find(|&index| self.place(index) == place);
+        let index = known.ok_or(PlaceError::ApicId { apic_id, place, last: self.max_cpus().saturating_sub(1) })?;
+        for (part, value, expected) in [
+            ("socket-id", choice.socket, place.socket),
+            ("die-id", choice.die, 0),
+            ("core-id", choice.core, place.core),
+            ("thread-id", choice.thread, place.thread),
+        ] {
+            match value {
+                Some(value) if value != expected => {
+                    return Err(PlaceError::Mismatch { part, value, apic_id, expected });
+                }
+                _ => {}
+            }
+        }
+        Ok(index as usize)
+    }
+}
+
+impl Machine {
+    fn sockets(&self) -> Result<&Sockets, MachineError> {
+        self.board().sockets().ok_or(MachineError::Unsupported("machine does not support hot-plugging CPUs"))
+    }
+
+    /// All places for processors, by rising number.
+    ///
+    /// # Errors
+    /// The board has none.
+    pub fn processor_places(&self) -> Result<Vec<ProcessorPlace>, MachineError> {
+        self.sockets()?;
+        let topology = &self.config().topology;
+        let place = |index: u32| ProcessorPlace {
+            index: index as usize,
+            place: topology.place(index),
+            processor: self.processors().get(index as usize),
+        };
+        Ok((0..topology.max_cpus()).map(place).collect())
+    }
+
+    /// Adds the processor of number `index` as a part of the board. It waits for its start-up.
+    ///
+    /// # Errors
+    /// The board has no such place, or somebody is there.
+    pub fn add_processor(&self, index: i64) -> Result<(), MachineError> {
+        self.sockets()?;
+        let last = i64::from(self.config().topology.max_cpus()) - 1;
+        let place = usize::try_from(index).map_err(|_| MachineError::ProcessorNumber(index))?;
+        if index > last {
+            return Err(MachineError::ProcessorLimit { index, last });
+        }
+        let _held = self.devices().hold();
+        let node = self.place_processor(place, Shown::Board).map_err(|error| match error {
+            MachineError::Place(PlaceError::Taken { .. }) => MachineError::ProcessorExists(index),
+            other => other,
+        })?;
+        self.let_leave(place, node, true);
+        Ok(())
+    }
+
+    /// Lets the processors that are there from the start leave like those that come later.
+    pub(crate) fn let_first_processors_leave(&self) {
+        for processor in self.processors().list() {
+            if let Some(node) = processor.node() {
+                self.occupy(processor.index(), node);
+                self.let_leave(processor.index(), node, false);
+            }
+        }
+    }
+
+    fn let_leave(&self, index: usize, node: NodeId, hotplugged: bool) {
+        self.objects().tree().set_device(node, DeviceState { hotpluggable: true, hotplugged });
+        self.devices().adopt(node, Arc::new(Removable(index)));
+    }
+
+    fn occupy(&self, index: usize, node: NodeId) {
+        if let Some(hotplug) = self.board().hotplug() {
+            hotplug.occupy(SlotKind::Cpu, index as u32, node);
+        }
+    }
+
+    /// Puts a processor into place `index` and has the guest hear of it. Devices must be held.
+    ///
+    /// # Errors
+    /// There is no such place, somebody is there, its id is taken, or the host has no more threads.
+    pub(crate) fn place_processor(&self, index: usize, shown: Shown<'_>) -> Result<NodeId, MachineError> {
+        let node = self.sockets()?.add(index, shown)?;
+        self.occupy(index, node);
+        if let Some(hotplug) = self.board().hotplug() {
+            hotplug.processors.insert(index);
+        }
+        Ok(node)
+    }
+}
+
+/// How the processor of this number leaves.
+pub(crate) struct Removable(pub usize);
+
+impl Unplug for Removable {
+    fn request(&self, machine: &Machine) -> Result<Removal, MachineError> {
+        let Self(index) = *self;
+        if index == 0 {
+            return Err(MachineError::Unsupported("Boot CPU is unpluggable"));
+        }
+        match machine.board().hotplug() {
+            // Before the guest has begun there is nobody to ask.
+            Some(hotplug) if machine.state() != RunState::Prelaunch => {
+                hotplug.processors.request_removal(index);
+                Ok(Removal::Pending)
+            }
+            _ => Ok(Removal::Now),
+        }
+    }
+
+    fn remove(&self, machine: &Machine) {
+        let Self(index) = *self;
+        if let Some(hotplug) = machine.board().hotplug() {
+            hotplug.processors.remove(index);
+            hotplug.vacate(SlotKind::Cpu, index as u32);
+        }
+        if let Some(sockets) = machine.board().sockets() {
+            sockets.remove(index);
+        }
+    }
+}
