@@ -111,9 +111,6 @@ impl Machine {
         built.inspect_err(|_| machine.processors().quit())?;
         machine.follow_clock();
         machine.let_first_processors_leave();
-        if let Some(hotplug) = machine.board.hotplug() {
-            hotplug.power_on();
-        }
         Ok(machine)
     }
 
@@ -237,6 +234,10 @@ impl Machine {
 
     fn go_on(&self, control: &mut RunControl) {
         control.state = RunState::Running;
+        self.devices.set_under_way();
+        if let Some(hotplug) = self.board.hotplug() {
+            hotplug.power_on();
+        }
         self.clock().start();
         self.open_gate(control);
         self.release(control);

@@ -43,6 +43,9 @@ impl Machine {
     /// The guest let go of a slot.
     pub(crate) fn ejected(&self, kind: SlotKind, slot: u32) {
         let Some(hotplug) = self.board().hotplug() else { return };
+        if kind == SlotKind::Pci {
+            return self.pci_ejected(slot >> 8, slot as u8);
+        }
         match hotplug.occupant(kind, slot) {
             Some(node) => self.finish_removal(node),
             // What belongs to the board is not taken away.

@@ -110,7 +110,8 @@ impl Hotplug {
         match kind {
             SlotKind::Cpu => self.processors.cancel_removal(slot as usize),
             SlotKind::Dimm => self.memory.cancel_removal(slot),
-            SlotKind::Pci => self.pci.insert(slot >> 8, slot as u8),
+            // Nothing is kept that the guest may let go of.
+            SlotKind::Pci => {}
         }
     }
 

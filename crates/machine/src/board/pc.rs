@@ -43,7 +43,7 @@ use super::{
 use crate::{
     MachineError,
     acpi::{self, Affinity, IO_APIC_ADDRESS, MemoryAffinity, Platform, PossibleProcessor},
-    boot::{Entry, LoadError, MemoryMap, parameters, start},
+    boot::{Entry, LoadError, MemoryMap, buses, parameters, start},
     config::{Config, Software},
     devices::{PciSlots, connect_serial},
     inbox::GuestRequest,
@@ -336,6 +336,10 @@ impl Pc {
         }
         for apic in self.apics.apics().iter() {
             apic.set_virtual_wire();
+        }
+        // A test wants the chips as they are after power-on.
+        if !matches!(self.software, Software::None) {
+            buses::set_up(self.pci.slots());
         }
     }
 

@@ -1,5 +1,6 @@
 //! What runs first: direct boot of kernels, bare images and the memory map that they are told of.
 
+pub mod buses;
 pub mod linux;
 mod map;
 pub mod parameters;

@@ -65,6 +65,12 @@ pub enum DeviceError {
     /// It comes and goes only with the machine.
     #[error("Device '{0}' does not support hotplugging")]
     NotHotpluggable(String),
+    /// Nothing comes or goes there but with the machine.
+    #[error("Bus '{0}' does not support hotplugging")]
+    FixedBus(String),
+    /// A function that the guest would not look for: it has seen what else is in the slot.
+    #[error("PCI: slot {0} has function 0 already, and the guest would not find another function")]
+    LateFunction(u8),
     /// No such device.
     #[error("Device '{0}' not found")]
     NotFound(String),

@@ -145,6 +145,10 @@ pub(crate) struct Devices {
     shared_worker: Mutex<Weak<Worker>>,
     /// What was asked for at the start is there.
     complete: AtomicBool,
+    /// The guest may have seen its machine.
+    under_way: AtomicBool,
+    /// PCI devices that come and go, by the number of their bus in the hotplug registers, slot and function.
+    pci: Mutex<BTreeMap<(u32, u8, u8), NodeId>>,
 }
 
 impl Devices {
@@ -156,6 +160,16 @@ impl Devices {
     /// Keeps devices from coming and going.
     pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
         self.changes.lock()
+    }
+
+    /// The guest runs from now on.
+    pub(crate) fn set_under_way(&self) {
+        self.under_way.store(true, Ordering::Release);
+    }
+
+    /// Whether the guest may have seen its machine: then it is asked before something is taken away.
+    pub(crate) fn under_way(&self) -> bool {
+        self.under_way.load(Ordering::Acquire)
     }
 }
 
@@ -250,10 +264,17 @@ impl Machine {
 
     /// Takes a device away, and all that is on it, and says so. One that is gone already is let be.
     pub fn finish_removal(&self, node: NodeId) {
+        self.finish_removals(|| vec![node]);
+    }
+
+    /// Takes those devices away that `which` finds while devices are held.
+    fn finish_removals(&self, which: impl FnOnce() -> Vec<NodeId>) {
         let mut gone = Vec::new();
         {
             let _held = self.devices().hold();
-            self.take_away(node, &mut gone);
+            for node in which() {
+                self.take_away(node, &mut gone);
+            }
         }
         for event in gone {
             self.emit(event);

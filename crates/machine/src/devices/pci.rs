@@ -52,17 +52,21 @@ pub(crate) struct PciSlots {
     slots: Arc<Slots>,
     /// What it is behind.
     bridge: Option<Arc<Bridge>>,
+    /// Its number in the hotplug registers, if devices come and go there.
+    number: Option<u32>,
+    /// The slots of the bridges that lead there, the one on the first bus first.
+    path: Vec<u8>,
 }
 
 impl PciSlots {
     /// The first bus.
     pub(crate) fn first(bus: &PciBus) -> Arc<Self> {
-        Arc::new(Self { slots: Arc::clone(bus.slots()), bridge: None })
+        Arc::new(Self { slots: Arc::clone(bus.slots()), bridge: None, number: Some(0), path: Vec::new() })
     }
 
     /// The bus behind a bridge.
-    pub(super) fn behind(bridge: &Arc<Bridge>) -> Arc<Self> {
-        Arc::new(Self { slots: Arc::clone(bridge.slots()), bridge: Some(Arc::clone(bridge)) })
+    pub(super) fn behind(bridge: &Arc<Bridge>, number: Option<u32>, path: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self { slots: Arc::clone(bridge.slots()), bridge: Some(Arc::clone(bridge)), number, path })
     }
 
     /// The first slot that is free.
@@ -94,6 +98,12 @@ impl PciPlace {
     pub fn slots(&self) -> &Arc<Slots> {
         &self.bus.slots
     }
+
+    /// How the tables lead to a bus behind a bridge in this place, if they can.
+    pub fn path_behind(&self) -> Option<Vec<u8>> {
+        let path = self.bus.path.iter().copied().chain([self.at.slot]);
+        (self.bus.number.is_some() && self.at.function == 0).then(|| path.collect())
+    }
 }
 
 /// A link of a device's object: its name, the type it leads to, and where it leads.
@@ -104,20 +114,31 @@ impl Machine {
     pub(super) fn pci_place(&self, config: &DeviceConfig, address: PciAddress) -> Result<PciPlace, DeviceError> {
         let (node, bus) = self.find_bus::<PciSlots>(config, "PCI", |_| true)?;
         let at = address.0.or_else(|| bus.free_slot()).ok_or_else(|| DeviceError::NoSlot(config.driver.clone()))?;
+        if self.devices().under_way() {
+            if bus.number.is_none() {
+                let path = self.objects().tree().path(node);
+                return Err(DeviceError::FixedBus(path.rsplit('/').next().unwrap_or_default().to_owned()));
+            }
+            let first = bus.slots.function(SlotFunction { function: 0, ..at });
+            if at.function != 0 && first.is_some() {
+                return Err(DeviceError::LateFunction(at.slot));
+            }
+        }
         Ok(PciPlace { node, bus, at })
     }
 
-    /// Puts a function into its place, and its object into the tree.
+    /// Puts a function into its place, and its object into the tree; one that `leaves` may go again.
     pub(super) fn plug_pci(
         &self,
         config: &DeviceConfig,
-        place: PciPlace,
+        place: &PciPlace,
         function: Arc<dyn PciFunction>,
         object: Arc<dyn Object>,
         links: &[Link],
+        leaves: bool,
     ) -> Result<Plugged, MachineError> {
-        let PciPlace { node: bus, bus: on, at } = &place;
-        let PciSlots { slots, bridge } = &**on;
+        let PciPlace { node: bus, bus: on, at } = place;
+        let PciSlots { slots, bridge, number, path: _ } = &**on;
         slots.plug(*at, config.id.clone(), function)?;
         let entered = self.objects().plug(config.id.as_deref(), object).and_then(|node| {
             let tree = self.objects().tree();
@@ -129,25 +150,67 @@ impl Machine {
         if let Some(bridge) = bridge {
             bridge.forward();
         }
-        Ok(Plugged { node, bus: Some(*bus), unplug: Arc::new(OnPci { slots: Arc::clone(slots), at: *at }) })
+        if let (Some(number), true) = (*number, leaves) {
+            self.devices().pci.lock().insert((number, at.slot, at.function), node);
+            // The guest looks for the functions of a slot once there is the first of them.
+            if let (Some(hotplug), 0) = (self.board().hotplug(), at.function) {
+                hotplug.pci.insert(number, at.slot);
+            }
+        }
+        let unplug = Arc::new(OnPci { slots: Arc::clone(slots), at: *at, number: *number });
+        Ok(Plugged { node, bus: Some(*bus), unplug })
+    }
+
+    /// The guest let go of a slot: all that is in it goes.
+    pub(crate) fn pci_ejected(&self, bus: u32, slot: u8) {
+        self.finish_removals(|| {
+            // Something that came after the guest let go stays.
+            if self.board().hotplug().is_none_or(|hotplug| hotplug.pci.is_present(bus, slot)) {
+                return Vec::new();
+            }
+            let functions = self.devices().pci.lock();
+            functions.range((bus, slot, 0)..=(bus, slot, u8::MAX)).map(|(_, node)| *node).collect()
+        });
     }
 }
 
-/// How a PCI device leaves.
+/// How a PCI device leaves: with all that is in its slot.
 struct OnPci {
     slots: Arc<Slots>,
     at: SlotFunction,
+    /// The number of its bus in the hotplug registers.
+    number: Option<u32>,
 }
 
 impl Unplug for OnPci {
-    fn request(&self, _: &Machine) -> Result<Removal, MachineError> {
-        Ok(Removal::Now)
+    fn request(&self, machine: &Machine) -> Result<Removal, MachineError> {
+        let SlotFunction { slot, .. } = self.at;
+        // What is in a slot without its first function was never seen.
+        let seen = machine.devices().under_way() && self.slots.function(SlotFunction { slot, function: 0 }).is_some();
+        if !seen {
+            return Ok(Removal::Now);
+        }
+        let first = |number| machine.devices().pci.lock().contains_key(&(number, slot, 0));
+        match (machine.board().hotplug(), self.number) {
+            (Some(hotplug), Some(number)) if first(number) => {
+                hotplug.pci.request_removal(number, slot);
+                Ok(Removal::Pending)
+            }
+            _ => Err(DeviceError::NotHotpluggable(format!("PCI slot {slot}")).into()),
+        }
     }
 
     /// Its windows are gone, and its queues rest.
-    fn remove(&self, _: &Machine) {
+    fn remove(&self, machine: &Machine) {
+        let SlotFunction { slot, function } = self.at;
         if let Some(function) = self.slots.remove(self.at) {
             function.reset();
+        }
+        if let Some(number) = self.number {
+            machine.devices().pci.lock().remove(&(number, slot, function));
+            if let (Some(hotplug), 0) = (machine.board().hotplug(), function) {
+                hotplug.pci.remove(number, slot);
+            }
         }
     }
 }

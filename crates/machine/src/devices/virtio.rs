@@ -138,7 +138,7 @@ pub(super) fn plug(
         worker,
     };
     let function = VirtioPci::new(device, interface, vectors, wiring);
-    machine.plug_pci(config, place, function, Arc::new(VirtioObject { info, transport, own }), &links)
+    machine.plug_pci(config, &place, function, Arc::new(VirtioObject { info, transport, own }), &links, true)
 }
 
 /// The three drivers of a device: for all drivers in guests, for those of version 1 on, and for all by name.

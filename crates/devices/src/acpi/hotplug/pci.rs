@@ -162,6 +162,14 @@ impl PciHotplug {
         });
     }
 
+    /// Whether a device is there that may go, and that the guest did not let go of.
+    pub fn is_present(&self, bus: u32, slot: u8) -> bool {
+        self.look(|registers| {
+            let bus = registers.buses.get(bus as usize);
+            bus.is_some_and(|bus| bus.present.checked_shr(slot.into()).is_some_and(|bits| bits & 1 != 0))
+        })
+    }
+
     /// The guest is to be asked for a device.
     pub fn request_removal(&self, bus: u32, slot: u8) {
         self.change(|registers, _| {
@@ -206,6 +214,7 @@ mod tests {
         let (bench, hotplug) = bench();
         hotplug.insert(0, 3);
         hotplug.insert(0, 31);
+        assert!(hotplug.is_present(0, 31) && !hotplug.is_present(0, 4) && !hotplug.is_present(0, 32));
         assert_eq!((bench.raised(), read(&bench, register::REMOVABLE)), (2, 0x8000_0008));
         assert_eq!([read(&bench, register::UP), read(&bench, register::UP)], [0x8000_0008, 0]);
         assert_eq!([read(&bench, register::DOWN), read(&bench, register::EJECT)], [0, 0]);
@@ -221,6 +230,7 @@ mod tests {
             bench.ports.write(BASE + register::EJECT, Width::Dword, 0xff);
         }
         assert_eq!((bench.heard(), read(&bench, register::DOWN)), (vec![Told::Ejected(3)], 0));
+        assert!(!hotplug.is_present(0, 3));
         hotplug.request_removal(0, 3);
         assert_eq!(bench.raised(), 0);
     }

@@ -85,7 +85,9 @@ fn slots(bus: &HotplugBus, all: &[HotplugBus]) -> Raw {
         let address = Raw::of(&[&Name::new("_ADR".into(), &(u32::from(slot) << 16))]);
         let inside = match all.iter().find(|bridge| bridge.path == path) {
             Some(bridge) => {
-                let count = Path::new(&format!("{}.PCNT", name(slot)));
+                // Names of several parts are not looked for further out (§ 5.3): this one is whole.
+                let through: String = path.iter().map(|slot| format!("{}.", name(*slot))).collect();
+                let count = Path::new(&format!("\\_SB_.PCI0.{through}PCNT"));
                 behind.push(Raw::of(&[&MethodCall::new(count, vec![])]));
                 slots(bridge, all)
             }
