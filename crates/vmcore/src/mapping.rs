@@ -1,0 +1,399 @@
+//! Virtual addresses: what the processors' page tables map.
+//!
+//! The tables are the guest's: they may loop, point anywhere, or map the same page a billion times. Walking them is
+//! bounded by a number of tables and of mappings; what lies beyond is left out.
+//! Source: Intel SDM volume 3, chapter "Paging": 32-bit, PAE, 4-level and 5-level paging.
+
+use std::{collections::HashSet, ops::Range};
+
+use crate::{Memory, PAGE, Processor};
+
+/// Physical memory that appears at a virtual address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mapping {
+    /// First virtual address.
+    pub virtual_address: u64,
+    /// First physical address.
+    pub physical: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// All that the processors map, ascending, neighbours joined.
+#[derive(Debug, Clone, Default)]
+pub struct Mappings {
+    list: Vec<Mapping>,
+    truncated: bool,
+}
+
+/// Tables that a walk visits at most: enough to map half a terabyte page by page.
+const MOST_TABLES: usize = 1 << 18;
+/// Mappings that a walk collects at most, neighbours joined.
+const MOST_MAPPINGS: usize = 1 << 20;
+
+const CR0_PAGING: u64 = 1 << 31;
+const CR4_PSE: u64 = 1 << 4;
+const CR4_PAE: u64 = 1 << 5;
+const CR4_LA57: u64 = 1 << 12;
+const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
+
+const PRESENT: u64 = 1;
+const LARGE: u64 = 1 << 7;
+/// Address bits of an entry of eight bytes.
+const FRAME: u64 = 0x000f_ffff_ffff_f000;
+
+/// How a processor translates addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Virtual addresses are physical ones.
+    Off,
+    /// Two levels of entries of four bytes; whether directory entries may map 4 MiB.
+    Bits32 { large: bool },
+    /// Four directory pointers, then two levels of entries of eight bytes.
+    Pae,
+    /// Four or five levels of entries of eight bytes.
+    Long { levels: u32 },
+}
+
+impl Mode {
+    const fn of(processor: &Processor) -> Self {
+        if processor.cr0 & CR0_PAGING == 0 {
+            Self::Off
+        } else if processor.efer & EFER_LONG_MODE_ACTIVE != 0 {
+            Self::Long { levels: if processor.cr4 & CR4_LA57 != 0 { 5 } else { 4 } }
+        } else if processor.cr4 & CR4_PAE != 0 {
+            Self::Pae
+        } else {
+            Self::Bits32 { large: processor.cr4 & CR4_PSE != 0 }
+        }
+    }
+
+    /// The topmost table and its level; level 1 maps pages.
+    const fn root(self, cr3: u64) -> (u64, u32) {
+        match self {
+            Self::Off => (0, 0),
+            Self::Bits32 { .. } => (cr3 & 0xffff_f000, 2),
+            Self::Pae => (cr3 & 0xffff_ffe0, 3),
+            Self::Long { levels } => (cr3 & FRAME, levels),
+        }
+    }
+
+    /// Bits of the virtual address below what an entry of this level decides.
+    const fn shift(self, level: u32) -> u32 {
+        let a_level = if matches!(self, Self::Bits32 { .. }) { 10 } else { 9 };
+        12 + a_level * level.saturating_sub(1)
+    }
+
+    const fn entry_size(self) -> usize {
+        if matches!(self, Self::Bits32 { .. }) { 4 } else { 8 }
+    }
+
+    const fn entries(self, level: u32) -> usize {
+        match self {
+            Self::Bits32 { .. } => 1024,
+            Self::Pae if level == 3 => 4,
+            _ => 512,
+        }
+    }
+
+    /// What an entry of a table of this level says.
+    fn decode(self, entry: u64, level: u32) -> Entry {
+        if entry & PRESENT == 0 {
+            return Entry::Absent;
+        }
+        let is_large = match self {
+            Self::Bits32 { large } => level == 2 && large && entry & LARGE != 0,
+            Self::Pae => level == 2 && entry & LARGE != 0,
+            Self::Long { .. } => (level == 2 || level == 3) && entry & LARGE != 0,
+            Self::Off => false,
+        };
+        match (self, is_large) {
+            // A 4 MiB page holds address bits 32 to 39 in bits 13 to 20 of its entry.
+            (Self::Bits32 { .. }, true) => Entry::Page(entry & 0xffc0_0000 | (entry & 0x001f_e000) << 19),
+            (Self::Bits32 { .. }, false) => Entry::at(level, entry & 0xffff_f000),
+            (_, true) => Entry::Page(entry & FRAME & !((1 << self.shift(level)) - 1)),
+            (_, false) => Entry::at(level, entry & FRAME),
+        }
+    }
+}
+
+/// What an entry of a page table is.
+enum Entry {
+    Absent,
+    Table(u64),
+    Page(u64),
+}
+
+impl Entry {
+    const fn at(level: u32, address: u64) -> Self {
+        if level <= 1 { Self::Page(address) } else { Self::Table(address) }
+    }
+}
+
+/// Extends the sign of a 48-bit or 57-bit address.
+const fn canonical(address: u64, bits: u32) -> u64 {
+    let unused = 64 - bits;
+    ((address << unused).cast_signed() >> unused).cast_unsigned()
+}
+
+/// A walk of page tables, of one processor after another.
+struct Walk<'a> {
+    memory: &'a dyn Memory,
+    ranges: &'a [Range<u64>],
+    /// Tables that were walked for an address: processors share most of theirs.
+    seen: HashSet<(u64, u32, u64)>,
+    tables_left: usize,
+    mappings_left: usize,
+    found: Vec<Mapping>,
+}
+
+impl Mappings {
+    /// Walks the page tables of `processors`. One that does not use paging sees physical memory.
+    #[must_use]
+    pub fn of(memory: &dyn Memory, processors: &[Processor]) -> Self {
+        Self::bounded(memory, processors, MOST_TABLES, MOST_MAPPINGS)
+    }
+
+    fn bounded(memory: &dyn Memory, processors: &[Processor], tables_left: usize, mappings_left: usize) -> Self {
+        let mut walk = Walk {
+            memory,
+            ranges: memory.ranges(),
+            seen: HashSet::new(),
+            tables_left,
+            mappings_left,
+            found: Vec::new(),
+        };
+        for processor in processors {
+            let mode = Mode::of(processor);
+            if mode == Mode::Off {
+                let identity = |range: &Range<u64>| Mapping {
+                    virtual_address: range.start,
+                    physical: range.start,
+                    length: range.end.saturating_sub(range.start),
+                };
+                walk.found.extend(walk.ranges.iter().map(identity));
+            } else {
+                let (table, level) = mode.root(processor.cr3);
+                walk.table(mode, table, level, 0);
+            }
+        }
+        let truncated = walk.tables_left == 0 || walk.mappings_left == 0;
+        Self { list: joined(walk.found), truncated }
+    }
+
+    /// The mappings, ascending by virtual address.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Mapping] {
+        &self.list
+    }
+
+    /// Whether the tables held more than is walked, so that some mappings are missing.
+    #[must_use]
+    pub const fn truncated(&self) -> bool {
+        self.truncated
+    }
+}
+
+impl Walk<'_> {
+    /// Walks a table; recursion is as deep as there are levels.
+    fn table(&mut self, mode: Mode, table: u64, level: u32, base: u64) {
+        if self.tables_left == 0 || !self.seen.insert((table, level, base)) {
+            return;
+        }
+        self.tables_left -= 1;
+        let mut bytes = [0; PAGE as usize];
+        let Some(bytes) = bytes.get_mut(..mode.entries(level) * mode.entry_size()) else { return };
+        if self.memory.read(table, bytes).is_err() {
+            return;
+        }
+        let shift = mode.shift(level);
+        for (number, entry) in (0_u64..).zip(bytes.chunks_exact(mode.entry_size())) {
+            let entry = entry.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+            let address = base | number << shift;
+            match mode.decode(entry, level) {
+                Entry::Absent => {}
+                Entry::Table(next) => self.table(mode, next, level - 1, address),
+                Entry::Page(physical) => {
+                    let address = match mode {
+                        Mode::Long { levels } => canonical(address, 12 + 9 * levels),
+                        _ => address,
+                    };
+                    self.page(Mapping { virtual_address: address, physical, length: 1 << shift });
+                }
+            }
+            if self.mappings_left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Takes in a page if any of it is RAM.
+    fn page(&mut self, page: Mapping) {
+        let end = page.physical.saturating_add(page.length);
+        let first = self.ranges.partition_point(|range| range.end <= page.physical);
+        if self.ranges.get(first).is_none_or(|range| range.start >= end) {
+            return;
+        }
+        if let Some(last) = self.found.last_mut()
+            && last.virtual_address.wrapping_add(last.length) == page.virtual_address
+            && last.physical.wrapping_add(last.length) == page.physical
+        {
+            last.length += page.length;
+            return;
+        }
+        self.mappings_left -= 1;
+        self.found.push(page);
+    }
+}
+
+/// Joins what overlaps or follows on with the same distance between virtual and physical addresses.
+fn joined(mut found: Vec<Mapping>) -> Vec<Mapping> {
+    found.sort_unstable_by_key(|one| (one.physical.wrapping_sub(one.virtual_address), one.virtual_address));
+    found.dedup_by(|next, kept| {
+        let distance = next.virtual_address.wrapping_sub(kept.virtual_address);
+        let same = next.physical.wrapping_sub(kept.physical) == distance && distance <= kept.length;
+        if same {
+            kept.length = kept.length.max(distance.saturating_add(next.length));
+        }
+        same
+    });
+    found.sort_unstable_by_key(|one| (one.virtual_address, one.physical));
+    found
+}
+
+/// The physical address behind a virtual one, as `processor` translates it; none where nothing is mapped.
+#[must_use]
+pub fn translate(memory: &dyn Memory, processor: &Processor, address: u64) -> Option<u64> {
+    let mode = Mode::of(processor);
+    if mode == Mode::Off {
+        return Some(address);
+    }
+    let (mut table, mut level) = mode.root(processor.cr3);
+    loop {
+        let shift = mode.shift(level);
+        let number = address >> shift & (mode.entries(level) as u64 - 1);
+        let mut entry = [0; 8];
+        let bytes = entry.get_mut(..mode.entry_size())?;
+        memory.read(table.checked_add(number * mode.entry_size() as u64)?, bytes).ok()?;
+        match mode.decode(u64::from_le_bytes(entry), level) {
+            Entry::Absent => return None,
+            Entry::Page(page) => return page.checked_add(address & ((1 << shift) - 1)),
+            Entry::Table(next) => table = next,
+        }
+        // A table of level 1 holds pages only.
+        level = level.checked_sub(1)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Unreadable;
+
+    struct Ram(Vec<u8>, [Range<u64>; 1]);
+
+    impl Ram {
+        fn new(size: u64) -> Self {
+            Self(vec![0; size as usize], [0..size])
+        }
+
+        fn entry(&mut self, table: u64, number: u64, value: u64) {
+            let at = (table + number * 8) as usize;
+            self.0[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+
+        fn entry32(&mut self, table: u64, number: u64, value: u32) {
+            let at = (table + number * 4) as usize;
+            self.0[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    impl Memory for Ram {
+        fn ranges(&self) -> &[Range<u64>] {
+            &self.1
+        }
+
+        fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Unreadable> {
+            let start = usize::try_from(address).map_err(|_| Unreadable(address))?;
+            let end = start.checked_add(into.len()).ok_or(Unreadable(address))?;
+            into.copy_from_slice(self.0.get(start..end).ok_or(Unreadable(address))?);
+            Ok(())
+        }
+    }
+
+    fn long(cr3: u64) -> Processor {
+        Processor { cr0: CR0_PAGING, cr3, cr4: CR4_PAE, efer: EFER_LONG_MODE_ACTIVE, ..Processor::default() }
+    }
+
+    fn mapping(virtual_address: u64, physical: u64, length: u64) -> Mapping {
+        Mapping { virtual_address, physical, length }
+    }
+
+    #[test]
+    fn pages_of_all_sizes_are_found_joined_and_sign_extended() {
+        let mut ram = Ram::new(4 << 20);
+        ram.entry(0x1000, 511, 0x2003); // top half
+        ram.entry(0x2000, 510, 0x3003);
+        ram.entry(0x2000, 511, 0x83); // 1 GiB at 0
+        ram.entry(0x3000, 0, 0x20_0083); // 2 MiB at 2 MiB
+        ram.entry(0x3000, 1, 0x4003);
+        ram.entry(0x4000, 0, 0x8000_0000_0000_5003); // no execution
+        ram.entry(0x4000, 1, 0x6003);
+        ram.entry(0x4000, 2, 0xfee0_0003); // no RAM
+        let mappings = Mappings::of(&ram, &[long(0x1000), long(0x1fff)]);
+        let high = 0xffff_ffff_8000_0000;
+        assert_eq!(
+            mappings.as_slice(),
+            [
+                mapping(high, 0x20_0000, 0x20_0000),
+                mapping(high + 0x20_0000, 0x5000, 0x2000),
+                mapping(high + 0x4000_0000, 0, 1 << 30)
+            ]
+        );
+        assert!(!mappings.truncated());
+        assert_eq!(translate(&ram, &long(0x1000), high + 0x12_3456), Some(0x32_3456));
+        assert_eq!(translate(&ram, &long(0x1000), high + 0x20_1234), Some(0x6234));
+        assert_eq!(translate(&ram, &long(0x1000), 0x1000), None);
+    }
+
+    #[test]
+    fn tables_that_point_at_themselves_end() {
+        let mut ram = Ram::new(1 << 20);
+        for number in 0..512 {
+            ram.entry(0x1000, number, 0x1003);
+        }
+        let mappings = Mappings::bounded(&ram, &[long(0x1000)], 1000, 100_000);
+        assert!(mappings.truncated());
+        assert!(!mappings.as_slice().is_empty());
+        assert!(Mappings::bounded(&ram, &[long(0x1000)], 1000, 10).as_slice().len() <= 10);
+    }
+
+    #[test]
+    fn tables_out_of_memory_map_nothing() {
+        let mut ram = Ram::new(1 << 20);
+        ram.entry(0x1000, 0, FRAME | 3);
+        assert!(Mappings::of(&ram, &[long(0x1000), long(FRAME)]).as_slice().is_empty());
+        assert_eq!(translate(&ram, &long(FRAME), 0), None);
+        assert_eq!(translate(&ram, &long(0x1000), 0), None);
+    }
+
+    #[test]
+    fn older_modes_are_walked_too() {
+        let mut ram = Ram::new(8 << 20);
+        ram.entry32(0x1000, 768, 0x40_0083); // 4 MiB
+        ram.entry32(0x1000, 0, 0x2003);
+        ram.entry32(0x2000, 1, 0x7003);
+        let bits32 = Processor { cr0: CR0_PAGING, cr3: 0x1000, cr4: CR4_PSE, ..Processor::default() };
+        let expected = [mapping(0x1000, 0x7000, 0x1000), mapping(0xc000_0000, 0x40_0000, 0x40_0000)];
+        assert_eq!(Mappings::of(&ram, &[bits32]).as_slice(), expected);
+        assert_eq!(translate(&ram, &bits32, 0xc000_1234), Some(0x40_1234));
+
+        ram.entry(0x3020, 3, 0x4001); // directory pointers need only 32 bytes of alignment
+        ram.entry(0x4000, 0, 0x40_0083);
+        let pae = Processor { cr0: CR0_PAGING, cr3: 0x3020, cr4: CR4_PAE, ..Processor::default() };
+        assert_eq!(Mappings::of(&ram, &[pae]).as_slice(), [mapping(0xc000_0000, 0x40_0000, 0x20_0000)]);
+
+        let off = Processor::default();
+        assert_eq!(Mappings::of(&ram, &[off, off]).as_slice(), [mapping(0, 0, 8 << 20)]);
+    }
+}
