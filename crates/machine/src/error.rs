@@ -107,6 +107,20 @@ pub enum MachineError {
     /// A number that a processor has.
     #[error("Unable to add CPU: {0}, it already exists")]
     ProcessorExists(i64),
+    /// A dump is being written.
+    #[error("There is a dump in process, please wait.")]
+    DumpActive,
+    /// A file that is to be written cannot be made.
+    #[error("Could not create '{}': {reason}", path.display())]
+    Create {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A dump could not be written.
+    #[error("dump: {0}")]
+    Dump(String),
     /// The board cannot do this.
     #[error("{0}")]
     Unsupported(&'static str),

@@ -6,6 +6,7 @@ pub mod board;
 pub mod boot;
 pub mod config;
 pub mod devices;
+pub mod dump;
 mod error;
 mod inbox;
 mod machine;

@@ -20,6 +20,7 @@ use crate::{
     board::{Board, hotplug::SlotReport, none::NoBoard, pc::Pc},
     config::{Accelerator, BoardKind, Config},
     devices::Devices,
+    dump::DumpProgress,
     error::MachineError,
     inbox::{GuestRequest, Inbox},
     numa::{self, Numa},
@@ -39,6 +40,8 @@ struct RunControl {
     gated: bool,
     /// Stopped while the guest slept.
     was_suspended: bool,
+    /// A dump is being written: nobody else stops or starts the machine.
+    dumping: bool,
 }
 
 /// A machine.
@@ -49,6 +52,7 @@ pub struct Machine {
     devices: Devices,
     control: Mutex<RunControl>,
     events: EventSink,
+    dump: DumpProgress,
 }
 
 impl fmt::Debug for Machine {
@@ -102,10 +106,15 @@ impl Machine {
             BoardKind::None => Box::new(NoBoard),
             BoardKind::Pc => Box::new(Pc::build(&config, &parts)?),
         };
-        let control =
-            Mutex::new(RunControl { state: RunState::Prelaunch, released: false, gated: false, was_suspended: false });
+        let control = Mutex::new(RunControl {
+            state: RunState::Prelaunch,
+            released: false,
+            gated: false,
+            was_suspended: false,
+            dumping: false,
+        });
         let devices = Devices::default();
-        let machine = Arc::new(Self { config, parts, board, devices, control, events });
+        let machine = Arc::new(Self { config, parts, board, devices, control, events, dump: DumpProgress::default() });
         let built = machine.add_first_devices().and_then(|()| machine.board.reset(machine.processors()));
         // Whoever has no machine has nobody to end its processors.
         built.inspect_err(|_| machine.processors().quit())?;
@@ -214,6 +223,11 @@ impl Machine {
         }
     }
 
+    /// How the latest dump stands.
+    pub fn dump_progress(&self) -> &DumpProgress {
+        &self.dump
+    }
+
     pub(crate) fn emit(&self, event: Event) {
         (self.events)(event);
     }
@@ -273,16 +287,49 @@ impl Machine {
     }
 
     /// Stops the machine. A machine that does not run stays as it is.
-    pub fn stop(&self) {
+    ///
+    /// # Errors
+    /// A dump is being written.
+    pub fn stop(&self) -> Result<(), MachineError> {
         let mut control = self.control.lock();
+        if control.dumping {
+            return Err(MachineError::DumpActive);
+        }
+        self.stop_into(&mut control, RunState::Paused);
+        Ok(())
+    }
+
+    /// Stops the machine in `state`, if it runs; whether it did.
+    fn stop_into(&self, control: &mut RunControl, state: RunState) -> bool {
         match control.state {
             RunState::Running => {}
             RunState::Suspended => control.was_suspended = true,
-            _ => return,
+            _ => return false,
         }
-        self.halt(&mut control);
-        control.state = RunState::Paused;
+        self.halt(control);
+        control.state = state;
         self.emit(Event::Stop);
+        true
+    }
+
+    /// Makes the machine stand for a dump. Whether it ran before.
+    pub(crate) fn hold_for_dump(&self) -> Result<bool, MachineError> {
+        let mut control = self.control.lock();
+        if control.dumping {
+            return Err(MachineError::DumpActive);
+        }
+        control.dumping = true;
+        Ok(self.stop_into(&mut control, RunState::SaveVm))
+    }
+
+    /// The dump has ended: says so, and lets the machine go on if it `ran` and nothing has ended it meanwhile.
+    pub(crate) fn release_from_dump(&self, ran: bool, completed: Event) {
+        let mut control = self.control.lock();
+        control.dumping = false;
+        self.emit(completed);
+        if ran && control.state == RunState::SaveVm {
+            self.resume(&mut control);
+        }
     }
 
     /// Lets the machine go on.
@@ -291,6 +338,9 @@ impl Machine {
     /// A guest that has ended must be reset first.
     pub fn cont(&self) -> Result<(), MachineError> {
         let mut control = self.control.lock();
+        if control.dumping {
+            return Err(MachineError::DumpActive);
+        }
         match control.state {
             RunState::Running | RunState::Suspended => Ok(()),
             RunState::Shutdown | RunState::InternalError | RunState::GuestPanicked => Err(MachineError::ResetRequired),
@@ -321,7 +371,8 @@ impl Machine {
         }
         control.was_suspended = false;
         match control.state {
-            RunState::Running => {}
+            // A dump lets it go on by itself.
+            RunState::Running | RunState::SaveVm => {}
             RunState::Suspended => {
                 control.state = RunState::Running;
                 self.release(&mut control);
@@ -369,6 +420,11 @@ impl Machine {
     pub fn quit(&self, reason: ShutdownCause) {
         let mut control = self.control.lock();
         self.halt(&mut control);
+        // What stood for a dump does not go on.
+        if control.state == RunState::SaveVm {
+            control.state = RunState::Shutdown;
+        }
+        self.dump.cancel();
         self.emit(Event::Shutdown { guest: is_guest(reason), reason });
         self.parts.inbox.leave(GuestRequest::Quit);
     }
@@ -432,6 +488,7 @@ impl Machine {
                 Some(GuestRequest::Quit) => break,
             }
         }
+        self.dump.wait_for_end();
         self.processors().quit();
     }
 }

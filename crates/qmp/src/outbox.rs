@@ -1,6 +1,6 @@
 //! What waits to be sent to one client, filled from any thread and emptied by the client's session.
 
-use std::task::Waker;
+use std::{any::Any, task::Waker};
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -15,6 +15,8 @@ pub(crate) struct Finished {
     pub(crate) result: Result<Value, Error>,
     pub(crate) id: Option<Value>,
     pub(crate) out_of_band: bool,
+    /// Dropped once the answer is queued.
+    pub(crate) guard: Option<Box<dyn Any + Send>>,
 }
 
 #[derive(Default)]

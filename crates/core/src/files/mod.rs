@@ -3,6 +3,7 @@
 //! `/dev/fdset/N` is a name too: it stands for a descriptor that a client has passed into set N (see [`sets`]).
 
 mod inherited;
+mod replacement;
 pub mod sets;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 };
 
 pub use inherited::inherited;
+pub use replacement::Replacement;
 pub use sets::DESCRIPTOR_SETS;
 
 /// What a name is opened for.

@@ -1,5 +1,6 @@
 //! One client served: reads, runs commands in order, writes what is queued, and gives way to the other clients.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -254,18 +255,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                     tracing::error!(command, "the command failed after its answer");
                 }
             }
-            Ok(Execution::Later(job)) => self.start(&command, job, id, out_of_band),
+            Ok(Execution::Later(job)) => self.start(&command, job, id, out_of_band, None),
+            Ok(Execution::LaterThen(job, guard)) => self.start(&command, job, id, out_of_band, Some(guard)),
             Err(_) => self.answer(&Err(internal_failure(&command)), id.as_ref()),
         }
     }
 
-    fn start(&mut self, command: &str, job: Job, id: Option<serde_json::Value>, out_of_band: bool) {
+    fn start(
+        &mut self,
+        command: &str,
+        job: Job,
+        id: Option<serde_json::Value>,
+        out_of_band: bool,
+        guard: Option<Box<dyn Any + Send>>,
+    ) {
         let outbox = self.outbox.clone();
         let failure = internal_failure(command);
         let kept_id = id.clone();
         let started = std::thread::Builder::new().name("job".to_owned()).spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(job)).unwrap_or(Err(failure));
-            outbox.finish(Finished { result, id, out_of_band });
+            outbox.finish(Finished { result, id, out_of_band, guard });
         });
         match started {
             Ok(_) if out_of_band => self.busy_out_of_band += 1,
@@ -278,13 +287,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished { result, id, out_of_band } = finished;
+        let Finished { result, id, out_of_band, guard } = finished;
         if out_of_band {
             self.busy_out_of_band = self.busy_out_of_band.saturating_sub(1);
         } else {
             self.row_is_busy = false;
         }
         self.answer(&result, id.as_ref());
+        drop(guard);
     }
 
     /// Ready when nothing waits to be written.

@@ -7,6 +7,7 @@ mod conversation;
 mod descriptors;
 mod handle;
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -40,6 +41,8 @@ pub enum Execution {
     /// Work that takes long and runs on a thread of its own. Other sessions go on, and so do this session's
     /// out-of-band commands; its other commands wait.
     Later(Job),
+    /// The same; the guard is dropped once the answer is queued, or the session has gone.
+    LaterThen(Job, Box<dyn Any + Send>),
 }
 
 /// Work for a thread of its own.

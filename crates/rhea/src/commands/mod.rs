@@ -7,6 +7,7 @@ mod clock;
 mod control;
 mod cpu;
 mod descriptors;
+mod dump;
 mod human_monitor;
 mod introspect;
 mod iothread;
@@ -16,7 +17,7 @@ mod object;
 mod pci;
 mod run_state;
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use rhea_api::Outcome;
 use rhea_backends::char::CharDevices;
@@ -54,6 +55,8 @@ pub struct Commands<'a> {
     session: &'a SessionHandle,
     /// What is to be done once the client has its answer.
     then: Option<Job>,
+    /// What waits for the command's answer to be on its way.
+    after_answer: Option<Box<dyn Any + Send>>,
 }
 
 /// Work.
@@ -62,7 +65,12 @@ type Job = Box<dyn FnOnce()>;
 impl<'a> Commands<'a> {
     /// The handlers over `context`, for a command of `session`.
     pub fn new(context: &'a Context, session: &'a SessionHandle) -> Self {
-        Self { context, session, then: None }
+        Self { context, session, then: None, after_answer: None }
+    }
+
+    /// Drops `guard` once the command's answer is on its way, or nobody waits for it any more.
+    fn after_answer(&mut self, guard: impl Any + Send) {
+        self.after_answer = Some(Box::new(guard));
     }
 
     fn machine(&self) -> &'a Arc<Machine> {
@@ -101,7 +109,10 @@ impl Dispatcher for Context {
                 Some(then) => Execution::DoneThen(Ok(value), then),
                 None => Execution::Done(Ok(value)),
             },
-            Ok(Outcome::Later(job)) => Execution::Later(job),
+            Ok(Outcome::Later(job)) => match commands.after_answer.take() {
+                Some(guard) => Execution::LaterThen(job, guard),
+                None => Execution::Later(job),
+            },
             Err(error) => Execution::Done(Err(error)),
         }
     }

@@ -12,8 +12,7 @@ impl Handler for Commands<'_> {
     }
 
     fn stop(&mut self) -> Result<(), Error> {
-        self.machine().stop();
-        Ok(())
+        self.machine().stop().map_err(failed)
     }
 
     fn cont(&mut self) -> Result<(), Error> {

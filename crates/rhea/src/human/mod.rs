@@ -1,6 +1,7 @@
 //! The monitor for people: its commands, and what they print. Each renders the reply of the command of the schema, so
 //! that there is one source of truth.
 
+mod dump;
 mod examine;
 mod objects;
 mod pci;
@@ -65,6 +66,12 @@ const COMMANDS: &[Row] = &[
     }),
     row("device_add", "DRIVER[,PROPERTY=VALUE]...", "add a device; 'device_add help' lists them", objects::add_device),
     row("device_del", "ID", "have a device leave the machine", objects::delete_device),
+    row(
+        "dump-guest-memory",
+        "[-p] [-d] [-z|-l|-s] [-R] FILE [BEGIN LENGTH]",
+        "write memory to a file: -p as mapped, -d in the background, -z -l -s compressed by zlib, LZO, Snappy, -R not flattened",
+        dump::write,
+    ),
     row("help", "[COMMAND]", "say what commands there are", |call| Ok(help(call.arguments))),
     row("?", "[COMMAND]", "the same as help", |call| Ok(help(call.arguments))),
     row("info", "SUBJECT", "show something; 'help info' lists the subjects", info),
@@ -110,6 +117,7 @@ const SUBJECTS: &[Row] = &[
     }),
     row("chardev", "", "the character backends", info_chardev),
     row("cpus", "", "the processors", info_cpus),
+    row("dump", "", "how the latest dump stands", dump::info),
     row("iothreads", "", "the I/O threads", objects::iothreads),
     row("kvm", "", "whether KVM is used", |call| {
         let info = machine::Handler::query_kvm(&mut call.commands())?;
