@@ -19,7 +19,7 @@ pub struct Mapping {
     pub length: u64,
 }
 
-/// All that the processors map, ascending, neighbours joined.
+/// All that the processors map, neighbours joined; in order, the upper half of addresses before the lower.
 #[derive(Debug, Clone, Default)]
 pub struct Mappings {
     list: Vec<Mapping>,
@@ -181,7 +181,7 @@ impl Mappings {
         Self { list: joined(walk.found), truncated }
     }
 
-    /// The mappings, ascending by virtual address.
+    /// The mappings, ascending by virtual address as a signed number.
     #[must_use]
     pub fn as_slice(&self) -> &[Mapping] {
         &self.list
@@ -257,7 +257,8 @@ fn joined(mut found: Vec<Mapping>) -> Vec<Mapping> {
         }
         same
     });
-    found.sort_unstable_by_key(|one| (one.virtual_address, one.physical));
+    // The upper half comes first: makedumpfile takes the first mapping for the kernel's own of all memory.
+    found.sort_unstable_by_key(|one| (one.virtual_address.cast_signed(), one.physical));
     found
 }
 
