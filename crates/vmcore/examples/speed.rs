@@ -2,18 +2,18 @@
 //!
 //! FILE is what the guest's memory holds (any large file of mixed content); without it half of memory is text-like.
 
-use std::{env, error::Error, fs, io, ops::ControlFlow, ops::Range, time::Instant};
+use std::{env, error::Error, fs, io, ops::ControlFlow, ops::Range, slice, time::Instant};
 
 use rhea_vmcore::{
     Flattened, Memory, Source, Sparse, Stream, Unreadable, elf,
     kdump::{self, Compression},
 };
 
-struct Ram(Vec<u8>, [Range<u64>; 1]);
+struct Ram(Vec<u8>, Range<u64>);
 
 impl Memory for Ram {
     fn ranges(&self) -> &[Range<u64>] {
-        &self.1
+        slice::from_ref(&self.1)
     }
 
     fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Unreadable> {
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (0_u64..1 << 25).flat_map(|at| (at.wrapping_mul(0x9e37_79b9) >> 9 & 0x3f3f_3f3f_0000).to_le_bytes()).collect()
     });
     bytes.resize(mebibytes << 20, 0);
-    let ram = Ram(bytes, [0..(mebibytes as u64) << 20]);
+    let ram = Ram(bytes, 0..(mebibytes as u64) << 20);
     let source = Source { memory: &ram, processors: &[], vmcoreinfo: None };
     let mut go_on = |_| ControlFlow::Continue(());
     let time = |name: &str, start: Instant| {

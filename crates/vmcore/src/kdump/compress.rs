@@ -4,6 +4,7 @@
 
 use flate2::{Compress, FlushCompress, Status};
 
+use super::lzo::Lzo;
 use crate::PAGE;
 
 /// How pages are compressed.
@@ -30,7 +31,7 @@ impl Compression {
     pub(super) fn compressor(self) -> Compressor {
         match self {
             Self::Zlib => Compressor::Zlib(Compress::new(flate2::Compression::fast(), true)),
-            Self::Lzo => Compressor::Lzo(lzokay::compress::Dict::new()),
+            Self::Lzo => Compressor::Lzo(Lzo::new()),
             Self::Snappy => Compressor::Snappy(Box::new(snap::raw::Encoder::new())),
         }
     }
@@ -39,27 +40,31 @@ impl Compression {
 /// What a thread compresses with, one page after another.
 pub(super) enum Compressor {
     Zlib(Compress),
-    Lzo(Box<lzokay::compress::Dict>),
+    Lzo(Lzo),
     Snappy(Box<snap::raw::Encoder>),
 }
 
 /// Room for a page that does not shrink, with whatever its format adds.
-pub(super) const WORST: usize = PAGE as usize + PAGE as usize / 4 + 256;
+const WORST: usize = PAGE as usize + PAGE as usize / 4 + 256;
 
 impl Compressor {
-    /// Compresses `page` into `room`. None if it does not get smaller.
-    pub(super) fn page(&mut self, page: &[u8], room: &mut [u8]) -> Option<usize> {
-        let size = match self {
+    /// Compresses `page` into `out`, whose contents go. `false` if it does not get smaller.
+    pub(super) fn page(&mut self, page: &[u8], out: &mut Vec<u8>) -> bool {
+        out.clear();
+        let done = match self {
+            Self::Lzo(lzo) => lzo.compress(page, out),
             Self::Zlib(zlib) => {
                 zlib.reset();
-                match zlib.compress(page, room, FlushCompress::Finish) {
-                    Ok(Status::StreamEnd) => usize::try_from(zlib.total_out()).ok(),
-                    _ => None,
-                }
+                out.reserve(WORST);
+                matches!(zlib.compress_vec(page, out, FlushCompress::Finish), Ok(Status::StreamEnd))
             }
-            Self::Lzo(dictionary) => lzokay::compress::compress_no_alloc(page, room, dictionary).ok(),
-            Self::Snappy(snappy) => snappy.compress(page, room).ok(),
+            Self::Snappy(snappy) => {
+                out.resize(WORST, 0);
+                let size = snappy.compress(page, out);
+                out.truncate(size.as_ref().copied().unwrap_or_default());
+                size.is_ok()
+            }
         };
-        size.filter(|&size| size < page.len())
+        done && out.len() < page.len()
     }
 }

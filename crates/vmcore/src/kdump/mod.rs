@@ -5,6 +5,7 @@
 //! Source: the disk dump format, version 6, as makedumpfile writes it and crash reads it.
 
 mod compress;
+mod lzo;
 mod pages;
 
 pub use compress::Compression;

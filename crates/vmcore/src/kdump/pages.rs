@@ -79,7 +79,7 @@ fn produce(
 ) {
     let mut compressor = compression.compressor();
     let mut raw = vec![0; (BATCH * PAGE) as usize];
-    let mut room = vec![0; compress::WORST];
+    let mut room = Vec::new();
     for batch in batches {
         let Some(raw) = raw.get_mut(..(batch.end - batch.start) as usize) else { return };
         let read = memory.read(batch.start, raw).map(|()| squeeze(raw, &mut compressor, &mut room));
@@ -90,16 +90,20 @@ fn produce(
     }
 }
 
-fn squeeze(raw: &[u8], compressor: &mut compress::Compressor, room: &mut [u8]) -> Batch {
+fn squeeze(raw: &[u8], compressor: &mut compress::Compressor, room: &mut Vec<u8>) -> Batch {
     let mut batch = Batch { bytes: Vec::new(), pages: Vec::with_capacity(BATCH as usize) };
     for page in raw.chunks_exact(PAGE as usize) {
         if is_zero(page) {
             batch.pages.push(Page::Zero);
             continue;
         }
-        let compressed = compressor.page(page, room).and_then(|size| room.get(..size));
-        batch.bytes.extend_from_slice(compressed.unwrap_or(page));
-        batch.pages.push(compressed.map_or(Page::Plain, |bytes| Page::Compressed(bytes.len() as u32)));
+        if compressor.page(page, room) {
+            batch.bytes.extend_from_slice(room);
+            batch.pages.push(Page::Compressed(room.len() as u32));
+        } else {
+            batch.bytes.extend_from_slice(page);
+            batch.pages.push(Page::Plain);
+        }
     }
     batch
 }
