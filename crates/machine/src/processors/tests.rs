@@ -105,7 +105,7 @@ fn those_that_come_stand_still_while_the_others_do() {
     for processor in processors.list() {
         assert_eq!(processor.with(|vcpu| vcpu.index()), Some(processor.index()));
     }
-    machine.stop();
+    machine.stop().unwrap();
     machine.add_processor(1).unwrap();
     machine.reset(rhea_api::run_state::ShutdownCause::HostQmpSystemReset).unwrap();
     assert_eq!(numbers(&machine), [0, 1, 2]);
