@@ -68,7 +68,7 @@ impl Pm {
         let window = |part| Arc::new(Window { pm: Arc::downgrade(&pm), part });
         pm.ports.map(GPE_BASE, 4, window(Part::Events));
         pm.ports.map(SMI_COMMAND, 2, window(Part::Apm));
-        pm.with(|_, _| ());
+        pm.reset();
         pm
     }
 

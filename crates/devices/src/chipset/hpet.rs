@@ -306,6 +306,8 @@ pub struct MmioHpet {
 impl MmioHpet {
     /// A timer that drives interrupts 0 and 8 by `legacy` and can be routed to the inputs (0 to 31) of `routes`.
     pub fn new(timers: &Arc<TimerQueue>, legacy: [InterruptLine; 2], routes: Vec<(u8, InterruptLine)>) -> Arc<Self> {
+        let mut chip = Hpet::new();
+        chip.advance(timers.clock().now());
         Arc::new_cyclic(|weak: &Weak<Self>| {
             let weak = Weak::clone(weak);
             let timer = timers.timer(move |now| {
@@ -313,12 +315,7 @@ impl MmioHpet {
                     hpet.with(now, |_| ());
                 }
             });
-            Self {
-                inner: Mutex::new(Inner { chip: Hpet::new(), inputs: [false; 2], armed: None }),
-                legacy,
-                routes,
-                timer,
-            }
+            Self { inner: Mutex::new(Inner { chip, inputs: [false; 2], armed: None }), legacy, routes, timer }
         })
     }
 
