@@ -52,10 +52,11 @@ pub(crate) fn run<S: Subject>(data: &[u8]) -> u64 {
     let mut bench = Bench::new(bytes.byte());
     let mut subject = S::new(&bench);
     let mut accesses = 0;
+    let mut levels = vec![false; S::PINS as usize];
     while !bytes.is_empty() {
         match bytes.byte() {
             0..=0xdf => {
-                access(&bench, &subject, &mut bytes);
+                access(&bench, &subject, &mut levels, &mut bytes);
                 accesses += 1;
             }
             0xe0..=0xf8 => {
@@ -65,16 +66,16 @@ pub(crate) fn run<S: Subject>(data: &[u8]) -> u64 {
                 bench.timers.run_expired();
             }
             0xf9..=0xfa => check_reset(&bench, &subject),
-            0xfb..=0xfd => (bench, subject) = check_saved(bench, subject),
+            0xfb..=0xfd => (bench, subject) = check_saved(bench, subject, &levels),
             _ => corrupt(&bench, &subject, &mut bytes),
         }
     }
     check_reset(&bench, &subject);
-    check_saved(bench, subject);
+    check_saved(bench, subject, &levels);
     accesses
 }
 
-fn access<S: Subject>(bench: &Bench, subject: &S, bytes: &mut Bytes<'_>) {
+fn access<S: Subject>(bench: &Bench, subject: &S, levels: &mut [bool], bytes: &mut Bytes<'_>) {
     let kinds = [!S::PORTS.is_empty(), !S::MEMORY.is_empty(), S::PINS > 0, S::OTHER];
     let kinds: Vec<usize> = (0..kinds.len()).filter(|&kind| kinds[kind]).collect();
     match bytes.pick(&kinds) {
@@ -98,7 +99,11 @@ fn access<S: Subject>(bench: &Bench, subject: &S, bytes: &mut Bytes<'_>) {
                 bench.memory.write_value(address, width, bytes.value());
             }
         }
-        2 => subject.set_pin(bytes.below(S::PINS.into()) as u32, bytes.byte() & 1 != 0),
+        2 => {
+            let pin = bytes.below(S::PINS.into()) as usize;
+            levels[pin] = bytes.byte() & 1 != 0;
+            subject.set_pin(pin as u32, levels[pin]);
+        }
         _ => subject.other(bench, bytes),
     }
 }
@@ -145,7 +150,7 @@ fn check_reset<S: Subject>(bench: &Bench, subject: &S) {
 }
 
 /// A state put back is the same state, here and in another device, which goes on in place of the first.
-fn check_saved<S: Subject>(bench: Bench, subject: S) -> (Bench, S) {
+fn check_saved<S: Subject>(bench: Bench, subject: S, levels: &[bool]) -> (Bench, S) {
     let state = subject.save();
     let written = serde_json::to_string(&state).expect("a state can be written");
     let read = || serde_json::from_str::<S::State>(&written).expect("a state can be read again");
@@ -154,6 +159,10 @@ fn check_saved<S: Subject>(bench: Bench, subject: S) -> (Bench, S) {
     assert_same(&subject.save(), &state, "put back");
     let other_bench = bench.twin();
     let other = S::new(&other_bench);
+    // Whoever drives the inputs still does.
+    for (pin, level) in levels.iter().enumerate().filter(|(_, level)| **level) {
+        other.set_pin(pin as u32, *level);
+    }
     other.restore(read()).unwrap_or_else(|error| panic!("{error}: {state:?}"));
     assert_same(&other.save(), &state, "put into another");
     assert_eq!(other_bench.ends.levels(), bench.ends.levels(), "lines of {state:?}");

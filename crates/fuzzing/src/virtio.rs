@@ -240,13 +240,19 @@ impl RandomSource for Sevens {
 
 function!(RngFunction, Rng, false, |_| Rng::new(Arc::new(Sevens)), |_, _| ());
 
-function!(BalloonFunction, Balloon, |bench| Balloon::new(&bench.timers, bench.variant & 4 != 0), |balloon, bytes| {
-    match bytes.byte() % 4 {
-        0 => balloon.set_target(bytes.value() as u32),
-        1 => balloon.set_polling_interval(u32::from(bytes.byte() % 3)),
-        _ => drop(balloon.statistics()),
+function!(
+    BalloonFunction,
+    Balloon,
+    true,
+    |bench| Balloon::new(&bench.timers, bench.variant & 4 != 0),
+    |balloon, bytes| {
+        match bytes.byte() % 4 {
+            0 => balloon.set_target(bytes.value() as u32),
+            1 => balloon.set_polling_interval(u32::from(bytes.byte() % 3)),
+            _ => drop(balloon.statistics()),
+        }
     }
-});
+);
 
 /// A disk that forgets, with a fault here and there.
 struct Medium(Mutex<Vec<u8>>);
@@ -315,7 +321,6 @@ function!(
             serial: "fuzzed".to_owned(),
             read_only: bench.variant & 8 != 0,
             discard: bench.variant & 16 != 0,
-            unmap: true,
             block_size: 512,
         })
     },
