@@ -211,8 +211,11 @@ impl ProcessorPins for Pins {
 }
 
 fn two_processors(bench: &Bench) -> Arc<ApicBus> {
-    let pins = (0..2).map(|index| Arc::new(Pins(Arc::clone(&bench.ends), index)) as Arc<dyn ProcessorPins>);
-    ApicBus::new(&bench.timers, pins.collect())
+    let apics = ApicBus::new(&bench.timers);
+    for index in 0..2 {
+        apics.plug(usize::from(index), index, Arc::new(Pins(Arc::clone(&bench.ends), index.into())));
+    }
+    apics
 }
 
 fn restore_both(
@@ -248,7 +251,7 @@ impl Subject for Local {
     }
 
     fn save(&self) -> Self::State {
-        let [first, second] = self.0.apics() else { panic!("there are two") };
+        let [first, second] = &*self.0.apics() else { panic!("there are two") };
         (first.save(), second.save())
     }
 
@@ -300,7 +303,7 @@ impl Subject for InputOutput {
     }
 
     fn save(&self) -> Self::State {
-        let [first, second] = self.1.apics() else { panic!("there are two") };
+        let [first, second] = &*self.1.apics() else { panic!("there are two") };
         (self.0.save(), (first.save(), second.save()))
     }
 

@@ -66,12 +66,12 @@ pub(crate) fn run<S: Subject>(data: &[u8]) -> u64 {
                 bench.timers.run_expired();
             }
             0xf9..=0xfa => check_reset(&bench, &subject),
-            0xfb..=0xfd => (bench, subject) = check_saved(bench, subject, &levels),
+            0xfb..=0xfd => (bench, subject) = check_saved(&bench, &subject, &levels),
             _ => corrupt(&bench, &subject, &mut bytes),
         }
     }
     check_reset(&bench, &subject);
-    check_saved(bench, subject, &levels);
+    check_saved(&bench, &subject, &levels);
     accesses
 }
 
@@ -150,7 +150,7 @@ fn check_reset<S: Subject>(bench: &Bench, subject: &S) {
 }
 
 /// A state put back is the same state, here and in another device, which goes on in place of the first.
-fn check_saved<S: Subject>(bench: Bench, subject: S, levels: &[bool]) -> (Bench, S) {
+fn check_saved<S: Subject>(bench: &Bench, subject: &S, levels: &[bool]) -> (Bench, S) {
     let state = subject.save();
     let written = serde_json::to_string(&state).expect("a state can be written");
     let read = || serde_json::from_str::<S::State>(&written).expect("a state can be read again");
