@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rhea_qmp::client::Client;
-use serde_json::json;
+use serde_json::{Value, json};
 use served::{PATIENCE, Served};
 
 const ROUNDS: usize = 1000;
@@ -142,5 +142,53 @@ fn monitors_connect_and_drop() {
         people.read_exact(&mut [0; 4]).unwrap();
         drop(people);
         client.execute("query-status", json!({})).unwrap();
+    });
+}
+
+/// The event that a device is gone, and no other event.
+fn gone(client: &mut Client<UnixStream>, data: &Value) {
+    let event = client.wait_event("DEVICE_DELETED", Instant::now() + PATIENCE).unwrap();
+    assert_eq!(event.data.as_ref(), Some(data));
+    let others = client.take_events();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+fn processors(client: &mut Client<UnixStream>) -> usize {
+    client.execute("query-cpus-fast", json!({})).unwrap().as_array().unwrap().len()
+}
+
+#[test]
+fn processors_come_and_go_before_the_guest_begins() {
+    soak(&["-machine", "pc", "-m", "64", "-smp", "1,maxcpus=4", "-S"], |_, client, number| {
+        let place = |socket: usize| json!({ "driver": "qemu64-x86_64-cpu", "id": format!("cpu{socket}"), "socket-id": socket, "core-id": 0, "thread-id": 0 });
+        let (one, other) = (1 + number % 3, 1 + (number + 1) % 3);
+        client.execute("device_add", place(one)).unwrap();
+        client.execute("cpu-add", json!({ "id": other })).unwrap();
+        client.execute("device_add", place(other)).unwrap_err();
+        assert_eq!(processors(client), 3);
+        client.execute("query-cpus", json!({})).unwrap();
+        client.execute("device_del", json!({ "id": format!("cpu{one}") })).unwrap();
+        gone(client, &json!({ "device": format!("cpu{one}"), "path": format!("/machine/peripheral/cpu{one}") }));
+        let cpus = client.execute("query-cpus-fast", json!({})).unwrap();
+        let path = &cpus[1]["qom-path"];
+        client.execute("device_del", json!({ "id": path })).unwrap();
+        gone(client, &json!({ "path": path }));
+        assert_eq!(processors(client), 1);
+    });
+}
+
+#[test]
+fn processors_come_and_go_with_resets_while_the_machine_runs() {
+    soak(&["-machine", "pc", "-m", "64", "-smp", "1,maxcpus=2"], |_, client, _| {
+        let place =
+            json!({ "driver": "qemu64-x86_64-cpu", "id": "second", "socket-id": 1, "core-id": 0, "thread-id": 0 });
+        client.execute("device_add", place).unwrap();
+        client.execute("device_del", json!({ "id": "second" })).unwrap();
+        client.execute("device_del", json!({ "id": "second" })).unwrap_err();
+        assert_eq!(processors(client), 2);
+        client.execute("system_reset", json!({})).unwrap();
+        client.wait_event("RESET", Instant::now() + PATIENCE).unwrap();
+        gone(client, &json!({ "device": "second", "path": "/machine/peripheral/second" }));
+        assert_eq!(processors(client), 1);
     });
 }
