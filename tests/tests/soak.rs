@@ -178,8 +178,8 @@ fn processors_come_and_go_before_the_guest_begins() {
 }
 
 #[test]
-fn processors_come_and_go_with_resets_while_the_machine_runs() {
-    soak(&["-machine", "pc", "-m", "64", "-smp", "1,maxcpus=2"], |_, client, _| {
+fn processors_that_the_guest_keeps_go_with_a_reset() {
+    soak(&["-machine", "pc", "-m", "64", "-smp", "1,maxcpus=2", "-accel", "qtest"], |_, client, _| {
         let place =
             json!({ "driver": "qemu64-x86_64-cpu", "id": "second", "socket-id": 1, "core-id": 0, "thread-id": 0 });
         client.execute("device_add", place).unwrap();
