@@ -12,7 +12,7 @@ pub enum MachineError {
     Config(#[from] ConfigError),
     /// Nodes that do not fit together.
     #[error("-numa: {0}")]
-    Numa(#[from] crate::numa::NumaError),
+    Numa(crate::numa::NumaError),
     /// RAM that cannot be.
     #[error("{0}")]
     Memory(String),
@@ -124,4 +124,11 @@ pub enum MachineError {
     /// The board cannot do this.
     #[error("{0}")]
     Unsupported(&'static str),
+}
+
+impl From<crate::numa::NumaError> for MachineError {
+    fn from(error: crate::numa::NumaError) -> Self {
+        // It is told in full: no cause of its own, which would be told again.
+        Self::Numa(error)
+    }
 }

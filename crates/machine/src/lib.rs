@@ -10,6 +10,7 @@ pub mod dump;
 mod error;
 mod inbox;
 mod machine;
+pub mod modules;
 pub mod numa;
 pub mod objects;
 mod parts;

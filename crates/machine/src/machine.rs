@@ -17,12 +17,13 @@ use rhea_devices::{
 
 use crate::{
     backends::Backends,
-    board::{Board, hotplug::SlotReport, none::NoBoard, pc::Pc},
+    board::{Board, Window, hotplug::SlotReport, none::NoBoard, pc::Pc},
     config::{Accelerator, BoardKind, Config},
     devices::Devices,
     dump::DumpProgress,
     error::MachineError,
     inbox::{GuestRequest, Inbox},
+    modules::MemoryModules,
     numa::{self, Numa},
     objects::Objects,
     parts::Parts,
@@ -96,6 +97,7 @@ impl Machine {
             processors: Processors::new(on_shutdown),
             taps: Default::default(),
             numa: Arc::new(numa),
+            modules: Arc::new(modules(&config)?),
             objects,
             backends,
         };
@@ -160,6 +162,11 @@ impl Machine {
         &self.parts.numa
     }
 
+    /// Memory modules.
+    pub fn modules(&self) -> &MemoryModules {
+        &self.parts.modules
+    }
+
     /// The processors.
     pub fn processors(&self) -> &Processors {
         &self.parts.processors
@@ -170,10 +177,16 @@ impl Machine {
         self.parts.timers.clock()
     }
 
+    /// Bytes of memory, that of modules included.
+    fn memory_size(&self) -> u64 {
+        self.config.ram + self.modules().plugged()
+    }
+
     /// Tells of the balloon's changes.
     pub(crate) fn follow_balloon(&self, balloon: &Balloon) {
-        let (events, ram) = (Arc::clone(&self.events), self.config.ram);
-        balloon.on_change(Box::new(move |pages| events(Event::BalloonChange { actual: left(ram, pages) })));
+        let (events, ram, modules) = (Arc::clone(&self.events), self.config.ram, Arc::clone(&self.parts.modules));
+        let change = move |pages| events(Event::BalloonChange { actual: left(ram + modules.plugged(), pages) });
+        balloon.on_change(Box::new(change));
     }
 
     /// Tells when the guest sets its clock.
@@ -195,13 +208,13 @@ impl Machine {
     /// Memory that the guest is left with by its balloon; nothing without a balloon.
     pub fn balloon(&self) -> Option<i64> {
         let balloon = self.balloon_device()?;
-        Some(left(self.config.ram, balloon.actual()))
+        Some(left(self.memory_size(), balloon.actual()))
     }
 
     /// Asks the guest to leave itself `size` bytes, or all it has if that is less; `false` without a balloon.
     pub fn set_balloon(&self, size: u64) -> bool {
         let Some(balloon) = self.balloon_device() else { return false };
-        let pages = self.config.ram.saturating_sub(size) / BALLOON_PAGE;
+        let pages = self.memory_size().saturating_sub(size) / BALLOON_PAGE;
         balloon.set_target(u32::try_from(pages).unwrap_or(u32::MAX));
         true
     }
@@ -507,6 +520,15 @@ fn open_nodes(config: &Config, parts: &Parts) -> Result<(), MachineError> {
         blocks.add_drive(drive).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Room for memory modules.
+fn modules(config: &Config) -> Result<MemoryModules, MachineError> {
+    if config.board == BoardKind::None {
+        return Ok(MemoryModules::default());
+    }
+    let most = config.memory.maximum.saturating_sub(config.ram);
+    Ok(MemoryModules::new(Window::of(config)?, config.memory.slots, most))
 }
 
 /// What `pages` in the balloon leave of `ram` bytes. The number is the guest's own.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use rhea_core::{AddressSpace, Gate, PortSpace, TimerQueue};
 use rhea_x86::engine::CodeEpoch;
 
-use crate::{backends::Backends, inbox::Inbox, numa::Numa, objects::Objects, processors::Processors, taps::Taps};
+use crate::{
+    backends::Backends, inbox::Inbox, modules::MemoryModules, numa::Numa, objects::Objects, processors::Processors,
+    taps::Taps,
+};
 
 /// What every board is built on.
 pub struct Parts {
@@ -27,6 +30,8 @@ pub struct Parts {
     pub taps: Taps,
     /// Nodes of processors and memory.
     pub numa: Arc<Numa>,
+    /// Memory modules.
+    pub modules: Arc<MemoryModules>,
     /// The tree of objects.
     pub objects: Arc<Objects>,
     /// What stands behind devices on the host.

@@ -8,6 +8,25 @@ use rhea_devices::acpi::hotplug::Report;
 
 use crate::{board::hotplug::SlotReport, error::MachineError, inbox::SlotKind, machine::Machine};
 
+/// Events about which a guest reports that it was asked to let go of a device, or wanted to (ACPI 5.0 § 6.3.5, table
+/// 6-174: notification values, and those of the operating system's own).
+const EJECTIONS: [u32; 2] = [0x03, 0x103];
+/// Status of a report: it is done.
+const SUCCESS: u32 = 0;
+/// Status of a report: it is under way.
+const IN_PROGRESS: u32 = 0x84;
+
+/// What a status says about an ejection (ACPI 5.0 § 6.3.5, table 6-176).
+fn reason(status: u32) -> String {
+    match status {
+        0x80 => "it does not support that".to_owned(),
+        0x81 => "it is in use".to_owned(),
+        0x82 => "it is busy".to_owned(),
+        0x83 => "something else depends on it".to_owned(),
+        other => format!("status {other}"),
+    }
+}
+
 impl Machine {
     /// The guest's last report of each slot.
     ///
@@ -37,6 +56,26 @@ impl Machine {
     pub(crate) fn reported(&self, report: SlotReport) {
         if let Some(info) = self.told(report) {
             self.emit(Event::AcpiDeviceOst { info });
+        }
+        let SlotReport { kind, slot, report: Report { event, status } } = report;
+        if EJECTIONS.contains(&event) && !matches!(status, SUCCESS | IN_PROGRESS) {
+            self.removal_refused(kind, slot, status);
+        }
+    }
+
+    /// The guest keeps what is in a slot.
+    fn removal_refused(&self, kind: SlotKind, slot: u32, status: u32) {
+        let Some(hotplug) = self.board().hotplug() else { return };
+        let Some(node) = hotplug.occupant(kind, slot).filter(|&node| self.keep(node)) else { return };
+        match kind {
+            SlotKind::Cpu => hotplug.processors.cancel_removal(slot as usize),
+            SlotKind::Dimm => {
+                hotplug.memory.cancel_removal(slot);
+                let device = self.objects().device_id(node).unwrap_or_else(|| self.objects().tree().path(node));
+                let msg = format!("the guest does not let go of the memory in slot {slot}: {}", reason(status));
+                self.emit(Event::MemUnplugError { device, msg });
+            }
+            SlotKind::Pci => {}
         }
     }
 

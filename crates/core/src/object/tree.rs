@@ -207,6 +207,12 @@ impl Tree {
         Ok(())
     }
 
+    /// Whether a link of another object leads to this one.
+    pub fn is_linked(&self, node: NodeId) -> bool {
+        let nodes = self.nodes.read();
+        nodes.nodes.values().any(|other| other.links.iter().any(|link| link.target == Some(node)))
+    }
+
     /// Takes an object, and all below it, out of the tree.
     ///
     /// # Errors

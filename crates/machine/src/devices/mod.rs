@@ -7,6 +7,7 @@ mod bridge;
 mod character;
 mod config;
 mod console;
+mod dimm;
 mod error;
 mod generation;
 mod pci;
@@ -96,6 +97,7 @@ pub(crate) const DRIVERS: &[Driver] = &[
     console::SERIAL_PORT,
     generation::DRIVER,
     processor::DRIVER,
+    dimm::DRIVER,
 ];
 
 /// The types that drivers build on.
@@ -260,6 +262,12 @@ impl Machine {
             return Err(DeviceError::NoDevice(id_or_path.to_owned()));
         }
         Ok(node)
+    }
+
+    /// The guest does not let go of a device: it stays. Whether it was to leave.
+    pub(crate) fn keep(&self, node: NodeId) -> bool {
+        let mut list = self.devices().list.lock();
+        list.get_mut(&node).is_some_and(|entry| std::mem::take(&mut entry.pending))
     }
 
     /// Takes a device away, and all that is on it, and says so. One that is gone already is let be.

@@ -86,6 +86,13 @@ impl Processors {
         Some(join(running))
     }
 
+    /// Has all processors look up RAM anew. When this returns, none of them holds what is not mapped any more.
+    pub fn memory_changed(&self) {
+        for processor in self.list() {
+            processor.with(Vcpu::memory_changed);
+        }
+    }
+
     /// Makes all processors stand still until the guard is dropped.
     pub fn pause(&self) -> Paused<'_> {
         self.hold();

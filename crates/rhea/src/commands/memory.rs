@@ -2,8 +2,12 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use rhea_api::memory::{BalloonInfo, Handler, HostMemPolicy, Memdev};
+use rhea_api::memory::{
+    BalloonInfo, Handler, HostMemPolicy, Memdev, MemoryDeviceInfo, MemoryInfo, PCDIMMDeviceInfo,
+    PCDIMMDeviceInfoWrapper,
+};
 use rhea_backends::object::{MemoryBackend, Policy};
+use rhea_machine::modules::MemoryModule;
 use rhea_qmp::{Error, ErrorClass, reply::Later};
 
 use super::{Commands, failed};
@@ -28,6 +32,30 @@ impl Handler for Commands<'_> {
     fn query_memdev(&mut self) -> Result<Vec<Memdev>, Error> {
         let all = self.machine().objects().all::<MemoryBackend>().into_iter();
         Ok(all.map(|(id, backend)| memdev(id, &backend)).collect())
+    }
+
+    fn query_memory_devices(&mut self) -> Result<Vec<MemoryDeviceInfo>, Error> {
+        let tree = self.tree();
+        let info = |module: MemoryModule| {
+            let state = tree.device(module.device).unwrap_or_default();
+            let data = PCDIMMDeviceInfo {
+                id: self.machine().objects().device_id(module.device),
+                addr: module.address as i64,
+                size: module.size as i64,
+                slot: module.slot.into(),
+                node: module.node.into(),
+                memdev: tree.path(module.backend),
+                hotplugged: state.hotplugged,
+                hotpluggable: state.hotpluggable,
+            };
+            MemoryDeviceInfo::Dimm(PCDIMMDeviceInfoWrapper { data })
+        };
+        Ok(self.machine().modules().list().into_iter().map(info).collect())
+    }
+
+    fn query_memory_size_summary(&mut self) -> Result<MemoryInfo, Error> {
+        let machine = self.machine();
+        Ok(MemoryInfo { base_memory: machine.config().ram, plugged_memory: Some(machine.modules().plugged()) })
     }
 
     fn query_balloon(&mut self) -> Result<BalloonInfo, Error> {

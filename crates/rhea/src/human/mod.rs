@@ -3,6 +3,7 @@
 
 mod dump;
 mod examine;
+mod memory_info;
 mod objects;
 mod pci;
 mod readline;
@@ -123,9 +124,13 @@ const SUBJECTS: &[Row] = &[
         let info = machine::Handler::query_kvm(&mut call.commands())?;
         Ok(format!("kvm support: {}\r\n", if info.enabled { "enabled" } else { "disabled" }))
     }),
+    row("memdev", "", "the memory backends", memory_info::memdev),
+    row("memory-devices", "", "the memory modules", memory_info::modules),
+    row("memory_size_summary", "", "how much memory the guest has", memory_info::sizes),
     row("name", "", "the guest's name", |call| {
         Ok(machine::Handler::query_name(&mut call.commands())?.name.map_or_else(String::new, |name| name + "\r\n"))
     }),
+    row("numa", "", "the nodes of processors and memory", memory_info::numa),
     row("pci", "", "the PCI buses and what is on them", pci::info),
     row("qom-tree", "[PATH]", "the objects of the machine, or those below one", objects::tree),
     row("registers", "[-a]", "a processor's registers, or all processors'", registers::info),

@@ -247,7 +247,7 @@ impl Cache {
     }
 
     /// Forgets everything.
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.times_forgotten += 1;
         self.ops.clear();
         self.blocks.clear();

@@ -187,6 +187,13 @@ impl Vcpu {
         self.state.flush_all();
     }
 
+    /// RAM came or went: it is looked up anew, and no code of it is kept. Called between runs.
+    pub fn memory_changed(&mut self) {
+        self.refresh_memory();
+        // Blocks hold the RAM that they were decoded from.
+        self.cache.clear();
+    }
+
     /// Runs the guest until something else is to be done.
     pub fn run(&mut self) -> Exit {
         // While the processor rested it counted as having dropped its write translations.
