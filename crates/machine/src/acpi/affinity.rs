@@ -39,7 +39,10 @@ pub fn srat(affinity: &Affinity) -> Sdt {
     // Reserved: 1, and 8 bytes of 0.
     table.append(1_u32);
     table.append(0_u64);
-    for &(apic_id, node) in &affinity.processors {
+    // Operating systems number nodes as they meet them.
+    let mut processors = affinity.processors.clone();
+    processors.sort_by_key(|(_, node)| *node);
+    for (apic_id, node) in processors {
         let [low, high @ ..] = node.to_le_bytes();
         // Processor local APIC affinity (§ 5.2.16.1): type, length, domain, APIC id, flags, SAPIC EID, domain, clock.
         table.append_slice(&[0, 16, low, apic_id]);
@@ -77,7 +80,7 @@ mod tests {
     #[test]
     fn structures_are_as_long_as_they_say() {
         let affinity = Affinity {
-            processors: vec![(0, 0), (5, 1)],
+            processors: vec![(5, 1), (0, 0)],
             memory: vec![
                 MemoryAffinity { base: 0, length: 64 << 20, node: 0, hot_pluggable: false },
                 MemoryAffinity { base: 1 << 32, length: 1 << 30, node: 1, hot_pluggable: true },
