@@ -92,6 +92,20 @@ fn descriptors_come_and_go() {
 }
 
 #[test]
+fn memory_modules_come_and_go() {
+    soak(&["-machine", "pc", "-m", "64,slots=2,maxmem=1G", "-S"], |_, client, number| {
+        let kind = ["memory-backend-ram", "memory-backend-memfd"][number % 2];
+        let backend = json!({ "qom-type": kind, "id": "mem0", "size": 4 << 20, "prealloc": true });
+        client.execute("object-add", backend).unwrap();
+        client.execute("device_add", json!({ "driver": "pc-dimm", "id": "dimm0", "memdev": "mem0" })).unwrap();
+        client.execute("device_del", json!({ "id": "dimm0" })).unwrap();
+        // The guest does not run: a reset ends what waits for it.
+        client.execute("system_reset", json!({})).unwrap();
+        client.execute("object-del", json!({ "id": "mem0" })).unwrap();
+    });
+}
+
+#[test]
 fn character_backends_come_and_go() {
     soak(&[], |served, client, _| {
         let path = |name: &str| served.machine.directory().join(name);

@@ -15,7 +15,7 @@ use rhea_backends::{
     block::BlockNodes,
     char::{Address, CharDevices, FrontEnd, Options as CharOptions},
 };
-use rhea_core::files;
+use rhea_core::{files, memory::say_when_memory_is_gone};
 use rhea_machine::{Accelerator, Backends, Config, GivenTable, GuestRequest, Machine, Software, boot::linux::Kernel};
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
@@ -53,6 +53,7 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
 }
 
 fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
+    say_when_memory_is_gone().context("could not handle signals")?;
     let events = EventSender::new();
     let chars = CharDevices::new().context("could not start the thread of the backends")?;
     open_backends(&chars, settings)?;
