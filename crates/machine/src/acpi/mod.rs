@@ -138,7 +138,7 @@ mod tests {
             pci_window: 0xc000_0000,
             affinity: Some(Affinity { processors: vec![(0, 0)], memory: Vec::new(), distances: vec![vec![10]] }),
             generation_id: Some(0xf_f100),
-            given: vec![b"MINE\x08\0\0\0\xcc".to_vec()],
+            given: vec![b"MINE\x09\0\0\0\xce".to_vec()],
         };
         let tables = build(&platform, 0xf_f000, BASE);
         assert_eq!(checksum(&tables.root_pointer[..20]), 0);
@@ -160,7 +160,7 @@ mod tests {
             }
         }
         found.sort();
-        assert_eq!(found, ["APIC", "DSDT", "FACP", "HPET", "SLIT", "SRAT", "XSDT"]);
+        assert_eq!(found, ["APIC", "DSDT", "FACP", "HPET", "MINE", "SLIT", "SRAT", "XSDT"]);
         assert_eq!(tables.facs.len(), 64);
     }
 }

@@ -23,6 +23,9 @@ property_link! {
     struct Backend: "link<memory-backend>"
 }
 
+/// What memory modules of all kinds offer.
+pub(super) const MEMORY_DEVICE: &TypeInfo = &TypeInfo::abstract_type("memory-device", "interface");
+
 /// Alignment of memory that is mapped in large pages, as the address of any module is.
 const ALIGNMENT: u64 = 2 << 20;
 
