@@ -101,7 +101,8 @@ pub(crate) const DRIVERS: &[Driver] = &[
 ];
 
 /// The types that drivers build on.
-pub(crate) const BASES: &[&TypeInfo] = &[virtio::TransportSettings::INFO, console::PORT, console::SerialBus::INFO, dimm::MEMORY_DEVICE];
+pub(crate) const BASES: &[&TypeInfo] =
+    &[virtio::TransportSettings::INFO, console::PORT, console::SerialBus::INFO, dimm::MEMORY_DEVICE];
 
 /// The types of all drivers.
 pub(crate) const TYPES: &[&TypeInfo] = &{
