@@ -1,9 +1,12 @@
 //! The channel through which firmware and kernels read the configuration of their machine: numbered and named items.
 //!
 //! Source: the published interface of the "fw_cfg" device: a 16-bit selector at port 0x510, data at 0x511, and a DMA
-//! address register at 0x514. Guests only read; nothing here can be written by them.
+//! address register at 0x514. Guests read; a few items are for them to write, by DMA, and are what they were after a reset.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use parking_lot::{Mutex, RwLock};
 use rhea_core::{AddressSpace, Device, LoadError, PortIo, PortSpace, SaveState, Width};
@@ -79,12 +82,17 @@ pub struct Channel {
     offset: u32,
     /// Upper half of the DMA address, until the lower half starts the transfer.
     dma_high: u32,
+    /// What the guest made of the items that it may write, by key.
+    written: BTreeMap<u16, Vec<u8>>,
 }
 
 mod state {
+    use std::collections::BTreeMap;
+
     use super::Channel;
 
-    saved_state!(Channel => ChannelV1 { selected: u16, offset: u32, dma_high: u32 } if |_s| true);
+    // Which items may be written, and how long they are, is looked at when the state is put back.
+    saved_state!(Channel => ChannelV1 { selected: u16, offset: u32, dma_high: u32, written: BTreeMap<u16, Vec<u8>> } if |_s| true);
 }
 
 /// The items, as the board filled them in.
@@ -92,6 +100,8 @@ struct Items {
     by_key: BTreeMap<u16, Arc<[u8]>>,
     /// Names in order of their keys, from [`key::FILE_FIRST`] on.
     names: Vec<String>,
+    /// Those that the guest may write.
+    writable: BTreeSet<u16>,
 }
 
 impl Items {
@@ -126,7 +136,7 @@ pub struct FwCfg {
 impl FwCfg {
     /// A device without items but its own; it copies into `memory`.
     pub fn new(memory: Arc<AddressSpace>) -> Arc<Self> {
-        let items = Items { by_key: BTreeMap::new(), names: Vec::new() };
+        let items = Items { by_key: BTreeMap::new(), names: Vec::new(), writable: BTreeSet::new() };
         let device = Self { channel: Mutex::default(), items: RwLock::new(items), memory };
         device.set(key::SIGNATURE, SIGNATURE);
         device.set(key::ID, 3_u32.to_le_bytes());
@@ -174,6 +184,21 @@ impl FwCfg {
         Ok(key)
     }
 
+    /// Sets the item called `name` as [`add_file`](Self::add_file) does, for the guest to write. It does not grow.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add_writable_file(&self, name: &str, bytes: impl Into<Arc<[u8]>>) -> Result<u16, ItemError> {
+        let key = self.add_file(name, bytes)?;
+        self.items.write().writable.insert(key);
+        Ok(key)
+    }
+
+    /// What the guest has written to the item with number `key`, with what it has left of it; nothing before it wrote.
+    pub fn written(&self, key: u16) -> Option<Vec<u8>> {
+        self.channel.lock().written.get(&key).cloned()
+    }
+
     fn select(&self, key: u16) {
         let mut channel = self.channel.lock();
         (channel.selected, channel.offset) = (key, 0);
@@ -184,7 +209,10 @@ impl FwCfg {
         let mut channel = self.channel.lock();
         let offset = channel.offset;
         channel.offset = offset.saturating_add(length);
-        let item = self.items.read().by_key.get(&channel.selected).map_or_else(|| Arc::from([]), Arc::clone);
+        let item = match channel.written.get(&channel.selected) {
+            Some(written) => Arc::from(written.as_slice()),
+            None => self.items.read().by_key.get(&channel.selected).map_or_else(|| Arc::from([]), Arc::clone),
+        };
         (item, offset as usize)
     }
 
@@ -200,7 +228,7 @@ impl FwCfg {
         let done = if control & control::READ != 0 {
             self.copy(target, length)
         } else if control & control::WRITE != 0 {
-            false
+            self.take(target, length)
         } else {
             if control & control::SKIP != 0 {
                 self.advance(length);
@@ -209,6 +237,24 @@ impl FwCfg {
         };
         // The answer is what the guest polls, so it comes last.
         self.memory.write(address, &(if done { 0 } else { control::ERROR }).to_be_bytes());
+    }
+
+    /// Writes to the item from guest memory, all of it inside or nothing.
+    fn take(&self, source: u64, length: u32) -> bool {
+        let mut channel = self.channel.lock();
+        let (selected, offset) = (channel.selected, channel.offset as usize);
+        let items = self.items.read();
+        let original = items.by_key.get(&selected).filter(|_| items.writable.contains(&selected));
+        let (Some(original), Some(end)) = (original, offset.checked_add(length as usize)) else { return false };
+        if end > original.len() {
+            return false;
+        }
+        let item = channel.written.entry(selected).or_insert_with(|| original.to_vec());
+        if let Some(part) = item.get_mut(offset..end) {
+            self.memory.read(source, part);
+        }
+        channel.offset = end as u32;
+        true
     }
 
     fn copy(&self, target: u64, length: u32) -> bool {
@@ -233,7 +279,7 @@ impl FwCfg {
 }
 
 impl Device for FwCfg {
-    /// Items stay: they are the machine's, not the guest's.
+    /// Items stay, but for what the guest made of them.
     fn reset(&self) {
         *self.channel.lock() = Channel::default();
     }
@@ -247,7 +293,15 @@ impl Saveable for FwCfg {
     }
 
     fn restore(&self, state: ChannelV1) -> Result<(), LoadError> {
-        *self.channel.lock() = Channel::load(state)?;
+        let channel = Channel::load(state)?;
+        let items = self.items.read();
+        let fits = |(key, bytes): (&u16, &Vec<u8>)| {
+            items.writable.contains(key) && items.by_key.get(key).is_some_and(|item| item.len() == bytes.len())
+        };
+        if !channel.written.iter().all(fits) {
+            return Err(LoadError::invalid("Channel", "an item that guests of this machine do not write"));
+        }
+        *self.channel.lock() = channel;
         Ok(())
     }
 }
@@ -387,6 +441,29 @@ mod tests {
         assert_eq!(transfer(&ports, &memory, control::READ, u32::MAX, 0x200), control::ERROR);
         assert_eq!(transfer(&ports, &memory, control::READ, 8, u64::MAX - 3), control::ERROR);
         assert_eq!(bytes(&ports, key::SIGNATURE, 4), b"QEMU");
+    }
+
+    #[test]
+    fn what_is_for_the_guest_to_write_is_written_in_place_until_a_reset() {
+        let (ports, memory, device) = machine();
+        let key = device.add_writable_file("etc/told", *b"0123456789").unwrap();
+        let select = u32::from(key) << 16 | control::SELECT;
+        memory.write(0x200, b"abcdefghijk");
+        assert_eq!(device.written(key), None);
+        assert_eq!(transfer(&ports, &memory, select | control::SKIP, 4, 0), 0);
+        assert_eq!(transfer(&ports, &memory, control::WRITE, 3, 0x200), 0);
+        assert_eq!(transfer(&ports, &memory, control::WRITE, 4, 0x200), control::ERROR);
+        assert_eq!(transfer(&ports, &memory, control::WRITE, u32::MAX, 0x200), control::ERROR);
+        assert_eq!(device.written(key).unwrap(), b"0123abc789");
+        assert_eq!(bytes(&ports, key, 10), b"0123abc789");
+        let state = device.save();
+        device.reset();
+        assert_eq!(bytes(&ports, key, 10), b"0123456789");
+        device.restore(state.clone()).unwrap();
+        assert_eq!(device.written(key).unwrap(), b"0123abc789");
+        let (_, _, other) = machine();
+        other.add_file("etc/told", *b"0123456789").unwrap();
+        assert!(other.restore(state).is_err());
     }
 
     #[test]

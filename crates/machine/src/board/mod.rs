@@ -52,6 +52,19 @@ pub trait Board: Send + Sync {
     /// The board has none.
     fn nmi(&self) -> Result<(), MachineError>;
 
+    /// Address and size of the note that the guest has left for dumps.
+    fn vmcoreinfo(&self) -> Option<(u64, u64)> {
+        None
+    }
+
+    /// Gives the guest a place to say where its note is.
+    ///
+    /// # Errors
+    /// The board has none, or has it already.
+    fn add_vmcoreinfo(&self) -> Result<(), MachineError> {
+        Err(MachineError::Unsupported("this machine has no channel through which its guest could tell"))
+    }
+
     /// The identifier of the machine's generation, if it has one.
     fn generation_id(&self) -> Option<Arc<GenerationId>> {
         None

@@ -45,7 +45,7 @@ use crate::{
     acpi::{self, Affinity, IO_APIC_ADDRESS, MemoryAffinity, Platform, PossibleProcessor},
     boot::{Entry, LoadError, MemoryMap, buses, parameters, start},
     config::{Config, Software},
-    devices::{PciSlots, connect_serial},
+    devices::{PciSlots, connect_serial, vmcoreinfo},
     inbox::GuestRequest,
     numa::Numa,
     objects::PciHost,
@@ -87,6 +87,8 @@ pub struct Pc {
     power: Arc<Pm>,
     hotplug: Hotplug,
     generation_id: OnceLock<Arc<GenerationId>>,
+    /// Number of the configuration item in which the guest tells of its note for dumps.
+    vmcoreinfo: OnceLock<u16>,
     /// Tables of the user's.
     given_tables: Vec<Vec<u8>>,
     pci: Arc<PciBus>,
@@ -266,6 +268,7 @@ impl Pc {
             power,
             hotplug,
             generation_id,
+            vmcoreinfo: OnceLock::new(),
             given_tables,
             pci,
             clock,
@@ -402,6 +405,20 @@ impl Board for Pc {
             apic.set_lint(1, false);
         }
         Ok(())
+    }
+
+    fn vmcoreinfo(&self) -> Option<(u64, u64)> {
+        vmcoreinfo::note(&self.firmware.written(*self.vmcoreinfo.get()?)?)
+    }
+
+    fn add_vmcoreinfo(&self) -> Result<(), MachineError> {
+        const SECOND: MachineError = MachineError::Unsupported("at most one vmcoreinfo device is permitted");
+        if self.vmcoreinfo.get().is_some() {
+            return Err(SECOND);
+        }
+        let failed = |_| MachineError::Unsupported("no room for another configuration item");
+        let key = self.firmware.add_writable_file(vmcoreinfo::ITEM, vmcoreinfo::empty()).map_err(failed)?;
+        self.vmcoreinfo.set(key).map_err(|_| SECOND)
     }
 
     fn generation_id(&self) -> Option<Arc<GenerationId>> {

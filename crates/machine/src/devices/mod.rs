@@ -14,6 +14,7 @@ mod pci;
 mod processor;
 mod rng;
 mod virtio;
+pub(crate) mod vmcoreinfo;
 
 use std::{
     any::Any,
@@ -98,6 +99,7 @@ pub(crate) const DRIVERS: &[Driver] = &[
     generation::DRIVER,
     processor::DRIVER,
     dimm::DRIVER,
+    vmcoreinfo::DRIVER,
 ];
 
 /// The types that drivers build on.

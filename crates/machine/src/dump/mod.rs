@@ -215,7 +215,11 @@ impl Dump {
             .map(|processor| processor.with(|vcpu| registers(vcpu.state())))
             .collect();
         let processors = processors.ok_or_else(|| MachineError::Dump("the machine is ending".to_owned()))?;
-        let vmcoreinfo = Vmcoreinfo::find(&self.memory, &processors);
+        // What the guest says of itself, else what can be found.
+        let told = self.machine.board().vmcoreinfo();
+        let vmcoreinfo = told
+            .and_then(|(address, size)| Vmcoreinfo::at(&self.memory, address, size))
+            .or_else(|| Vmcoreinfo::find(&self.memory, &processors));
         let source = Source { memory: &self.memory, processors: &processors, vmcoreinfo: vmcoreinfo.as_ref() };
         let latest = self.machine.dump_progress();
         let mut progress = |done| {
