@@ -5,6 +5,8 @@
 //! Sources: System V ABI (ELF), its AMD64 supplement, Intel SDM volume 3 (paging), the disk dump format of version 6 as
 //! makedumpfile and crash read it, the kernel's admin guide on VMCOREINFO.
 
+#![cfg_attr(test, allow(clippy::single_range_in_vec_init, reason = "a memory of one range is what is meant"))]
+
 pub mod elf;
 pub mod kdump;
 mod mapping;

@@ -1,5 +1,7 @@
 //! ELF cores, read back by an ELF reader that is not ours.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod support;
 
 use std::ops::ControlFlow;

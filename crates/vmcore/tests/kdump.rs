@@ -1,5 +1,8 @@
 //! kdump-compressed files, read back by a small reader written from the format alone.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::single_range_in_vec_init, reason = "a memory of one range is what is meant")]
+
 mod support;
 
 use std::{
