@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 use rhea_api::run_state::ShutdownCause;
+use rhea_devices::acpi::pm::WakeCause;
 
 /// What goes into a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +26,8 @@ pub enum GuestRequest {
     Shutdown(ShutdownCause),
     /// Suspend to RAM.
     Suspend,
+    /// Wake up, if it sleeps.
+    Wake(WakeCause),
     /// It let go of what is in a slot.
     Ejected(SlotKind, u32),
     /// It reported about a slot (ACPI 5.0 § 6.3.5).
@@ -49,7 +52,7 @@ impl GuestRequest {
 
     /// Whether it is about the whole machine.
     fn is_whole(&self) -> bool {
-        !matches!(self, Self::Reported { .. } | Self::Ejected(..))
+        !matches!(self, Self::Reported { .. } | Self::Ejected(..) | Self::Wake(_))
     }
 }
 
@@ -84,8 +87,8 @@ impl Inbox {
         let waiting = |like: fn(&GuestRequest) -> bool| state.requests.iter().filter(|other| like(other)).count();
         let room = match request {
             GuestRequest::Quit => true,
-            // There are only so many slots, and each is let go of once.
-            GuestRequest::Ejected(..) => !state.requests.contains(&request),
+            // There are only so many slots, and each is let go of once; a sleeper wakes up once.
+            GuestRequest::Ejected(..) | GuestRequest::Wake(_) => !state.requests.contains(&request),
             GuestRequest::Reported { .. } => waiting(GuestRequest::is_report) < MOST_REPORTS,
             _ => waiting(GuestRequest::is_whole) < LIMIT,
         };

@@ -10,7 +10,7 @@ use rhea_api::{
 use rhea_backends::{block::BlockNodes, object::MemoryBackend};
 use rhea_core::{AddressSpace, Clock, Gate, TimerQueue};
 use rhea_devices::{
-    acpi::hotplug::Report,
+    acpi::{hotplug::Report, pm::WakeCause},
     chipset::pci::PciBus,
     virtio::balloon::{BALLOON_PAGE, Balloon},
 };
@@ -407,12 +407,12 @@ impl Machine {
     ///
     /// # Errors
     /// The guest is not suspended.
-    pub fn wake_up(&self) -> Result<(), MachineError> {
+    pub fn wake_up(&self, cause: WakeCause) -> Result<(), MachineError> {
         let mut control = self.control.lock();
         if control.state != RunState::Suspended {
             return Err(MachineError::NotSuspended);
         }
-        self.board.wake(self.processors())?;
+        self.board.wake(self.processors(), cause)?;
         self.emit(Event::Wakeup);
         control.state = RunState::Running;
         self.release(&mut control);
@@ -494,6 +494,11 @@ impl Machine {
                 }
                 Some(GuestRequest::Shutdown(reason)) => self.shut_down(reason),
                 Some(GuestRequest::Suspend) => self.suspend(),
+                Some(GuestRequest::Wake(cause)) => match self.wake_up(cause) {
+                    // Alarms go off for those who are awake, too.
+                    Ok(()) | Err(MachineError::NotSuspended) => {}
+                    Err(error) => tracing::error!("waking up: {error}"),
+                },
                 Some(GuestRequest::Ejected(kind, slot)) => self.ejected(kind, slot),
                 Some(GuestRequest::Reported { kind, slot, event, status }) => {
                     self.reported(SlotReport { kind, slot, report: Report { event, status } });

@@ -322,6 +322,11 @@ impl PowerManagement {
         self.status |= u16::from(event) & EVENTS;
     }
 
+    /// Whether the clock's alarm has gone off and is to wake a machine that sleeps (§4.8.3.1.2, RTC_EN).
+    pub fn alarm_wakes(&self) -> bool {
+        Status::from(self.status & self.enable).rtc()
+    }
+
     /// The machine woke up.
     pub fn wake(&mut self, cause: WakeCause) {
         let status = Status::from(self.status).with_wake(true);

@@ -37,6 +37,9 @@ struct Inner {
 /// The listener for sleep requests.
 type OnSleep = Box<dyn Fn(SleepRequest) + Send + Sync>;
 
+/// The listener for what wakes a machine that sleeps.
+type OnWake = Box<dyn Fn(WakeCause) + Send + Sync>;
+
 /// Power management as function 3 of slot 1.
 #[derive(rhea_core::object::Object)]
 #[object(type = "PIIX4_PM", parent = "pci-device")]
@@ -49,6 +52,7 @@ pub struct Pm {
     /// The windows at PMBASE, which moves, at the event block and at the APM ports.
     registers: Arc<dyn PortIo>,
     on_sleep: OnceLock<OnSleep>,
+    on_wake: OnceLock<OnWake>,
 }
 
 impl Pm {
@@ -63,7 +67,7 @@ impl Pm {
             });
             let registers = Arc::new(Window { pm: Weak::clone(weak), part: Part::Registers });
             let inner = Mutex::new(Inner { chip: PowerManagement::new(base), mapped: None });
-            Self { inner, base, sci, timer, ports, registers, on_sleep: OnceLock::new() }
+            Self { inner, base, sci, timer, ports, registers, on_sleep: OnceLock::new(), on_wake: OnceLock::new() }
         });
         let window = |part| Arc::new(Window { pm: Arc::downgrade(&pm), part });
         pm.ports.map(GPE_BASE, 4, window(Part::Events));
@@ -75,6 +79,20 @@ impl Pm {
     /// What to call, without the chip's lock, when the guest sleeps or powers off. Set once.
     pub fn on_sleep(&self, callback: OnSleep) {
         let _ = self.on_sleep.set(callback);
+    }
+
+    /// What to call, without the chip's lock, when something happens that wakes the machine if it sleeps. Set once.
+    pub fn on_wake(&self, callback: OnWake) {
+        let _ = self.on_wake.set(callback);
+    }
+
+    /// Wakes the machine if the alarm has gone off.
+    fn heed_alarm(&self) {
+        if self.inner.lock().chip.alarm_wakes()
+            && let Some(callback) = self.on_wake.get()
+        {
+            callback(WakeCause::Rtc);
+        }
     }
 
     /// The power button is pressed and let go.
@@ -145,6 +163,7 @@ impl InterruptSink for Pm {
     fn set_level(&self, _: u32, level: bool) {
         if level {
             self.with(|chip, _| chip.event(Status::new().with_rtc(true)));
+            self.heed_alarm();
         }
     }
 }
@@ -208,6 +227,8 @@ impl PortIo for Window {
                 let request = pm.with(|chip, _| chip.write(offset, width, value));
                 if let (Some(request), Some(callback)) = (request, pm.on_sleep.get()) {
                     callback(request);
+                    // Who goes to sleep after the alarm wakes at once.
+                    pm.heed_alarm();
                 }
             }
             Part::Events => pm.with(|chip, _| chip.write_gpe(offset, value as u8)),
@@ -332,6 +353,26 @@ mod tests {
         assert_eq!(bench.ports.read(0x600, Width::Word), 0x8400);
         bench.ports.write(0x600, Width::Word, 0x8000);
         assert_eq!(bench.ports.read(0x600, Width::Word), 0x0400);
+    }
+
+    #[test]
+    fn the_alarm_wakes_where_enabled_and_also_who_sleeps_too_late() {
+        let bench = Bench::new();
+        let heard: Arc<Mutex<Vec<WakeCause>>> = Arc::default();
+        let log = Arc::clone(&heard);
+        bench.pm.on_sleep(Box::new(|_| ()));
+        bench.pm.on_wake(Box::new(move |cause| log.lock().push(cause)));
+        bench.pm.set_level(0, true);
+        assert!(heard.lock().is_empty());
+        bench.ports.write(0x600, Width::Dword, 0x0400_0400);
+        bench.pm.set_level(0, false);
+        bench.pm.set_level(0, true);
+        assert_eq!(*heard.lock(), [WakeCause::Rtc]);
+        bench.ports.write(0x604, Width::Word, 1 << 13 | 1 << 10);
+        assert_eq!(*heard.lock(), [WakeCause::Rtc; 2]);
+        bench.ports.write(0x600, Width::Word, 0x0400);
+        bench.ports.write(0x604, Width::Word, 1 << 13 | 1 << 10);
+        assert_eq!(*heard.lock(), [WakeCause::Rtc; 2]);
     }
 
     #[test]

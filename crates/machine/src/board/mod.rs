@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rhea_devices::{
     acpi::generation::GenerationId,
+    acpi::pm::WakeCause,
     chipset::pci::{MessageSink, PciBus},
     misc::rtc::IsaRtc,
 };
@@ -35,7 +36,7 @@ pub trait Board: Send + Sync {
     ///
     /// # Errors
     /// The guest left no waking vector.
-    fn wake(&self, processors: &Processors) -> Result<(), MachineError>;
+    fn wake(&self, processors: &Processors, cause: WakeCause) -> Result<(), MachineError>;
 
     /// Memory and ports as the first processor sees them, if there is one.
     fn first_processor_bus(&self) -> Option<Arc<dyn SystemBus>>;

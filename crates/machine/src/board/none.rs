@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rhea_devices::{
+    acpi::pm::WakeCause,
     chipset::pci::{MessageSink, PciBus},
     misc::rtc::IsaRtc,
 };
@@ -19,7 +20,7 @@ impl Board for NoBoard {
         Ok(())
     }
 
-    fn wake(&self, _: &Processors) -> Result<(), MachineError> {
+    fn wake(&self, _: &Processors, _: WakeCause) -> Result<(), MachineError> {
         Err(MachineError::NotSuspended)
     }
 

@@ -138,10 +138,7 @@ impl Pc {
             (16..24).map(|input| (input, InterruptLine::new(Arc::clone(&io_apic_inputs), u32::from(input)))).collect();
         let sci = isa.line(usize::from(acpi::SCI));
         let power = Pm::new(timers, sci, Arc::clone(ports), acpi::ports::PM1A_EVENT);
-        // The clock's alarm is an event of power management as well.
-        let alarm = InterruptLine::new(Arc::clone(&power) as Arc<dyn InterruptSink>, 0);
-        let interrupt_8 = SharedWire::new(vec![isa.line(8), alarm]);
-        let hpet = MmioHpet::new(timers, [isa.line(0), interrupt_8.driver()], routes);
+        let hpet = MmioHpet::new(timers, [isa.line(0), isa.line(8)], routes);
         memory.map(acpi::HPET_ADDRESS, 0x400, 1, Target::Mmio(Arc::clone(&hpet) as Arc<dyn Mmio>));
         let hpet_input = |input| InterruptLine::new(Arc::clone(&hpet) as Arc<dyn InterruptSink>, input);
         let pit = IsaPit::new(timers, hpet_input(0));
@@ -150,7 +147,10 @@ impl Pc {
             clock if clock.is_told() => Arc::new(ToldHostTime::new(Arc::clone(clock), &HostClock::new())),
             _ => Arc::new(HostClock::new()),
         };
-        let rtc = IsaRtc::new(timers, hpet_input(1), &config.rtc, host);
+        // The clock's alarm is an event of power management as well, also while the other timer has its interrupt.
+        let alarm = InterruptLine::new(Arc::clone(&power) as Arc<dyn InterruptSink>, 0);
+        let interrupt_8 = SharedWire::new(vec![hpet_input(1), alarm]);
+        let rtc = IsaRtc::new(timers, interrupt_8.driver(), &config.rtc, host);
         rtc.map(ports);
         rtc.set_memory_size(map.below_4g(), config.ram - map.below_4g());
 
@@ -177,6 +177,8 @@ impl Pc {
             debug_console.map(ports, port);
         }
 
+        let wake_inbox = Arc::clone(inbox);
+        power.on_wake(Box::new(move |cause| wake_inbox.leave(GuestRequest::Wake(cause))));
         let sleep_inbox = Arc::clone(inbox);
         power.on_sleep(Box::new(move |request| match request {
             SleepRequest::S3 => sleep_inbox.leave(GuestRequest::Suspend),
@@ -375,14 +377,14 @@ impl Board for Pc {
         Ok(())
     }
 
-    fn wake(&self, processors: &Processors) -> Result<(), MachineError> {
+    fn wake(&self, processors: &Processors, cause: WakeCause) -> Result<(), MachineError> {
         // The operating system left its waking vector in the FACS (ACPI 5.0 § 5.2.10).
         let vector = self.memory.read_value(self.map.facs() + 12, rhea_core::Width::Dword) as u32;
         if vector == 0 || vector >= 0x10_0000 {
             return Err(MachineError::Unsupported("the guest left no waking vector"));
         }
         self.reset_devices();
-        self.power.wake(WakeCause::Other);
+        self.power.wake(cause);
         self.reset_processors(processors, Some(Entry::Real { address: vector }));
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Running, stopping and ending the machine: `run-state.json`.
 
 use rhea_api::run_state::{Handler, RunState, ShutdownCause, StatusInfo};
+use rhea_devices::acpi::pm::WakeCause;
 use rhea_qmp::Error;
 
 use super::{Commands, failed};
@@ -29,7 +30,7 @@ impl Handler for Commands<'_> {
     }
 
     fn system_wakeup(&mut self) -> Result<(), Error> {
-        self.machine().wake_up().map_err(failed)
+        self.machine().wake_up(WakeCause::Other).map_err(failed)
     }
 
     fn inject_nmi(&mut self) -> Result<(), Error> {
