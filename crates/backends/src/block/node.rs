@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -66,6 +66,8 @@ pub struct Node {
     /// Nodes that stand on it.
     parents: AtomicUsize,
     uses: Mutex<Vec<Arc<Use>>>,
+    /// The end of the write that went farthest.
+    highest_write: AtomicU64,
 }
 
 /// How somebody uses a node.
@@ -103,7 +105,8 @@ impl Node {
         let depth = |node: Option<&Arc<Self>>| node.map_or(0, |node| node.depth + 1);
         let depth = depth(body.below()).max(depth(backing.as_ref().map(Edge::node)));
         let (parents, uses) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { name, driver, settings, body, backing, _permits: permits, depth, parents, uses })
+        let highest_write = AtomicU64::new(0);
+        Arc::new(Self { name, driver, settings, body, backing, _permits: permits, depth, parents, uses, highest_write })
     }
 
     /// Its name; one that begins with `#` was made up.
@@ -177,6 +180,11 @@ impl Node {
         self.body.layer().allocated()
     }
 
+    /// The end of the write that went farthest.
+    pub fn highest_write(&self) -> u64 {
+        self.highest_write.load(Ordering::Acquire)
+    }
+
     /// What is particular to its image.
     pub fn image(&self) -> ImageDetails {
         self.body.layer().image()
@@ -204,6 +212,7 @@ impl Node {
     /// What the host says, or a node that must not be written.
     pub fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check_writable()?;
+        self.highest_write.fetch_max(offset.saturating_add(data.len() as u64), Ordering::AcqRel);
         if self.settings.detect_zeroes != DetectZeroes::Off && data.iter().all(|byte| *byte == 0) {
             let unmap = self.settings.detect_zeroes == DetectZeroes::Unmap;
             return self.body.layer().write_zeroes(offset, data.len() as u64, unmap);

@@ -193,6 +193,29 @@ impl BlockNodes {
         state.node(name).or_else(|| state.drive(name).map(|drive| Arc::clone(&drive.node)))
     }
 
+    /// Changes the size of a node or drive, and tells its device.
+    ///
+    /// # Errors
+    /// There is none of this name, or it cannot have this size.
+    pub fn resize(&self, name: &str, size: u64) -> Result<(), BlockError> {
+        let _one = self.change.lock();
+        let node = self.find(name).ok_or_else(|| BlockError::NoChild(name.to_owned()))?;
+        if node.read_only() {
+            return Err(BlockError::ReadOnly);
+        }
+        if node.has_parents() {
+            return Err(BlockError::HasParents(node.name().to_owned()));
+        }
+        if !size.is_multiple_of(512) {
+            return Err(BlockError::Options("The size of a disk is a multiple of 512".to_owned()));
+        }
+        node.resize(size).map_err(BlockError::Resize)?;
+        let uses: Vec<_> = self.state.lock().uses.iter().filter_map(Weak::upgrade).collect();
+        // Whoever uses it by way of others looks again, and finds it as it was.
+        uses.iter().for_each(|usage| usage.resized());
+        Ok(())
+    }
+
     /// All nodes, in the order in which they were made.
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         self.state.lock().all.iter().filter_map(Weak::upgrade).collect()

@@ -86,7 +86,12 @@ pub struct BlockUse {
     _permits: Vec<Permit>,
     accounting: Mutex<Accounting>,
     nodes: Weak<BlockNodes>,
+    /// Tells the device of another size.
+    on_resize: Mutex<Option<Notice>>,
 }
+
+/// Tells somebody that something has changed.
+type Notice = Box<dyn Fn() + Send + Sync>;
 
 impl fmt::Debug for BlockUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,7 +109,16 @@ impl BlockUse {
         nodes: Weak<BlockNodes>,
     ) -> Arc<Self> {
         let device = Mutex::new(device.to_owned());
-        Arc::new(Self { drive, serial, node, device, _permits: permits, accounting: Mutex::default(), nodes })
+        Arc::new(Self {
+            drive,
+            serial,
+            node,
+            device,
+            _permits: permits,
+            accounting: Mutex::default(),
+            nodes,
+            on_resize: Mutex::default(),
+        })
     }
 
     /// The node.
@@ -130,6 +144,17 @@ impl BlockUse {
     /// Says what the device is called, once it is known.
     pub fn set_device(&self, device: impl Into<String>) {
         *self.device.lock() = device.into();
+    }
+
+    /// Says how to tell the device that its size has changed.
+    pub fn on_resize(&self, notice: impl Fn() + Send + Sync + 'static) {
+        *self.on_resize.lock() = Some(Box::new(notice));
+    }
+
+    pub(super) fn resized(&self) {
+        if let Some(notice) = &*self.on_resize.lock() {
+            notice();
+        }
     }
 
     /// What was done so far.

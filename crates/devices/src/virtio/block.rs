@@ -5,7 +5,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use rhea_core::{BlockMedium, LoadError};
 
-use super::{Buffers, DeviceType, DeviceV1, Outcome, VirtioDevice, Virtqueue};
+use super::{Buffers, DeviceType, DeviceV1, Link, Outcome, VirtioDevice, Virtqueue};
 
 /// Bytes of a sector, whatever the block size is.
 const SECTOR: u64 = 512;
@@ -96,12 +96,25 @@ pub struct Block {
     write_through: AtomicBool,
     /// What is on the way between guest and medium.
     buffer: Mutex<Vec<u8>>,
+    link: OnceLock<Link>,
 }
 
 impl Block {
     /// A disk.
     pub fn new(options: BlockOptions) -> Arc<Self> {
-        Arc::new(Self { options, write_through: AtomicBool::new(true), buffer: Mutex::default() })
+        Arc::new(Self {
+            options,
+            write_through: AtomicBool::new(true),
+            buffer: Mutex::default(),
+            link: OnceLock::new(),
+        })
+    }
+
+    /// The medium has another size: the driver is told.
+    pub fn resized(&self) {
+        if let Some(link) = self.link.get() {
+            link.config_changed();
+        }
     }
 
     fn sectors(&self) -> u64 {
@@ -269,6 +282,10 @@ impl VirtioDevice for Block {
         }
     }
 
+    fn attach(&self, link: Link) {
+        let _ = self.link.set(link);
+    }
+
     fn activate(&self, features: u64) {
         self.write_through.store(features & FLUSH == 0, Ordering::Release);
     }
@@ -278,7 +295,7 @@ impl VirtioDevice for Block {
     }
 
     fn save(&self) -> DeviceV1 {
-        let Self { options: _, write_through, buffer: _ } = self;
+        let Self { options: _, write_through, buffer: _, link: _ } = self;
         DeviceV1::Block(BlockV1 { write_through: write_through.load(Ordering::Acquire) })
     }
 

@@ -67,16 +67,22 @@ fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, Ma
     let plugged = virtio::plug(machine, config, || {
         let name = config.id.as_deref().unwrap_or("disk");
         let disk = machine.parts().backends.blocks.claim(&settings.drive, name)?;
-        claimed = Some(Arc::clone(&disk));
         let serial = settings.serial.clone().or_else(|| disk.serial().map(str::to_owned)).unwrap_or_default();
         settings.serial = Some(serial.clone());
         let device = Block::new(BlockOptions {
             read_only: disk.read_only(),
-            medium: disk,
+            medium: Arc::clone(&disk) as _,
             serial,
             discard: settings.discard,
             block_size: settings.block_size,
         });
+        let told = Arc::downgrade(&device);
+        disk.on_resize(move || {
+            if let Some(device) = told.upgrade() {
+                device.resized();
+            }
+        });
+        claimed = Some(disk);
         // A disk that waits for the host holds up nobody else.
         let worker = machine.start_worker(&format!("virtio {name}"))?;
         Ok(Made { device, own: Arc::new(Fixed(settings)), worker, links: Vec::new() })

@@ -1,6 +1,7 @@
 //! The commands of the schema, one file a module. A handler translates; what is done is the machine's.
 
 mod acpi;
+mod block;
 mod char;
 mod client;
 mod clock;

@@ -1,6 +1,7 @@
 //! The monitor for people: its commands, and what they print. Each renders the reply of the command of the schema, so
 //! that there is one source of truth.
 
+mod block;
 mod dump;
 mod examine;
 mod memory_info;
@@ -52,6 +53,7 @@ const fn row(name: &'static str, arguments: &'static str, help: &'static str, ru
 
 /// The commands, by name.
 const COMMANDS: &[Row] = &[
+    row("block_resize", "NAME SIZE", "change the size of a disk", block::resize),
     row("chardev-remove", "ID", "close a character backend", |call| {
         nothing(char::Handler::chardev_remove(&mut call.commands(), call.arguments.to_owned()))
     }),
@@ -116,6 +118,8 @@ const SUBJECTS: &[Row] = &[
         let actual = memory::Handler::query_balloon(&mut call.commands())?.actual;
         Ok(format!("balloon: actual={}\r\n", actual >> 20))
     }),
+    row("block", "[-n] [-v] [NAME]", "the disks, or with -n the block nodes", block::info),
+    row("blockstats", "", "what was done with disks", block::statistics),
     row("chardev", "", "the character backends", info_chardev),
     row("cpus", "", "the processors", info_cpus),
     row("dump", "", "how the latest dump stands", dump::info),

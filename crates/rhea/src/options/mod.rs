@@ -11,6 +11,7 @@ mod settings;
 mod table;
 
 pub use devices::{device, device_help};
+pub use keyval::size;
 pub use objects::object;
 pub use settings::{CharUse, FIRST_TERMINAL, MonitorMode, Settings, parse};
 pub use table::Argument;
