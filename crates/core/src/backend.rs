@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use crate::memory::{GuestSlice, transfer};
+
 /// What a disk keeps its bytes in. Calls wait until they are done; several threads may call.
 pub trait BlockMedium: fmt::Debug + Send + Sync {
     /// Bytes.
@@ -39,6 +41,32 @@ pub trait BlockMedium: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the host says, or a range past the end.
     fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()>;
+
+    /// Fills parts of guest RAM from `offset` on.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    fn read_to_guest(&self, offset: u64, into: &[GuestSlice<'_>]) -> io::Result<()> {
+        transfer::fill(into, |at, piece| self.read(place(offset, at)?, piece))
+    }
+
+    /// Writes parts of guest RAM at `offset`.
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write).
+    fn write_from_guest(&self, offset: u64, from: &[GuestSlice<'_>]) -> io::Result<()> {
+        transfer::drain(from, |at, piece| self.write(place(offset, at)?, piece))
+    }
+
+    /// The guest asked for a read, or a write, that cannot be.
+    fn refused(&self, _write: bool) {}
+
+    /// Says whether writes wait for a flush, for those who ask.
+    fn set_write_cache(&self, _on: bool) {}
+}
+
+fn place(offset: u64, at: u64) -> io::Result<u64> {
+    offset.checked_add(at).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 /// Where random bytes come from.

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod object;
 pub mod state;
 pub mod time;
+pub mod worker;
 
 pub use backend::{BlockMedium, RandomSource};
 pub use bus::{PortIo, PortSpace, Width};
@@ -23,6 +24,7 @@ pub use interrupt::{InterruptLine, InterruptSink, Tap, TapListener};
 pub use memory::{AddressSpace, Dma, Mmio, Ram};
 pub use state::{LoadError, SaveState};
 pub use time::{Clock, Instant, Timer, TimerQueue};
+pub use worker::{Polling, Task, Work, Worker};
 
 /// A part of the machine that a system reset returns to its power-on state.
 pub trait Device: Send + Sync {

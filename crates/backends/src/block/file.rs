@@ -11,7 +11,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use rhea_core::files::{self, Access};
+use rhea_core::{
+    files::{self, Access},
+    memory::{GuestSlice, transfer},
+};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use serde_json::json;
 
@@ -165,6 +168,22 @@ impl Layer for HostFile {
             }
         }
         self.grown_to(offset + data.len() as u64);
+        Ok(())
+    }
+
+    fn read_to_guest(&self, offset: u64, into: &[GuestSlice<'_>]) -> io::Result<()> {
+        if self.direct.is_none() {
+            return transfer::read_at(&self.file, offset, into);
+        }
+        transfer::fill(into, |at, piece| self.read(offset + at, piece))
+    }
+
+    fn write_from_guest(&self, offset: u64, from: &[GuestSlice<'_>]) -> io::Result<()> {
+        if self.direct.is_some() {
+            return transfer::drain(from, |at, piece| self.write(offset + at, piece));
+        }
+        transfer::write_at(&self.file, offset, from)?;
+        self.grown_to(offset + transfer::length(from));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::{fmt, io, sync::Arc};
 
+use rhea_core::memory::{GuestSlice, transfer};
 use serde_json::{Value, json};
 
 use super::node::{Edge, Node};
@@ -22,6 +23,22 @@ pub trait Layer: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the host says.
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Fills parts of guest RAM from `offset` on.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn read_to_guest(&self, offset: u64, into: &[GuestSlice<'_>]) -> io::Result<()> {
+        transfer::fill(into, |at, piece| self.read(offset + at, piece))
+    }
+
+    /// Writes parts of guest RAM at `offset`.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn write_from_guest(&self, offset: u64, from: &[GuestSlice<'_>]) -> io::Result<()> {
+        transfer::drain(from, |at, piece| self.write(offset + at, piece))
+    }
 
     /// Makes all that was written survive the end of program and host.
     ///
@@ -165,6 +182,14 @@ impl Layer for Raw {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.file.node().write(self.at(offset)?, data)
+    }
+
+    fn read_to_guest(&self, offset: u64, into: &[GuestSlice<'_>]) -> io::Result<()> {
+        self.file.node().read_to_guest(self.at(offset)?, into)
+    }
+
+    fn write_from_guest(&self, offset: u64, from: &[GuestSlice<'_>]) -> io::Result<()> {
+        self.file.node().write_from_guest(self.at(offset)?, from)
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use rhea_core::memory::{GuestSlice, transfer};
 use serde_json::{Value, json};
 
 use super::{
@@ -218,6 +219,27 @@ impl Node {
             return self.body.layer().write_zeroes(offset, data.len() as u64, unmap);
         }
         self.body.layer().write(offset, data)
+    }
+
+    /// Fills parts of guest RAM from `offset` on.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn read_to_guest(&self, offset: u64, into: &[GuestSlice<'_>]) -> io::Result<()> {
+        self.body.layer().read_to_guest(offset, into)
+    }
+
+    /// Writes parts of guest RAM at `offset`.
+    ///
+    /// # Errors
+    /// What the host says, or a node that must not be written.
+    pub fn write_from_guest(&self, offset: u64, from: &[GuestSlice<'_>]) -> io::Result<()> {
+        self.check_writable()?;
+        if self.settings.detect_zeroes != DetectZeroes::Off {
+            return transfer::drain(from, |at, piece| self.write(offset + at, piece));
+        }
+        self.highest_write.fetch_max(offset.saturating_add(transfer::length(from)), Ordering::AcqRel);
+        self.body.layer().write_from_guest(offset, from)
     }
 
     /// Makes all that was written survive the end of the program, and of the host unless it is not to.

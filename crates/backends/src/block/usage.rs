@@ -2,12 +2,18 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use rhea_core::BlockMedium;
+use rhea_core::{
+    BlockMedium,
+    memory::{GuestSlice, transfer},
+};
 
 use super::{
     node::{Node, Permit},
@@ -86,6 +92,8 @@ pub struct BlockUse {
     _permits: Vec<Permit>,
     accounting: Mutex<Accounting>,
     nodes: Weak<BlockNodes>,
+    /// Whether writes wait for a flush.
+    write_cache: AtomicBool,
     /// Tells the device of another size.
     on_resize: Mutex<Option<Notice>>,
 }
@@ -118,6 +126,7 @@ impl BlockUse {
             accounting: Mutex::default(),
             nodes,
             on_resize: Mutex::default(),
+            write_cache: AtomicBool::new(true),
         })
     }
 
@@ -155,6 +164,11 @@ impl BlockUse {
         if let Some(notice) = &*self.on_resize.lock() {
             notice();
         }
+    }
+
+    /// Whether writes wait for a flush, as the guest sees it.
+    pub fn write_cache(&self) -> bool {
+        self.write_cache.load(Ordering::Acquire)
     }
 
     /// What was done so far.
@@ -217,6 +231,24 @@ impl BlockMedium for BlockUse {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.account(Operation::Write, offset, data.len() as u64, || self.node.write(offset, data))
+    }
+
+    fn read_to_guest(&self, offset: u64, into: &[GuestSlice<'_>]) -> io::Result<()> {
+        let length = transfer::length(into);
+        self.account(Operation::Read, offset, length, || self.node.read_to_guest(offset, into))
+    }
+
+    fn write_from_guest(&self, offset: u64, from: &[GuestSlice<'_>]) -> io::Result<()> {
+        let length = transfer::length(from);
+        self.account(Operation::Write, offset, length, || self.node.write_from_guest(offset, from))
+    }
+
+    fn refused(&self, write: bool) {
+        self.invalid(if write { Operation::Write } else { Operation::Read });
+    }
+
+    fn set_write_cache(&self, on: bool) {
+        self.write_cache.store(on, Ordering::Release);
     }
 
     fn flush(&self) -> io::Result<()> {

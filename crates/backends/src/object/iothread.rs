@@ -1,12 +1,12 @@
 //! `iothread`: a thread that devices' queues can be given to.
 
-use std::{
-    sync::{Arc, mpsc},
-    thread::{self, JoinHandle},
-};
+use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
-use rhea_core::object::{Object, PropertyError, Settings, TypeInfo, Typed, Value};
+use parking_lot::Mutex;
+use rhea_core::{
+    Polling, Worker,
+    object::{Object, PropertyError, Settings, TypeInfo, Typed, Value},
+};
 
 use super::CreateError;
 
@@ -29,6 +29,13 @@ pub struct IoThreadSettings {
 }
 
 impl IoThreadSettings {
+    fn polling(&self) -> Polling {
+        // They were checked.
+        let [most, grow, shrink] =
+            [self.poll_max_ns, self.poll_grow, self.poll_shrink].map(|value| u64::try_from(value).unwrap_or(0));
+        Polling { most, grow, shrink }
+    }
+
     fn check(self) -> Result<Self, PropertyError> {
         let Self { poll_max_ns, poll_grow, poll_shrink, aio_max_batch } = &self;
         let all = [
@@ -47,26 +54,10 @@ impl IoThreadSettings {
     }
 }
 
-type Work = Box<dyn FnOnce() + Send>;
-
-#[derive(Default)]
-struct Queue {
-    work: Vec<Work>,
-    quit: bool,
-}
-
-#[derive(Default)]
-struct Shared {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-/// The thread, which lives as long as its object.
+/// The thread, which ends when neither its object nor a device that it serves is there any more.
 pub struct IoThread {
     settings: Mutex<IoThreadSettings>,
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-    host_thread: i32,
+    worker: Arc<Worker>,
 }
 
 impl IoThread {
@@ -76,18 +67,11 @@ impl IoThread {
     /// Wrong properties, or a host that has no more threads.
     pub fn new(id: &str, properties: &[(String, Value)]) -> Result<Self, CreateError> {
         let settings = IoThreadSettings::given(properties)?.check()?;
-        let shared = Arc::<Shared>::default();
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let own = Arc::clone(&shared);
-        let spawned = thread::Builder::new().name(format!("IO {id}")).spawn(move || {
-            // Whoever started the thread waits for its number.
-            let _ = sender.send(rustix::thread::gettid().as_raw_nonzero().get());
-            own.serve();
-        });
-        let thread =
-            spawned.map_err(|reason| CreateError::Host { what: "could not start a thread".to_owned(), reason })?;
-        let host_thread = receiver.recv().unwrap_or_default();
-        Ok(Self { settings: Mutex::new(settings), shared, thread: Some(thread), host_thread })
+        let started = Worker::start(&format!("IO {id}"));
+        let worker =
+            started.map_err(|reason| CreateError::Host { what: "could not start a thread".to_owned(), reason })?;
+        worker.set_polling(settings.polling());
+        Ok(Self { settings: Mutex::new(settings), worker })
     }
 
     /// How it looks for work.
@@ -97,43 +81,12 @@ impl IoThread {
 
     /// Its number in the host's kernel.
     pub fn host_thread(&self) -> i32 {
-        self.host_thread
+        self.worker.host_thread()
     }
 
-    /// Has the thread do something, after what it was given before.
-    pub fn run(&self, work: impl FnOnce() + Send + 'static) {
-        self.shared.queue.lock().work.push(Box::new(work));
-        self.shared.changed.notify_one();
-    }
-}
-
-impl Shared {
-    fn serve(&self) {
-        loop {
-            let work = {
-                let mut queue = self.queue.lock();
-                while queue.work.is_empty() && !queue.quit {
-                    self.changed.wait(&mut queue);
-                }
-                if queue.work.is_empty() {
-                    return;
-                }
-                std::mem::take(&mut queue.work)
-            };
-            work.into_iter().for_each(|work| work());
-        }
-    }
-}
-
-impl Drop for IoThread {
-    fn drop(&mut self) {
-        self.shared.queue.lock().quit = true;
-        self.shared.changed.notify_one();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("an I/O thread panicked");
-        }
+    /// The thread, for a device.
+    pub fn worker(&self) -> &Arc<Worker> {
+        &self.worker
     }
 }
 
@@ -151,6 +104,7 @@ impl Object for IoThread {
         let mut wanted = settings.clone();
         wanted.assign(name, value)?;
         *settings = wanted.check()?;
+        self.worker.set_polling(settings.polling());
         Ok(())
     }
 }
@@ -158,21 +112,6 @@ impl Object for IoThread {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn work_is_done_on_the_thread_in_order_and_before_it_ends() {
-        let thread = IoThread::new("io0", &[]).unwrap();
-        let (sender, receiver) = mpsc::channel();
-        for number in 0..100 {
-            let sender = sender.clone();
-            thread.run(move || {
-                let _ = sender.send((number, rustix::thread::gettid().as_raw_nonzero().get()));
-            });
-        }
-        let host = thread.host_thread();
-        drop((thread, sender));
-        assert_eq!(receiver.iter().collect::<Vec<_>>(), (0..100).map(|number| (number, host)).collect::<Vec<_>>());
-    }
 
     #[test]
     fn a_refused_value_changes_nothing() {

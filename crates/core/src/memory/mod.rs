@@ -5,9 +5,11 @@ mod lost;
 mod mapping;
 mod ram;
 mod space;
+pub mod transfer;
 
 pub use guest::{Dma, GuestRam, RamRegion, WriteLog, WriteLogSlice};
 pub use lost::say_when_memory_is_gone;
 pub use mapping::{MAX_HOST_NODES, MapOptions, Placement, Source, page_size};
 pub use ram::{GRAIN, PAGE, PageState, Ram};
 pub use space::{AddressSpace, FlatRange, FlatView, Mmio, RegionId, Target};
+pub use transfer::GuestSlice;

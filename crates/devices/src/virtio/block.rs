@@ -10,27 +10,32 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
 use rhea_core::{BlockMedium, LoadError};
 
 use super::{Buffers, DeviceType, DeviceV1, Link, Outcome, VirtioDevice, Virtqueue};
 
 /// Bytes of a sector, whatever the block size is.
 const SECTOR: u64 = 512;
-/// What is copied at once between guest and medium.
-const CHUNK: usize = 1 << 20;
 /// Segments of one discard or write-zeroes request: as few as keep a request short.
 const MOST_SEGMENTS: u32 = 4;
 /// Sectors of one such segment: 1 GiB less one block.
 const MOST_SECTORS: u32 = (1 << 21) - 8;
-/// Entries of the queue, and so buffers of a request less header and status.
-const QUEUE: u16 = 256;
+/// The most queues.
+pub const MOST_QUEUES: u16 = 64;
+/// The most entries of a queue.
+pub const MOST_ENTRIES: u16 = 1024;
+/// The most data of one request.
+const MOST_DATA: usize = 64 << 20;
+/// Where the configuration says whether writes wait for a flush.
+const WRITE_CACHE_AT: usize = 32;
 
 /// Feature bits (§5.2.3).
 const SEG_MAX: u64 = 1 << 2;
 const READ_ONLY: u64 = 1 << 5;
 const BLK_SIZE: u64 = 1 << 6;
 const FLUSH: u64 = 1 << 9;
+const CONFIG_WRITE_CACHE: u64 = 1 << 11;
+const SEVERAL_QUEUES: u64 = 1 << 12;
 const DISCARD: u64 = 1 << 13;
 const WRITE_ZEROES: u64 = 1 << 14;
 
@@ -87,25 +92,36 @@ pub struct BlockOptions {
     pub discard: bool,
     /// Bytes of a block, as the guest is advised.
     pub block_size: u32,
+    /// Whether writes wait for a flush, unless the guest wants otherwise.
+    pub write_cache: bool,
+    /// Queues.
+    pub queues: u16,
+    /// Entries of each.
+    pub entries: u16,
 }
 
 /// The device.
 pub struct Block {
     options: BlockOptions,
-    /// The driver does not flush: each write is flushed.
+    /// The driver knows of no flushes: each write is flushed.
     write_through: AtomicBool,
-    /// What is on the way between guest and medium.
-    buffer: Mutex<Vec<u8>>,
+    /// The driver can say whether writes wait for a flush.
+    chooses_cache: AtomicBool,
+    /// Whether they do.
+    write_cache: AtomicBool,
     link: OnceLock<Link>,
 }
 
 impl Block {
     /// A disk.
     pub fn new(options: BlockOptions) -> Arc<Self> {
+        let write_cache = AtomicBool::new(options.write_cache);
+        options.medium.set_write_cache(options.write_cache);
         Arc::new(Self {
             options,
             write_through: AtomicBool::new(true),
-            buffer: Mutex::default(),
+            chooses_cache: AtomicBool::new(false),
+            write_cache,
             link: OnceLock::new(),
         })
     }
@@ -125,9 +141,10 @@ impl Block {
         let mut config = [0; 60];
         let mut put = |offset: usize, bytes: &[u8]| config[offset..offset + bytes.len()].copy_from_slice(bytes);
         put(0, &self.sectors().to_le_bytes());
-        put(12, &u32::from(QUEUE - 2).to_le_bytes());
+        put(12, &u32::from(self.options.entries.saturating_sub(2)).to_le_bytes());
         put(20, &self.options.block_size.to_le_bytes());
-        put(34, &1_u16.to_le_bytes());
+        put(WRITE_CACHE_AT, &[self.write_cache.load(Ordering::Acquire).into()]);
+        put(34, &self.options.queues.to_le_bytes());
         put(36, &MOST_SECTORS.to_le_bytes());
         put(40, &MOST_SEGMENTS.to_le_bytes());
         put(44, &(self.options.block_size / SECTOR as u32).to_le_bytes());
@@ -141,7 +158,17 @@ impl Block {
     fn range(&self, sector: u64, length: u64) -> Result<u64, Status> {
         let start = sector.checked_mul(SECTOR).ok_or(Status::IoError)?;
         let end = start.checked_add(length).ok_or(Status::IoError)?;
-        if end > self.sectors() * SECTOR || !length.is_multiple_of(SECTOR) { Err(Status::IoError) } else { Ok(start) }
+        if end > self.sectors() * SECTOR || !length.is_multiple_of(SECTOR) || length > MOST_DATA as u64 {
+            return Err(Status::IoError);
+        }
+        Ok(start)
+    }
+
+    /// Where a segment is that needs no data.
+    fn segment(&self, sector: u64, length: u64) -> Result<u64, Status> {
+        let start = sector.checked_mul(SECTOR).ok_or(Status::IoError)?;
+        let end = start.checked_add(length).ok_or(Status::IoError)?;
+        if end > self.sectors() * SECTOR { Err(Status::IoError) } else { Ok(start) }
     }
 
     fn request(&self, buffers: &mut Buffers<'_>) -> Option<Status> {
@@ -154,7 +181,8 @@ impl Block {
         }
         last.write_all(&[status as u8]).ok()?;
         // §2.7.8.2: only what was written without a gap is told.
-        buffers.behind = usize::from(buffers.writer.available_bytes() == 0);
+        let complete = buffers.writer.available_bytes() == buffers.behind;
+        buffers.behind = if complete { buffers.behind + 1 } else { 0 };
         Some(status)
     }
 
@@ -166,27 +194,16 @@ impl Block {
         let medium = &self.options.medium;
         match Kind::from(u32::from_le_bytes([k0, k1, k2, k3])) {
             Kind::In => {
-                let start = self.range(sector, length as u64)?;
-                let mut buffer = self.buffer.lock();
-                buffer.resize(CHUNK, 0);
-                for offset in (0..length).step_by(CHUNK) {
-                    let part = buffer.get_mut(..CHUNK.min(length - offset)).ok_or(Status::IoError)?;
-                    medium.read(start + offset as u64, part)?;
-                    buffers.writer.write_all(part)?;
-                }
+                let start = self.range(sector, length as u64).inspect_err(|_| medium.refused(false))?;
+                medium.read_to_guest(start, &buffers.writable_parts(0, length)?)?;
+                buffers.behind = length;
                 Ok(())
             }
             Kind::Out => {
-                self.check_writable()?;
                 let length = buffers.reader.available_bytes();
-                let start = self.range(sector, length as u64)?;
-                let mut buffer = self.buffer.lock();
-                buffer.resize(CHUNK, 0);
-                for offset in (0..length).step_by(CHUNK) {
-                    let part = buffer.get_mut(..CHUNK.min(length - offset)).ok_or(Status::IoError)?;
-                    buffers.reader.read_exact(part)?;
-                    medium.write(start + offset as u64, part)?;
-                }
+                let checked = self.check_writable().and_then(|()| self.range(sector, length as u64));
+                let start = checked.inspect_err(|_| medium.refused(true))?;
+                medium.write_from_guest(start, &buffers.readable_parts(header.len(), length)?)?;
                 self.written()
             }
             Kind::Flush => Ok(medium.flush()?),
@@ -229,7 +246,7 @@ impl Block {
                 return Err(Status::IoError);
             }
             let length = u64::from(count) * SECTOR;
-            let start = self.range(sector, length)?;
+            let start = self.segment(sector, length)?;
             match kind {
                 Kind::Discard => self.options.medium.discard(start, length)?,
                 _ => self.options.medium.write_zeroes(start, length, unmap)?,
@@ -238,13 +255,19 @@ impl Block {
         Ok(())
     }
 
+    fn set_write_cache(&self, on: bool) {
+        self.write_cache.store(on, Ordering::Release);
+        self.options.medium.set_write_cache(on);
+    }
+
     fn check_writable(&self) -> Result<(), Status> {
         if self.options.read_only { Err(Status::IoError) } else { Ok(()) }
     }
 
     /// §5.2.6.2: to a driver that does not flush, done is done.
     fn written(&self) -> Result<(), Status> {
-        if self.write_through.load(Ordering::Acquire) {
+        let waits = !self.write_through.load(Ordering::Acquire) && self.write_cache.load(Ordering::Acquire);
+        if !waits {
             self.options.medium.flush()?;
         }
         Ok(())
@@ -255,6 +278,8 @@ impl Block {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct BlockV1 {
     write_through: bool,
+    chooses_cache: bool,
+    write_cache: bool,
 }
 
 impl VirtioDevice for Block {
@@ -263,13 +288,14 @@ impl VirtioDevice for Block {
     }
 
     fn queues(&self) -> Vec<u16> {
-        vec![QUEUE]
+        vec![self.options.entries; usize::from(self.options.queues.clamp(1, MOST_QUEUES))]
     }
 
     fn features(&self) -> u64 {
         let read_only = if self.options.read_only { READ_ONLY } else { WRITE_ZEROES };
         let discard = if self.options.discard && !self.options.read_only { DISCARD } else { 0 };
-        SEG_MAX | BLK_SIZE | FLUSH | read_only | discard
+        let several = if self.options.queues > 1 { SEVERAL_QUEUES } else { 0 };
+        SEG_MAX | BLK_SIZE | FLUSH | CONFIG_WRITE_CACHE | several | read_only | discard
     }
 
     fn config_size(&self) -> usize {
@@ -282,28 +308,47 @@ impl VirtioDevice for Block {
         }
     }
 
+    fn write_config(&self, offset: usize, data: &[u8]) {
+        // §5.2.5: the only field that the driver may write, once it has agreed to.
+        let value = WRITE_CACHE_AT.checked_sub(offset).and_then(|at| data.get(at));
+        if let Some(value) = value
+            && self.chooses_cache.load(Ordering::Acquire)
+        {
+            self.set_write_cache(value & 1 != 0);
+        }
+    }
+
     fn attach(&self, link: Link) {
         let _ = self.link.set(link);
     }
 
     fn activate(&self, features: u64) {
-        self.write_through.store(features & FLUSH == 0, Ordering::Release);
+        self.write_through.store(features & (FLUSH | CONFIG_WRITE_CACHE) == 0, Ordering::Release);
+        self.chooses_cache.store(features & CONFIG_WRITE_CACHE != 0, Ordering::Release);
     }
 
     fn reset(&self) {
         self.write_through.store(true, Ordering::Release);
+        self.chooses_cache.store(false, Ordering::Release);
+        self.set_write_cache(self.options.write_cache);
     }
 
     fn save(&self) -> DeviceV1 {
-        let Self { options: _, write_through, buffer: _, link: _ } = self;
-        DeviceV1::Block(BlockV1 { write_through: write_through.load(Ordering::Acquire) })
+        let Self { options: _, write_through, chooses_cache, write_cache, link: _ } = self;
+        DeviceV1::Block(BlockV1 {
+            write_through: write_through.load(Ordering::Acquire),
+            chooses_cache: chooses_cache.load(Ordering::Acquire),
+            write_cache: write_cache.load(Ordering::Acquire),
+        })
     }
 
     fn restore(&self, state: &DeviceV1) -> Result<(), LoadError> {
-        let DeviceV1::Block(BlockV1 { write_through }) = state else {
+        let DeviceV1::Block(BlockV1 { write_through, chooses_cache, write_cache }) = state else {
             return Err(LoadError::invalid("Block", "the state of another device"));
         };
         self.write_through.store(*write_through, Ordering::Release);
+        self.chooses_cache.store(*chooses_cache, Ordering::Release);
+        self.set_write_cache(*write_cache);
         Ok(())
     }
 

@@ -9,15 +9,14 @@ mod pci;
 mod queue;
 mod registers;
 pub mod rng;
-mod worker;
 
 use rhea_core::LoadError;
+pub use rhea_core::Worker;
 use serde::{Deserialize, Serialize};
 
 pub use pci::{Interface, Link, VirtioPci, VirtioPciV1, Wiring};
 pub use queue::{Buffers, Outcome, QueueV1, Virtqueue};
 pub use registers::{DeviceStatus, Registers, RegistersV1};
-pub use worker::Worker;
 
 /// What a driver recognises a device by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

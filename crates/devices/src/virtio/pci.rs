@@ -5,7 +5,10 @@
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use rhea_core::{AddressSpace, Device, Dma, InterruptLine, LoadError, Mmio, PortIo, PortSpace, Width, memory::Target};
+use rhea_core::{
+    AddressSpace, Device, Dma, Gate, InterruptLine, LoadError, Mmio, PortIo, PortSpace, Task, Width, Work,
+    memory::Target,
+};
 use serde::{Deserialize, Serialize};
 use virtio_queue::QueueT;
 
@@ -16,7 +19,6 @@ use super::{
         ANY_LAYOUT, COMMON_SIZE, Common, EVENT_IDX, INDIRECT, LEGACY_HEADER, Legacy, Registers, RegistersV1,
         StatusChange, VERSION_1,
     },
-    worker::Task,
 };
 use crate::chipset::pci::{
     BARS, BarKind, ConfigSpace, Forwarded, Identity, Message, MessageSink, MsiX, MsiXV1, PciFunction, WindowTarget,
@@ -73,6 +75,8 @@ pub struct Wiring {
     pub messages: Arc<dyn MessageSink>,
     /// Serves its queues.
     pub worker: Arc<Worker>,
+    /// Stands before all that is done outside of processors.
+    pub gate: Arc<Gate>,
 }
 
 /// Configuration space and interrupts, behind one lock that is taken last.
@@ -135,6 +139,41 @@ impl Link {
     }
 }
 
+/// Serving one queue.
+struct QueueWork {
+    function: Weak<VirtioPci>,
+    gate: Arc<Gate>,
+    index: usize,
+}
+
+impl QueueWork {
+    /// Does something with the queue while the machine runs.
+    fn with_queue(&self, work: impl FnOnce(&VirtioPci, &Virtqueue)) {
+        // Whoever waits at the gate keeps no device from leaving.
+        let _inside = self.gate.enter();
+        if let Some(function) = self.function.upgrade()
+            && let Some(queue) = function.queues.get(self.index)
+        {
+            work(&function, queue);
+        }
+    }
+}
+
+impl Work for QueueWork {
+    fn run(&self) {
+        self.with_queue(|function, _| function.serve(self.index));
+    }
+
+    fn is_ready(&self) -> bool {
+        let Some(function) = self.function.upgrade() else { return false };
+        function.queues.get(self.index).is_some_and(|queue| queue.has_more()) && function.may_serve()
+    }
+
+    fn attend(&self, attended: bool) {
+        self.with_queue(|function, queue| queue.attend(attended && function.may_serve()));
+    }
+}
+
 /// Saved form of transport and device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VirtioPciV1 {
@@ -152,7 +191,7 @@ impl VirtioPci {
     /// `device` as a function for drivers of `interface`, with one vector a queue and one for its configuration unless
     /// `vectors` says otherwise (0: no MSI-X).
     pub fn new(device: Arc<dyn VirtioDevice>, interface: Interface, vectors: Option<u16>, wiring: Wiring) -> Arc<Self> {
-        let Wiring { memory, ports, dma, line, messages, worker } = wiring;
+        let Wiring { memory, ports, dma, line, messages, worker, gate } = wiring;
         let kind = device.device_type();
         let modern_only = interface == Interface::Modern;
         let identity = Identity {
@@ -203,12 +242,10 @@ impl VirtioPci {
             targets[MODERN_BAR] = Some(WindowTarget::Memory(Target::Mmio(modern)));
             let tasks = (0..queues.len())
                 .map(|index| {
-                    let weak = Weak::clone(weak);
-                    Worker::task(move || {
-                        if let Some(function) = weak.upgrade() {
-                            function.serve(index);
-                        }
-                    })
+                    let (function, gate) = (Weak::clone(weak), Arc::clone(&gate));
+                    let task = Worker::task(QueueWork { function, gate, index });
+                    worker.watch(&task);
+                    task
                 })
                 .collect();
             Self {
@@ -238,11 +275,15 @@ impl VirtioPci {
         &self.device
     }
 
+    /// §3.1: nothing is touched before the driver is ready, nor by a function that may not reach memory.
+    fn may_serve(&self) -> bool {
+        let ready = self.registers.lock().status();
+        ready.driver_ok() && !ready.needs_reset() && self.front.lock().config.command().bus_master()
+    }
+
     /// On the worker.
     fn serve(&self, index: usize) {
-        let ready = self.registers.lock().status();
-        // §3.1: nothing is touched before the driver is ready, nor by a function that may not reach memory.
-        if !ready.driver_ok() || ready.needs_reset() || !self.front.lock().config.command().bus_master() {
+        if !self.may_serve() {
             return;
         }
         if let Some(queue) = self.queues.get(index) {

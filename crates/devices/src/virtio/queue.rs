@@ -1,14 +1,23 @@
 //! A virtqueue (§2.7): takes chains of buffers from guest memory, has them served, and gives them back.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use rhea_core::{
     Dma, LoadError,
-    memory::{GuestRam, WriteLogSlice},
+    memory::{GuestRam, GuestSlice, WriteLogSlice},
 };
 use serde::{Deserialize, Serialize};
-use virtio_queue::{Error, Queue, QueueOwnedT, QueueState, QueueT, Reader, Writer};
+use virtio_queue::{
+    DescriptorChain, Error, Queue, QueueOwnedT, QueueState, QueueT, Reader, Writer, desc::split::Descriptor,
+};
+use vm_memory::GuestMemoryBackend;
 
 /// The buffers of one chain.
 pub struct Buffers<'a> {
@@ -18,8 +27,54 @@ pub struct Buffers<'a> {
     pub reader: Reader<'a, WriteLogSlice<'a>>,
     /// Where the device writes.
     pub writer: Writer<'a, WriteLogSlice<'a>>,
-    /// Bytes that were written right behind those of `writer`, by what was split off it.
+    /// Bytes that were written right behind those of `writer`, by what was split off it or through slices.
     pub behind: usize,
+    memory: &'a GuestRam,
+    chain: DescriptorChain<&'a GuestRam>,
+}
+
+impl<'a> Buffers<'a> {
+    /// `length` bytes of what the driver wrote, from byte `skip` on, where they are.
+    ///
+    /// # Errors
+    /// They are not all there.
+    pub fn readable_parts(&self, skip: usize, length: usize) -> io::Result<Vec<GuestSlice<'a>>> {
+        self.parts(self.chain.clone().readable(), skip, length)
+    }
+
+    /// `length` bytes of what the device writes, from byte `skip` on, where they are.
+    ///
+    /// # Errors
+    /// They are not all there.
+    pub fn writable_parts(&self, skip: usize, length: usize) -> io::Result<Vec<GuestSlice<'a>>> {
+        self.parts(self.chain.clone().writable(), skip, length)
+    }
+
+    fn parts(
+        &self,
+        descriptors: impl Iterator<Item = Descriptor>,
+        mut skip: usize,
+        length: usize,
+    ) -> io::Result<Vec<GuestSlice<'a>>> {
+        let mut left = length;
+        let mut parts = Vec::new();
+        for descriptor in descriptors {
+            if left == 0 {
+                break;
+            }
+            for slice in GuestMemoryBackend::get_slices(self.memory, descriptor.addr(), descriptor.len() as usize) {
+                let slice = slice.map_err(io::Error::other)?;
+                let skipped = skip.min(slice.len());
+                skip -= skipped;
+                let count = (slice.len() - skipped).min(left);
+                if count > 0 {
+                    parts.push(slice.subslice(skipped, count).map_err(io::Error::other)?);
+                    left -= count;
+                }
+            }
+        }
+        if left == 0 { Ok(parts) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
 }
 
 /// What became of a chain.
@@ -47,6 +102,8 @@ pub struct Virtqueue {
     queue: Mutex<Queue>,
     dma: Arc<Dma>,
     events: OnceLock<Arc<dyn QueueEvents>>,
+    /// Somebody looks for buffers all the time: the driver need not say that it has some.
+    attended: AtomicBool,
 }
 
 /// Saved form of a queue.
@@ -66,7 +123,13 @@ impl Virtqueue {
     /// Queue `index` of at most `size` entries. A size that no queue has becomes the next one that there is.
     pub(super) fn new(index: u16, size: u16, dma: Arc<Dma>) -> Option<Arc<Self>> {
         let queue = Queue::new(size.clamp(1, 1 << 15).next_power_of_two()).ok()?;
-        Some(Arc::new(Self { index, queue: Mutex::new(queue), dma, events: OnceLock::new() }))
+        Some(Arc::new(Self {
+            index,
+            queue: Mutex::new(queue),
+            dma,
+            events: OnceLock::new(),
+            attended: AtomicBool::new(false),
+        }))
     }
 
     pub(super) fn connect(&self, events: Arc<dyn QueueEvents>) {
@@ -81,6 +144,29 @@ impl Virtqueue {
     /// Looks at the registers, while the queue is not being served.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Queue) -> T) -> T {
         work(&mut self.queue.lock())
+    }
+
+    /// Whether the driver has made more available.
+    pub(super) fn has_more(&self) -> bool {
+        let queue = self.queue.lock();
+        let memory = self.dma.memory();
+        queue.ready() && queue.avail_idx(&*memory, Ordering::Acquire).is_ok_and(|end| end.0 != queue.next_avail())
+    }
+
+    /// Begins, or ends, a time in which the driver need not say that it has made more available. At the end of it there may
+    /// be more.
+    pub(super) fn attend(&self, attended: bool) {
+        let mut queue = self.queue.lock();
+        if self.attended.swap(attended, Ordering::AcqRel) == attended || !queue.ready() {
+            return;
+        }
+        let memory = self.dma.memory();
+        let result =
+            if attended { queue.disable_notification(&*memory) } else { queue.enable_notification(&*memory).map(drop) };
+        drop(queue);
+        if result.is_err() {
+            self.break_down();
+        }
     }
 
     /// Has every chain served that is there, one after another, until one says [`Outcome::NotNow`].
@@ -118,7 +204,7 @@ impl Virtqueue {
                 // Whoever wants to look at the registers, or to reset them, comes in between two chains.
                 MutexGuard::bump(queue);
             }
-            if !queue.ready() || !queue.enable_notification(&*memory)? {
+            if !queue.ready() || self.attended.load(Ordering::Acquire) || !queue.enable_notification(&*memory)? {
                 return Ok(());
             }
             if came_up_empty && !served {
@@ -137,8 +223,8 @@ impl Virtqueue {
         let Some(chain) = queue.iter(memory)?.next() else { return Ok(None) };
         let head = chain.head_index();
         let reader = Reader::new(memory, chain.clone())?;
-        let writer = Writer::new(memory, chain)?;
-        let mut buffers = Buffers { head, reader, writer, behind: 0 };
+        let writer = Writer::new(memory, chain.clone())?;
+        let mut buffers = Buffers { head, reader, writer, behind: 0, memory, chain };
         let outcome = work(&mut buffers);
         match outcome {
             Outcome::Done => {

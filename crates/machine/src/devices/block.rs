@@ -2,17 +2,24 @@
 
 use std::sync::Arc;
 
+use rhea_backends::object::IoThread;
 use rhea_core::{
     BlockMedium as _,
     object::{Fixed, Object, PropertyError},
+    property_link,
 };
-use rhea_devices::virtio::block::{Block, BlockOptions};
+use rhea_devices::virtio::block::{Block, BlockOptions, MOST_ENTRIES, MOST_QUEUES};
 
 use super::{
     DeviceConfig, DeviceError, Driver, Plugged,
     virtio::{self, Made, OnOffAuto, virtio_drivers},
 };
 use crate::{Machine, MachineError};
+
+property_link! {
+    /// A thread.
+    struct Thread: "link<iothread>"
+}
 
 /// A disk.
 #[derive(Object)]
@@ -36,12 +43,18 @@ struct BlockSettings {
     /// Accepted and ignored: there is no firmware that chooses.
     #[property(name = "bootindex", default = -1)]
     boot_index: i32,
-    /// Whether writes wait for a flush: on or auto.
+    /// Whether writes wait for a flush, unless the guest says otherwise; auto is on.
     #[property(default = OnOffAuto::Auto)]
     write_cache: OnOffAuto,
-    /// Queues: 1.
+    /// Queues, 1 to 64.
     #[property(default = 1)]
     num_queues: u16,
+    /// Entries of each queue: a power of two from 4 to 1024.
+    #[property(default = 256)]
+    queue_size: u16,
+    /// The I/O thread that serves the queues; one of the disk's own if not given.
+    #[property]
+    iothread: Thread,
 }
 
 pub(super) const DRIVERS: [Driver; 3] = virtio_drivers!(BlockSettings, "virtio-blk", "virtio-blk-pci", plug);
@@ -54,15 +67,23 @@ fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, Ma
     if !matches!(settings.block_size, 512 | 4096) {
         return Err(range("logical_block_size", "512 or 4096").into());
     }
-    if settings.num_queues != 1 {
-        return Err(range("num-queues", "1").into());
+    if !(1..=MOST_QUEUES).contains(&settings.num_queues) {
+        return Err(range("num-queues", &format!("1 to {MOST_QUEUES}")).into());
     }
-    if settings.write_cache == OnOffAuto::Off {
-        return Err(DeviceError::Refused("'write-cache=off' is not supported yet".to_owned()).into());
+    if !(4..=MOST_ENTRIES).contains(&settings.queue_size) || !settings.queue_size.is_power_of_two() {
+        return Err(range("queue-size", &format!("a power of two from 4 to {MOST_ENTRIES}")).into());
     }
     if settings.drive.is_empty() {
         return Err(DeviceError::from(PropertyError::Missing("drive")).into());
     }
+    let thread = match settings.iothread.0.strip_prefix("/objects/").unwrap_or(&settings.iothread.0) {
+        "" => None,
+        id => Some(machine.objects().find::<IoThread>(id).ok_or_else(|| DeviceError::NotThere {
+            driver: config.driver.clone(),
+            property: "iothread",
+            value: id.to_owned(),
+        })?),
+    };
     let mut claimed = None;
     let plugged = virtio::plug(machine, config, || {
         let name = config.id.as_deref().unwrap_or("disk");
@@ -75,6 +96,9 @@ fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, Ma
             serial,
             discard: settings.discard,
             block_size: settings.block_size,
+            write_cache: settings.write_cache != OnOffAuto::Off,
+            queues: settings.num_queues,
+            entries: settings.queue_size,
         });
         let told = Arc::downgrade(&device);
         disk.on_resize(move || {
@@ -83,9 +107,12 @@ fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, Ma
             }
         });
         claimed = Some(disk);
-        // A disk that waits for the host holds up nobody else.
-        let worker = machine.start_worker(&format!("virtio {name}"))?;
-        Ok(Made { device, own: Arc::new(Fixed(settings)), worker, links: Vec::new() })
+        let (worker, links) = match thread {
+            Some((node, thread)) => (Arc::clone(thread.worker()), vec![("iothread", "iothread", node)]),
+            // A disk that waits for the host holds up nobody else.
+            None => (machine.start_worker(&format!("virtio {name}"))?, Vec::new()),
+        };
+        Ok(Made { device, own: Arc::new(Fixed(settings)), worker, links })
     })?;
     if let Some(disk) = claimed {
         // As managers know the part of a device that is not its transport.

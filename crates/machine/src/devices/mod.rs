@@ -374,7 +374,7 @@ impl Machine {
 
     /// A thread for a device, called `name`.
     pub(crate) fn start_worker(&self, name: &str) -> Result<Arc<Worker>, MachineError> {
-        let worker = Worker::start(name, Arc::clone(&self.parts().gate));
+        let worker = Worker::start(name);
         worker.map_err(|reason| MachineError::Host { what: "could not start a thread for a device".into(), reason })
     }
 }

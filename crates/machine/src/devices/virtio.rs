@@ -136,6 +136,7 @@ pub(super) fn plug(
         line: place.slots().interrupt(place.at, 0),
         messages,
         worker,
+        gate: Arc::clone(&parts.gate),
     };
     let function = VirtioPci::new(device, interface, vectors, wiring);
     machine.plug_pci(config, &place, function, Arc::new(VirtioObject { info, transport, own }), &links, true)

@@ -35,12 +35,12 @@ impl Handler for Commands<'_> {
     fn query_block(&mut self) -> Result<Vec<BlockInfo>, Error> {
         let disks = self.machine().blocks().disks();
         let row = |disk: Disk| BlockInfo {
+            inserted: Some(inserted(&disk)),
             device: disk.drive.unwrap_or_default(),
             qdev: disk.usage.as_ref().map(|usage| usage.device()),
             r#type: "unknown".to_owned(),
             removable: false,
             locked: false,
-            inserted: Some(node_info(&disk.node, true)),
             io_status: disk.usage.map(|_| BlockDeviceIoStatus::Ok),
         };
         Ok(disks.into_iter().map(row).collect())
@@ -67,6 +67,15 @@ impl Handler for Commands<'_> {
         };
         Ok(blocks.disks().into_iter().map(row).collect())
     }
+}
+
+/// The node of a disk, with what its device says of it.
+fn inserted(disk: &Disk) -> BlockDeviceInfo {
+    let mut info = node_info(&disk.node, true);
+    if let Some(usage) = &disk.usage {
+        info.cache.writeback = usage.write_cache();
+    }
+    info
 }
 
 /// JSON's numbers have a sign.

@@ -1,5 +1,6 @@
 //! Requests as drivers make them, good and bad.
 
+use parking_lot::Mutex;
 use rhea_core::Width;
 
 use super::{
@@ -65,6 +66,9 @@ fn bench(read_only: bool) -> Bench {
         read_only,
         discard: true,
         block_size: 512,
+        write_cache: true,
+        queues: 1,
+        entries: 8,
     };
     Bench { driver, queue, medium, block: Block::new(options) }
 }

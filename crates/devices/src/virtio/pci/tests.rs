@@ -97,7 +97,8 @@ fn bench(interface: Interface) -> Bench {
         dma: Dma::new(Arc::clone(&memory)),
         line: InterruptLine::new(Arc::clone(&wires) as _, 0),
         messages: Arc::clone(&wires) as _,
-        worker: Worker::start("test", Arc::clone(&gate)).unwrap(),
+        worker: Worker::start("test").unwrap(),
+        gate: Arc::clone(&gate),
     };
     let function = VirtioPci::new(Arc::clone(&device) as _, interface, None, wiring);
     function.write_config(0x10, Width::Dword, PORT.into());
