@@ -30,7 +30,7 @@ pub enum BlockError {
         value: String,
     },
     /// A driver that others have.
-    #[error("Driver '{0}' is not supported; there are file, host_device, null-aio, null-co, qcow2, raw and throttle")]
+    #[error("Driver '{0}' is not supported; there are file, host_device, null-aio, null-co, qcow2 and raw")]
     Driver(String),
     /// What the options ask for together, or of this file, cannot be.
     #[error("{0}")]
@@ -59,9 +59,6 @@ pub enum BlockError {
     /// No drive and no node of this name, for a device.
     #[error("Property 'virtio-blk-device.drive' can't find value '{0}'")]
     NoDrive(String),
-    /// No limits of this name.
-    #[error("Throttle group '{0}' does not exist")]
-    NoGroup(String),
     /// It has a device.
     #[error("Node {0} is in use")]
     InUse(String),

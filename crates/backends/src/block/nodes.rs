@@ -277,7 +277,6 @@ impl BlockNodes {
                 check_part(&file, *offset, *size)?;
                 Body::Raw(Raw::new(Edge::new(file), *offset, *size))
             }
-            DriverSpec::Throttle { group, .. } => return Err(BlockError::NoGroup(group.clone())),
             DriverSpec::Qcow2 { file, backing: below } => {
                 let file = self.child(file, &mut settings, depth)?;
                 let header = Header::read(&file)?;

@@ -98,13 +98,6 @@ pub enum DriverSpec {
         /// What it stands on.
         backing: Backing,
     },
-    /// The bytes of another node, not faster than a group of limits allows.
-    Throttle {
-        /// The other.
-        file: Child,
-        /// The group.
-        group: String,
-    },
 }
 
 /// What a node stands on.
@@ -202,12 +195,6 @@ impl NodeSpec {
                 };
                 DriverSpec::Qcow2 { file, backing }
             }
-            "throttle" => DriverSpec::Throttle {
-                group: fields
-                    .text("throttle-group")?
-                    .ok_or_else(|| BlockError::Missing(format!("{prefix}throttle-group")))?,
-                file: fields.child("file", &settings, depth)?,
-            },
             other => return Err(BlockError::Driver(other.to_owned())),
         };
         fields.end()?;
@@ -222,7 +209,6 @@ impl NodeSpec {
             DriverSpec::Null { name, .. } => name,
             DriverSpec::Raw { .. } => "raw",
             DriverSpec::Qcow2 { .. } => "qcow2",
-            DriverSpec::Throttle { .. } => "throttle",
         }
     }
 }
@@ -426,7 +412,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_options_panic(
-            driver in prop::sample::select(vec!["file", "raw", "qcow2", "null-co", "throttle", "x"]),
+            driver in prop::sample::select(vec!["file", "raw", "qcow2", "null-co", "x"]),
             key in prop::sample::select(vec!["file", "size", "cache", "node-name", "read-only", "backing", "discard"]),
             text in ".{0,40}", number in any::<i64>(), kind in 0..4,
         ) {
