@@ -206,3 +206,26 @@ fn processors_that_the_guest_keeps_go_with_a_reset() {
         assert_eq!(processors(client), 1);
     });
 }
+
+#[test]
+fn block_nodes_come_and_go() {
+    soak(&["-machine", "none"], |served, client, number| {
+        let path = served.machine.directory().join("disk.raw");
+        if number == 0 {
+            fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+        }
+        let file = json!({ "driver": "file", "node-name": "file", "filename": path });
+        client.execute("blockdev-add", file.clone()).unwrap();
+        client.execute("blockdev-add", json!({ "driver": "raw", "node-name": "raw", "file": "file" })).unwrap();
+        assert!(client.execute("blockdev-add", file).is_err());
+        assert!(client.execute("blockdev-add", json!({ "driver": "qcow2", "node-name": "q", "file": "raw" })).is_err());
+        let within = json!({ "driver": "raw", "node-name": "part", "size": 512,
+            "file": { "driver": "null-co", "size": 4096 } });
+        client.execute("blockdev-add", within).unwrap();
+        assert_eq!(client.execute("query-named-block-nodes", json!({})).unwrap().as_array().unwrap().len(), 4);
+        for node in ["part", "raw", "file"] {
+            client.execute("blockdev-del", json!({ "node-name": node })).unwrap();
+        }
+        assert_eq!(client.execute("query-named-block-nodes", json!({})).unwrap(), json!([]));
+    });
+}

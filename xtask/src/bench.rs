@@ -138,6 +138,14 @@ fn measure(programs: &[Program], guest: Option<&guest::Guest>) -> anyhow::Result
         });
         let figures = figures.collect();
         rows.push(Row { what: "boot to init, -smp 2", unit: "s", figures, aim: Aim::Within(25.0) });
+        let figures = programs.iter().map(|program| {
+            disk(program, guest).unwrap_or_else(|error| {
+                eprintln!("{error:#}");
+                f64::NAN
+            })
+        });
+        let figures = figures.collect();
+        rows.push(Row { what: "disk: 64 MiB written, 16 read", unit: "s", figures, aim: Aim::AtMost(1.0) });
     }
     Ok(rows)
 }
@@ -290,47 +298,97 @@ fn pipeline(session: &mut Session) -> anyhow::Result<f64> {
 fn boot(program: &Program, guest: &guest::Guest) -> anyhow::Result<f64> {
     eprintln!("booting on {}", program.name);
     let start = Instant::now();
-    let mut child = Command::new(&program.path)
-        .args(["-machine", "pc", "-m", "512", "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot"])
-        .args(program.boot)
-        .args(["-serial", "stdio", "-append", "console=ttyS0 quiet"])
-        .arg("-kernel")
-        .arg(&guest.kernel)
-        .arg("-initrd")
-        .arg(&guest.initrd)
+    let mut child = machine(program, guest)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("could not start {}", program.path.display()))?;
-    let console = child.stdout.take().context("no console")?;
-    let reached = wait_for_init(console, start);
+    let mut console = Console::of(&mut child)?;
+    let reached = console.wait_for(INIT_REACHED, start);
     // It has no more to do; it may have ended by itself.
     let _ = child.kill();
     let _ = child.wait();
     reached.with_context(|| format!("{} did not boot", program.name))
 }
 
-fn wait_for_init(console: impl Read + Send + 'static, start: Instant) -> anyhow::Result<f64> {
-    let (sink, chunks) = mpsc::channel();
-    thread::spawn(move || read_chunks(console, &sink));
-    let mut printed = String::new();
-    let tail = |printed: &str| {
-        let lines: Vec<&str> = printed.lines().collect();
-        lines[lines.len().saturating_sub(10)..].join("\n")
-    };
-    loop {
-        let left = BOOT_PATIENCE.saturating_sub(start.elapsed());
-        match chunks.recv_timeout(left) {
-            Ok(chunk) => printed.push_str(&String::from_utf8_lossy(&chunk)),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                bail!("no init within {BOOT_PATIENCE:?}; the console ends in\n{}", tail(&printed))
+/// Seconds that the guest needs to write and read a raw image of the host past its own cache.
+fn disk(program: &Program, guest: &guest::Guest) -> anyhow::Result<f64> {
+    eprintln!("writing and reading a disk on {}", program.name);
+    let image = env::temp_dir().join(format!("rhea-bench-{}.raw", std::process::id()));
+    fs::File::create(&image)?.set_len(64 << 20)?;
+    let start = Instant::now();
+    let mut child = machine(program, guest)
+        .args(["-object", "iothread,id=io0", "-device", "virtio-blk-pci,drive=d0,iothread=io0", "-drive"])
+        .arg(format!("if=none,id=d0,format=raw,file={}", image.display()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("could not start {}", program.path.display()))?;
+    let measured = (|| {
+        let mut input = child.stdin.take().context("no console")?;
+        let mut console = Console::of(&mut child)?;
+        console.wait_for(INIT_REACHED, start)?;
+        // What is awaited is not what is typed, as the console shows that too.
+        input.write_all(b"virtio; echo loa''ded\n")?;
+        console.wait_for("loaded", start)?;
+        let begin = Instant::now();
+        input.write_all(
+            b"dd if=/dev/zero of=/dev/vda bs=64k count=1024 oflag=direct; dd if=/dev/vda of=/dev/null bs=4k count=4096 iflag=direct; echo do''ne\n",
+        )?;
+        console.wait_for("done", begin)
+    })();
+    let _ = child.kill();
+    let _ = child.wait();
+    fs::remove_file(&image)?;
+    measured.with_context(|| format!("{} did not use its disk", program.name))
+}
+
+/// A machine with a guest and its console.
+fn machine(program: &Program, guest: &guest::Guest) -> Command {
+    let mut command = Command::new(&program.path);
+    command
+        .args(["-machine", "pc", "-m", "512", "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot"])
+        .args(program.boot)
+        .args(["-serial", "stdio", "-append", "console=ttyS0 quiet"])
+        .arg("-kernel")
+        .arg(&guest.kernel)
+        .arg("-initrd")
+        .arg(&guest.initrd);
+    command
+}
+
+/// What a guest prints.
+struct Console {
+    chunks: mpsc::Receiver<Vec<u8>>,
+    printed: String,
+}
+
+impl Console {
+    fn of(child: &mut Child) -> anyhow::Result<Self> {
+        let output = child.stdout.take().context("no console")?;
+        let (sink, chunks) = mpsc::channel();
+        thread::spawn(move || read_chunks(output, &sink));
+        Ok(Self { chunks, printed: String::new() })
+    }
+
+    /// Seconds from `start` until `text` is printed.
+    fn wait_for(&mut self, text: &str, start: Instant) -> anyhow::Result<f64> {
+        loop {
+            if let Some(at) = self.printed.find(text) {
+                self.printed.drain(..at + text.len());
+                return Ok(start.elapsed().as_secs_f64());
             }
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                bail!("it ended before init; the console ends in\n{}", tail(&printed))
+            let lines: Vec<&str> = self.printed.lines().collect();
+            let tail = lines.get(lines.len().saturating_sub(10)..).unwrap_or_default().join("\n");
+            match self.chunks.recv_timeout(BOOT_PATIENCE.saturating_sub(start.elapsed())) {
+                Ok(chunk) => self.printed.push_str(&String::from_utf8_lossy(&chunk)),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    bail!("no '{text}' within {BOOT_PATIENCE:?}; the console ends in\n{tail}")
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    bail!("it ended before '{text}'; the console ends in\n{tail}")
+                }
             }
-        }
-        if printed.contains(INIT_REACHED) {
-            return Ok(start.elapsed().as_secs_f64());
         }
     }
 }

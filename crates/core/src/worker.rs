@@ -187,12 +187,15 @@ impl Shared {
             while let Some(task) = self.take() {
                 task.run();
             }
+            if self.state.lock().ended {
+                return;
+            }
             let polling = self.polling();
             let start = Instant::now();
             let looked = if polling.most == 0 { 0 } else { look };
             let found = looked > 0 && self.look(start, Duration::from_nanos(looked));
-            if !found && !self.sleep() {
-                return;
+            if !found {
+                self.sleep();
             }
             if polling.most > 0 {
                 let waited = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -204,7 +207,7 @@ impl Shared {
     fn take(&self) -> Option<Arc<Task>> {
         let mut state = self.state.lock();
         let task = state.tasks.pop_front();
-        if task.is_none() && !state.ended {
+        if task.is_none() {
             self.asked.store(false, Ordering::Release);
         }
         task
@@ -235,16 +238,12 @@ impl Shared {
         found || self.asked.load(Ordering::Acquire)
     }
 
-    /// Waits until something is asked for; `false` if the thread is to end.
-    fn sleep(&self) -> bool {
+    /// Waits until something is asked for, or the thread is to end.
+    fn sleep(&self) {
         let mut state = self.state.lock();
-        while state.tasks.is_empty() {
-            if state.ended {
-                return false;
-            }
+        while state.tasks.is_empty() && !state.ended {
             self.changed.wait(&mut state);
         }
-        true
     }
 }
 
@@ -309,6 +308,19 @@ mod tests {
         }
         waiting.store(1, Ordering::Release);
         assert!(receiver.recv_timeout(Duration::from_secs(5)).is_ok());
+        let (other, polled) = (Worker::start("other").unwrap(), Worker::task(|| {}));
+        other.set_polling(Polling { most: 200_000_000, grow: 1000, shrink: 0 });
+        for _ in 0..10 {
+            other.ask(&polled);
+            thread::sleep(Duration::from_millis(1));
+        }
+        let place = format!("/proc/self/task/{}", other.host_thread());
+        drop(other);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while std::path::Path::new(&place).exists() {
+            assert!(Instant::now() < deadline, "it does not end while it looks");
+            thread::sleep(Duration::from_millis(1));
+        }
         worker.set_polling(Polling::default());
         let deadline = Instant::now() + Duration::from_secs(10);
         while attended.load(Ordering::Acquire) {

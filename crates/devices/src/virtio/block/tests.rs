@@ -1,10 +1,11 @@
 //! Requests as drivers make them, good and bad.
 
 use parking_lot::Mutex;
+use proptest::prelude::*;
 use rhea_core::Width;
 
 use super::{
-    super::queue::tests::{DATA, Driver},
+    super::queue::tests::{AVAILABLE, DATA, DESCRIPTORS, Driver},
     *,
 };
 
@@ -178,4 +179,93 @@ fn save_then_load_is_the_identity() {
     assert!(other.block.restore(&DeviceV1::Stateless).is_err());
     bench.block.reset();
     assert_eq!(bench.block.save(), Block::new(other.block.options.clone()).save());
+}
+
+#[test]
+fn the_driver_may_choose_whether_writes_wait_for_a_flush() {
+    let mut bench = bench(false);
+    bench.block.activate(FLUSH | CONFIG_WRITE_CACHE);
+    let mut config = [0; 60];
+    bench.block.read_config(0, &mut config);
+    assert_eq!(config[WRITE_CACHE_AT], 1);
+    assert_eq!(bench.request(1, 0, &[1; 512], 0), 0);
+    assert_eq!(*bench.medium.flushes.lock(), 0);
+    bench.block.write_config(WRITE_CACHE_AT, &[0]);
+    // Nothing else can be written.
+    bench.block.write_config(0, &[0xff; 8]);
+    assert_eq!(bench.request(1, 0, &[1; 512], 0), 0);
+    assert_eq!(*bench.medium.flushes.lock(), 1);
+    bench.block.reset();
+    bench.block.write_config(WRITE_CACHE_AT, &[0]);
+    bench.block.read_config(0, &mut config);
+    assert_eq!((config[WRITE_CACHE_AT], config[0]), (1, 64));
+}
+
+#[test]
+fn data_in_many_pieces_goes_where_it_belongs() {
+    let mut bench = bench(false);
+    let space = Arc::clone(&bench.driver.space);
+    space.write_value(DATA, Width::Qword, 1);
+    space.write_value(DATA + 8, Width::Qword, 2);
+    let data: Vec<u8> = (0..1024).map(|index| (index * 3 + index / 256) as u8).collect();
+    space.write(DATA + 16, &data[..100]);
+    space.write(DATA + 0x5000, &data[100..700]);
+    space.write(DATA + 0x2000, &data[700..]);
+    // The header and the first data share a buffer.
+    bench.driver.offer(&[
+        (DATA, 116, false),
+        (DATA + 0x5000, 600, false),
+        (DATA + 0x2000, 324, false),
+        (DATA + 0x8000, 1, true),
+    ]);
+    bench.block.serve(0, &bench.queue);
+    assert_eq!(bench.medium.bytes.lock()[1024..2048], data[..]);
+    space.write_value(DATA, Width::Qword, 0);
+    // The status shares one with the last data.
+    bench.driver.offer(&[(DATA, 16, false), (DATA + 0x7000, 1000, true), (DATA + 0x9000, 25, true)]);
+    bench.block.serve(0, &bench.queue);
+    let mut back = [0; 1024];
+    space.read(DATA + 0x7000, &mut back[..1000]);
+    space.read(DATA + 0x9000, &mut back[1000..]);
+    assert_eq!((&back[..], bench.driver.used().1), (&data[..], 1025));
+    assert_eq!(space.read_value(DATA + 0x9000 + 24, Width::Byte), 0);
+}
+
+proptest! {
+    #[test]
+    fn requests_of_any_shape_end_and_change_no_disk_that_is_not_to_be_written(
+        descriptors in prop::collection::vec(
+            (
+                prop_oneof![DATA..DATA + 0x9000, Just(DATA), 0xf_ff00_u64..0x10_0100, any::<u64>()],
+                prop_oneof![Just(16_u32), Just(1), Just(0), Just(512), 0_u32..0x2000, any::<u32>()],
+                0_u16..8,
+                0_u16..10,
+            ),
+            8,
+        ),
+        heads in prop::collection::vec(0_u16..10, 1..8),
+        kind in prop::sample::select(vec![0_u64, 1, 4, 8, 11, 13, 99]),
+        sector in prop_oneof![0_u64..70, any::<u64>()],
+        read_only in any::<bool>(),
+    ) {
+        let bench = bench(read_only);
+        let space = &bench.driver.space;
+        space.write_value(DATA, Width::Qword, kind);
+        space.write_value(DATA + 8, Width::Qword, sector);
+        for (index, (address, length, flags, next)) in descriptors.iter().enumerate() {
+            let at = DESCRIPTORS + 16 * index as u64;
+            space.write_value(at, Width::Qword, *address);
+            space.write_value(at + 8, Width::Dword, (*length).into());
+            space.write_value(at + 12, Width::Word, (*flags).into());
+            space.write_value(at + 14, Width::Word, (*next).into());
+        }
+        for (index, head) in heads.iter().enumerate() {
+            space.write_value(AVAILABLE + 4 + 2 * index as u64, Width::Word, (*head).into());
+        }
+        space.write_value(AVAILABLE + 2, Width::Word, heads.len() as u64);
+        bench.block.serve(0, &bench.queue);
+        let bytes = bench.medium.bytes.lock();
+        prop_assert_eq!(bytes.len(), 64 * 512);
+        prop_assert!(!read_only || bytes.iter().all(|byte| *byte == 0x11));
+    }
 }
