@@ -55,7 +55,7 @@ struct Function {
 
 impl Function {
     fn new(bench: &Bench, device: Arc<dyn VirtioDevice>) -> Self {
-        let worker = Worker::start("fuzzing", Gate::new()).expect("a thread");
+        let worker = Worker::start("fuzzing").expect("a thread");
         let wiring = Wiring {
             memory: Arc::clone(&bench.memory),
             ports: Arc::clone(&bench.ports),
@@ -63,6 +63,7 @@ impl Function {
             line: bench.line(0),
             messages: Arc::clone(&bench.ends) as _,
             worker: Arc::clone(&worker),
+            gate: Gate::new(),
         };
         let interface = [Interface::Transitional, Interface::Modern, Interface::Legacy][usize::from(bench.variant) % 3];
         let vectors = (bench.variant & 0x80 != 0).then_some(u16::from(bench.variant & 3));
@@ -322,6 +323,9 @@ function!(
             read_only: bench.variant & 8 != 0,
             discard: bench.variant & 16 != 0,
             block_size: 512,
+            write_cache: bench.variant & 32 != 0,
+            queues: 2,
+            entries: 64,
         })
     },
     |_, _| ()
