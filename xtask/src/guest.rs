@@ -23,7 +23,12 @@ pub struct Guest {
 }
 
 /// Modules that the guest loads, in this order.
-const MODULES: [&str; 2] = ["drivers/acpi/button.ko", "drivers/input/evdev.ko"];
+const MODULES: [&str; 4] = [
+    "drivers/acpi/button.ko",
+    "drivers/input/evdev.ko",
+    "drivers/misc/pvpanic/pvpanic.ko",
+    "drivers/misc/pvpanic/pvpanic-mmio.ko",
+];
 
 /// Modules that the guest has and loads, in this order, when it is told `virtio`.
 const VIRTIO_MODULES: [&str; 9] = [

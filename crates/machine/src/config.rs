@@ -1,5 +1,6 @@
 //! What a machine is to be: everything that is decided before power-on.
 
+use rhea_api::run_state::GuestPanicAction;
 use rhea_backends::block::DriveConfig;
 use rhea_core::object::Value;
 use rhea_devices::misc::rtc::RtcOptions;
@@ -120,6 +121,8 @@ pub struct Config {
     pub no_reboot: bool,
     /// Whether a guest that powers off leaves the machine there, stopped.
     pub no_shutdown: bool,
+    /// What is done when the guest panics.
+    pub on_panic: GuestPanicAction,
 }
 
 /// Where RAM comes from, and how it can grow.

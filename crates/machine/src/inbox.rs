@@ -28,6 +28,8 @@ pub enum GuestRequest {
     Suspend,
     /// Wake up, if it sleeps.
     Wake(WakeCause),
+    /// It panicked.
+    Panicked,
     /// It let go of what is in a slot.
     Ejected(SlotKind, u32),
     /// It reported about a slot (ACPI 5.0 § 6.3.5).

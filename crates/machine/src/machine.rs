@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use parking_lot::Mutex;
 use rhea_api::{
     Event,
-    run_state::{RunState, ShutdownCause},
+    run_state::{GuestPanicAction, RunState, ShutdownCause},
 };
 use rhea_backends::{block::BlockNodes, object::MemoryBackend};
 use rhea_core::{AddressSpace, Clock, Gate, TimerQueue};
@@ -463,6 +463,28 @@ impl Machine {
         self.emit(Event::Stop);
     }
 
+    /// The guest says that it panicked.
+    fn panicked(&self) {
+        let action = match self.config.on_panic {
+            GuestPanicAction::Poweroff if self.config.no_shutdown => GuestPanicAction::Pause,
+            action => action,
+        };
+        self.emit(Event::GuestPanicked { action, info: None });
+        if action == GuestPanicAction::Run {
+            return;
+        }
+        let mut control = self.control.lock();
+        if control.state != RunState::GuestPanicked {
+            self.halt(&mut control);
+            control.state = RunState::GuestPanicked;
+            self.emit(Event::Stop);
+        }
+        drop(control);
+        if action == GuestPanicAction::Poweroff {
+            self.quit(ShutdownCause::GuestPanic);
+        }
+    }
+
     fn suspend(&self) {
         let mut control = self.control.lock();
         if control.state == RunState::Running {
@@ -499,6 +521,7 @@ impl Machine {
                     Ok(()) | Err(MachineError::NotSuspended) => {}
                     Err(error) => tracing::error!("waking up: {error}"),
                 },
+                Some(GuestRequest::Panicked) => self.panicked(),
                 Some(GuestRequest::Ejected(kind, slot)) => self.ejected(kind, slot),
                 Some(GuestRequest::Reported { kind, slot, event, status }) => {
                     self.reported(SlotReport { kind, slot, report: Report { event, status } });

@@ -380,6 +380,7 @@ impl Objects {
 
 #[cfg(test)]
 mod tests {
+    use rhea_api::run_state::GuestPanicAction;
     use rhea_backends::object::{IoThread, MemoryBackend};
 
     use super::*;
@@ -407,6 +408,7 @@ mod tests {
             start_stopped: true,
             no_reboot: false,
             no_shutdown: false,
+            on_panic: GuestPanicAction::Poweroff,
         }
     }
 

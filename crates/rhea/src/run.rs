@@ -169,6 +169,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         start_stopped: settings.start_stopped,
         no_reboot: settings.no_reboot,
         no_shutdown: settings.no_shutdown,
+        on_panic: settings.on_panic,
         objects: settings.objects.clone(),
     })
 }

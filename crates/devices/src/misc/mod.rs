@@ -1,5 +1,6 @@
-//! What belongs to no family: the clock with its CMOS memory, and the configuration channel to firmware.
+//! What belongs to no family: the clock with its CMOS memory, the configuration channel to firmware, the panic port.
 
 mod calendar;
 pub mod fw_cfg;
+pub mod panic;
 pub mod rtc;

@@ -52,6 +52,8 @@ pub struct Platform {
     pub affinity: Option<Affinity>,
     /// Where the identifier of the machine's generation is, if it has one.
     pub generation_id: Option<u32>,
+    /// The port by which the guest says that it panicked, if there is one.
+    pub panic_port: Option<u16>,
     /// Tables of the user's.
     pub given: Vec<Vec<u8>>,
 }
@@ -139,6 +141,7 @@ mod tests {
             affinity: Some(Affinity { processors: vec![(0, 0)], memory: Vec::new(), distances: vec![vec![10]] }),
             generation_id: Some(0xf_f100),
             given: vec![b"MINE\x09\0\0\0\xce".to_vec()],
+            panic_port: Some(0x505),
         };
         let tables = build(&platform, 0xf_f000, BASE);
         assert_eq!(checksum(&tables.root_pointer[..20]), 0);

@@ -80,6 +80,15 @@ pub trait Board: Send + Sync {
         Err(MachineError::Unsupported("this machine has no place for a generation identifier"))
     }
 
+    /// Says in the tables where the port is by which the guest says that it panicked.
+    ///
+    /// # Errors
+    /// There is one already, or no place for it.
+    fn set_panic_port(&self, port: u16) -> Result<(), MachineError> {
+        let _ = port;
+        Err(MachineError::Unsupported("No 'ISA' bus found for device 'pvpanic'"))
+    }
+
     /// What comes and goes while the machine runs, if anything does.
     fn hotplug(&self) -> Option<&hotplug::Hotplug>;
 

@@ -89,6 +89,7 @@ pub struct Pc {
     generation_id: OnceLock<Arc<GenerationId>>,
     /// Number of the configuration item in which the guest tells of its note for dumps.
     vmcoreinfo: OnceLock<u16>,
+    panic_port: OnceLock<u16>,
     /// Tables of the user's.
     given_tables: Vec<Vec<u8>>,
     pci: Arc<PciBus>,
@@ -271,6 +272,7 @@ impl Pc {
             hotplug,
             generation_id,
             vmcoreinfo: OnceLock::new(),
+            panic_port: OnceLock::new(),
             given_tables,
             pci,
             clock,
@@ -300,6 +302,7 @@ impl Pc {
                 distances: self.numa.distances().to_vec(),
             }),
             generation_id: self.generation_id.get().map(|generation| generation.address() as u32),
+            panic_port: self.panic_port.get().copied(),
             given: self.given_tables.clone(),
         }
     }
@@ -434,6 +437,11 @@ impl Board for Pc {
         let second = |_| MachineError::Unsupported("at most one vmgenid device is permitted");
         self.generation_id.set(Arc::clone(&made)).map_err(second)?;
         Ok(made)
+    }
+
+    fn set_panic_port(&self, port: u16) -> Result<(), MachineError> {
+        let second = |_| MachineError::Unsupported("at most one pvpanic device is permitted");
+        self.panic_port.set(port).map_err(second)
     }
 
     fn hotplug(&self) -> Option<&Hotplug> {

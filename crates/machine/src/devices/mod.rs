@@ -10,6 +10,7 @@ mod console;
 mod dimm;
 mod error;
 mod generation;
+mod panic;
 mod pci;
 mod processor;
 mod rng;
@@ -100,6 +101,7 @@ pub(crate) const DRIVERS: &[Driver] = &[
     processor::DRIVER,
     dimm::DRIVER,
     vmcoreinfo::DRIVER,
+    panic::DRIVER,
 ];
 
 /// The types that drivers build on.

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use rhea_api::run_state::GuestPanicAction;
 use rhea_backends::char::{Address, CharDevices, Definition, Log, Options as CharOptions};
 use rhea_core::files::{self, DESCRIPTOR_SETS};
 use rhea_devices::misc::rtc::RtcOptions;
@@ -101,6 +102,8 @@ pub struct Settings {
     pub no_reboot: bool,
     /// `-no-shutdown`.
     pub no_shutdown: bool,
+    /// What `-action` says of panics.
+    pub on_panic: GuestPanicAction,
     /// Objects, in order.
     pub objects: Vec<ObjectConfig>,
     /// `-daemonize`.
@@ -169,6 +172,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         start_stopped: false,
         no_reboot: false,
         no_shutdown: false,
+        on_panic: GuestPanicAction::Poweroff,
         objects: Vec::new(),
         daemonize: false,
         pid_file: None,
@@ -270,6 +274,7 @@ impl Settings {
                 None => self.objects.push(objects::object(row.name, value)?),
             },
             "no-shutdown" => self.no_shutdown = true,
+            "action" => self.action(&parameters()?)?,
             "daemonize" => self.daemonize = true,
             "add-fd" => add_descriptor(&parameters()?)?,
             "pidfile" => self.pid_file = Some(value.into()),
@@ -312,6 +317,31 @@ impl Settings {
         }
         if !parameters.flag("acpi", true) {
             return Err(parameters.error("'acpi=off' is not supported yet"));
+        }
+        Ok(())
+    }
+
+    /// What is done when the guest resets, powers off or panics.
+    fn action(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {
+        let wrong = |key: &str, value: &str| parameters.error(format!("parameter '{key}' does not accept '{value}'"));
+        match parameters.get("reboot") {
+            None => {}
+            Some("reset") => self.no_reboot = false,
+            Some("shutdown") => self.no_reboot = true,
+            Some(other) => return Err(wrong("reboot", other)),
+        }
+        match parameters.get("shutdown") {
+            None => {}
+            Some("poweroff") => self.no_shutdown = false,
+            Some("pause") => self.no_shutdown = true,
+            Some(other) => return Err(wrong("shutdown", other)),
+        }
+        match parameters.get("panic") {
+            None => {}
+            Some("shutdown") => self.on_panic = GuestPanicAction::Poweroff,
+            Some("pause") => self.on_panic = GuestPanicAction::Pause,
+            Some("none") => self.on_panic = GuestPanicAction::Run,
+            Some(other) => return Err(wrong("panic", other)),
         }
         Ok(())
     }

@@ -335,6 +335,17 @@ pub const OPTIONS: &[OptionRow] = &[
     flag("S", "do not start the processors: wait for 'cont'"),
     flag("no-reboot", "end instead of a reset"),
     flag("no-shutdown", "stop instead of the end when the guest powers off"),
+    OptionRow {
+        name: "action",
+        argument: Argument::Parameters("EVENT=ACTION[,EVENT=ACTION]..."),
+        help: "choose what is done when the guest resets, powers off or panics",
+        implied: None,
+        parameters: &[
+            parameter("reboot", Text, "'reset', or 'shutdown' to end the machine"),
+            parameter("shutdown", Text, "'poweroff', or 'pause' to leave the machine there, stopped"),
+            parameter("panic", Text, "'shutdown', 'pause' to leave the machine there, or 'none' to let it run"),
+        ],
+    },
     flag("daemonize", "go into the background once everything is set up"),
     OptionRow {
         name: "add-fd",

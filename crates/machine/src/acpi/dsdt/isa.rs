@@ -3,15 +3,15 @@
 use acpi_tables::{
     Aml,
     aml::{
-        Device, EISAName, Field, FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, IO, Interrupt, Name,
-        OpRegion, OpRegionSpace, ResourceTemplate,
+        Arg, Device, EISAName, Field, FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, IO, Interrupt,
+        Method, Name, OpRegion, OpRegionSpace, Path, ResourceTemplate, Return, Store,
     },
 };
 
-use super::{Raw, WORKING};
+use super::{Raw, WORKING, registers};
 
 /// The ISA bridge, the devices behind it, and the PIIX3's routing registers.
-pub(super) fn isa() -> Raw {
+pub(super) fn isa(panic_port: Option<u16>) -> Raw {
     let mut inner = Vec::new();
     Name::new("_ADR".into(), &0x0001_0000_u32).to_aml_bytes(&mut inner);
     OpRegion::new("PIRQ".into(), OpRegionSpace::PCIConfig, &0x60_u8, &4_u8).to_aml_bytes(&mut inner);
@@ -47,5 +47,23 @@ pub(super) fn isa() -> Raw {
         )
         .to_aml_bytes(&mut inner);
     }
-    Raw::of(&[&Device::new("ISA_".into(), vec![&Raw(inner)])])
+    Raw::of(&[&Device::new("ISA_".into(), vec![&Raw(inner), &panic(panic_port)])])
+}
+
+/// The panic port, with methods that read and write it.
+fn panic(port: Option<u16>) -> Raw {
+    let Some(port) = port else { return Raw(Vec::new()) };
+    let id = Name::new("_HID".into(), &"QEMU0001");
+    let status = Name::new("_STA".into(), &WORKING);
+    let window = IO::new(port, port, 1, 1);
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&window]));
+    let region = registers("PEOR", port, 1);
+    let access = (FieldAccessType::Byte, FieldLockRule::NoLock, FieldUpdateRule::Preserve);
+    let field = Field::new("PEOR".into(), access.0, access.1, access.2, vec![FieldEntry::Named(*b"PEPT", 8)]);
+    let byte = Path::new("PEPT");
+    let give = Return::new(&byte);
+    let read = Method::new("RDPT".into(), 0, false, vec![&give]);
+    let set = Store::new(&byte, &Arg(0));
+    let write = Method::new("WRPT".into(), 1, false, vec![&set]);
+    Raw::of(&[&Device::new("PEVT".into(), vec![&id, &status, &resources, &region, &field, &read, &write])])
 }

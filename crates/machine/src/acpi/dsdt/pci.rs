@@ -28,7 +28,7 @@ pub(super) fn root(platform: &Platform) -> Raw {
     let first = HotplugBus { number: 0, path: Vec::new() };
     let slots = slots(&first, &platform.hotplug_buses);
     let terms: Vec<&dyn Aml> = vec![&id, &address, &unique, &windows, &routing];
-    let (isa, methods) = (isa::isa(), methods());
+    let (isa, methods) = (isa::isa(platform.panic_port), methods());
     let terms = terms.into_iter().chain([&isa as &dyn Aml, &methods, &slots]).collect();
     Raw::of(&[&Device::new("PCI0".into(), terms)])
 }
