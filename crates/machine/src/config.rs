@@ -1,6 +1,6 @@
 //! What a machine is to be: everything that is decided before power-on.
 
-use rhea_api::run_state::GuestPanicAction;
+use rhea_api::run_state::{GuestPanicAction, WatchdogAction};
 use rhea_backends::block::DriveConfig;
 use rhea_core::object::Value;
 use rhea_devices::misc::rtc::RtcOptions;
@@ -123,6 +123,8 @@ pub struct Config {
     pub no_shutdown: bool,
     /// What is done when the guest panics.
     pub on_panic: GuestPanicAction,
+    /// What is done when the guest does not tend its watchdog.
+    pub on_watchdog: WatchdogAction,
 }
 
 /// Where RAM comes from, and how it can grow.

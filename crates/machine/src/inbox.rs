@@ -30,6 +30,8 @@ pub enum GuestRequest {
     Wake(WakeCause),
     /// It panicked.
     Panicked,
+    /// It did not tend its watchdog.
+    WatchdogExpired,
     /// It let go of what is in a slot.
     Ejected(SlotKind, u32),
     /// It reported about a slot (ACPI 5.0 § 6.3.5).

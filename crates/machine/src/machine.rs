@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use parking_lot::Mutex;
 use rhea_api::{
     Event,
-    run_state::{GuestPanicAction, RunState, ShutdownCause},
+    run_state::{GuestPanicAction, RunState, ShutdownCause, WatchdogAction},
 };
 use rhea_backends::{block::BlockNodes, object::MemoryBackend};
 use rhea_core::{AddressSpace, Clock, Gate, TimerQueue};
@@ -485,6 +485,31 @@ impl Machine {
         }
     }
 
+    /// The guest did not tend its watchdog.
+    fn watchdog_expired(&self) {
+        let action = self.config.on_watchdog;
+        self.emit(Event::Watchdog { action });
+        match action {
+            WatchdogAction::Reset => self.request(GuestRequest::Reset(ShutdownCause::GuestReset)),
+            WatchdogAction::Shutdown => self.power_down(),
+            WatchdogAction::Poweroff => self.quit(ShutdownCause::GuestShutdown),
+            WatchdogAction::Pause => {
+                let mut control = self.control.lock();
+                if control.state == RunState::Running {
+                    self.halt(&mut control);
+                    control.state = RunState::Watchdog;
+                    self.emit(Event::Stop);
+                }
+            }
+            WatchdogAction::Debug => tracing::warn!("the guest did not tend its watchdog"),
+            WatchdogAction::None => {}
+            WatchdogAction::InjectNmi => {
+                // A board with a watchdog has it.
+                let _ = self.inject_nmi();
+            }
+        }
+    }
+
     fn suspend(&self) {
         let mut control = self.control.lock();
         if control.state == RunState::Running {
@@ -521,6 +546,7 @@ impl Machine {
                     Ok(()) | Err(MachineError::NotSuspended) => {}
                     Err(error) => tracing::error!("waking up: {error}"),
                 },
+                Some(GuestRequest::WatchdogExpired) => self.watchdog_expired(),
                 Some(GuestRequest::Panicked) => self.panicked(),
                 Some(GuestRequest::Ejected(kind, slot)) => self.ejected(kind, slot),
                 Some(GuestRequest::Reported { kind, slot, event, status }) => {

@@ -380,7 +380,7 @@ impl Objects {
 
 #[cfg(test)]
 mod tests {
-    use rhea_api::run_state::GuestPanicAction;
+    use rhea_api::run_state::{GuestPanicAction, WatchdogAction};
     use rhea_backends::object::{IoThread, MemoryBackend};
 
     use super::*;
@@ -409,6 +409,7 @@ mod tests {
             no_reboot: false,
             no_shutdown: false,
             on_panic: GuestPanicAction::Poweroff,
+            on_watchdog: WatchdogAction::Reset,
         }
     }
 

@@ -170,6 +170,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         no_reboot: settings.no_reboot,
         no_shutdown: settings.no_shutdown,
         on_panic: settings.on_panic,
+        on_watchdog: settings.on_watchdog,
         objects: settings.objects.clone(),
     })
 }

@@ -98,7 +98,9 @@ mod tests {
         memory.map(0x1000, 4096, 0, Target::Ram { ram, offset: 0, writable: true });
         let told = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&told);
-        let raise: Raise = Arc::new(move || drop(counter.fetch_add(1, Ordering::Relaxed)));
+        let raise: Raise = Arc::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
         let generation = GenerationId::new(Arc::clone(&memory), 0x1100, raise, [1; 16]);
         let read = || {
             let mut bytes = [0; 16];

@@ -1,6 +1,8 @@
-//! What belongs to no family: the clock with its CMOS memory, the configuration channel to firmware, the panic port.
+//! What belongs to no family: the clock with its CMOS memory, the configuration channel to firmware, the panic
+//! port and the watchdog.
 
 mod calendar;
 pub mod fw_cfg;
 pub mod panic;
 pub mod rtc;
+pub mod watchdog;

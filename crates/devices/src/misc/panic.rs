@@ -55,7 +55,12 @@ mod tests {
         for (events, reads, expected) in [(0xff, 1, 2), (0, 0, 2)] {
             let ports = PortSpace::new();
             let counter = Arc::clone(&heard);
-            let port = PanicPort::new(events, Box::new(move || drop(counter.fetch_add(1, Ordering::Relaxed))));
+            let port = PanicPort::new(
+                events,
+                Box::new(move || {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }),
+            );
             port.map(&ports, DEFAULT_PORT);
             assert_eq!(ports.read(DEFAULT_PORT, Width::Byte), reads);
             for value in [0, 1, 2, 0xfe, 0xff] {

@@ -16,6 +16,7 @@ mod processor;
 mod rng;
 mod virtio;
 pub(crate) mod vmcoreinfo;
+mod watchdog;
 
 use std::{
     any::Any,
@@ -102,6 +103,7 @@ pub(crate) const DRIVERS: &[Driver] = &[
     dimm::DRIVER,
     vmcoreinfo::DRIVER,
     panic::DRIVER,
+    watchdog::DRIVER,
 ];
 
 /// The types that drivers build on.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use proptest::prelude::*;
+use rhea_api::run_state::{GuestPanicAction, WatchdogAction};
 use rhea_core::Width;
 
 use super::*;
@@ -33,6 +34,8 @@ fn config(cpus: u32, sockets: u32, cores: u32, threads: u32) -> Config {
         start_stopped: true,
         no_reboot: false,
         no_shutdown: false,
+        on_panic: GuestPanicAction::Poweroff,
+        on_watchdog: WatchdogAction::Reset,
     }
 }
 

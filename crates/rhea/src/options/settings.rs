@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use rhea_api::run_state::GuestPanicAction;
+use rhea_api::run_state::{GuestPanicAction, WatchdogAction};
 use rhea_backends::char::{Address, CharDevices, Definition, Log, Options as CharOptions};
 use rhea_core::files::{self, DESCRIPTOR_SETS};
 use rhea_devices::misc::rtc::RtcOptions;
@@ -104,6 +104,8 @@ pub struct Settings {
     pub no_shutdown: bool,
     /// What `-action` says of panics.
     pub on_panic: GuestPanicAction,
+    /// What `-action` or `-watchdog-action` says of watchdogs.
+    pub on_watchdog: WatchdogAction,
     /// Objects, in order.
     pub objects: Vec<ObjectConfig>,
     /// `-daemonize`.
@@ -173,6 +175,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         no_reboot: false,
         no_shutdown: false,
         on_panic: GuestPanicAction::Poweroff,
+        on_watchdog: WatchdogAction::Reset,
         objects: Vec::new(),
         daemonize: false,
         pid_file: None,
@@ -275,6 +278,7 @@ impl Settings {
             },
             "no-shutdown" => self.no_shutdown = true,
             "action" => self.action(&parameters()?)?,
+            "watchdog-action" => self.on_watchdog = watchdog_action(row.name, value)?,
             "daemonize" => self.daemonize = true,
             "add-fd" => add_descriptor(&parameters()?)?,
             "pidfile" => self.pid_file = Some(value.into()),
@@ -342,6 +346,9 @@ impl Settings {
             Some("pause") => self.on_panic = GuestPanicAction::Pause,
             Some("none") => self.on_panic = GuestPanicAction::Run,
             Some(other) => return Err(wrong("panic", other)),
+        }
+        if let Some(action) = parameters.get("watchdog") {
+            self.on_watchdog = watchdog_action("action", action)?;
         }
         Ok(())
     }
@@ -596,6 +603,11 @@ pub(super) fn check_id(parameters: &KeyValues, id: &str) -> Result<(), OptionErr
         return Ok(());
     }
     Err(parameters.error(format!("id '{id}' is not well-formed: a letter, then letters, digits, '-', '.' and '_'")))
+}
+
+fn watchdog_action(option: &str, word: &str) -> Result<WatchdogAction, OptionError> {
+    let wrong = || OptionError::about(option, format!("'{word}' is nothing to do about a watchdog"));
+    WatchdogAction::ALL.iter().copied().find(|action| action.as_str() == word).ok_or_else(wrong)
 }
 
 fn topology(parameters: &KeyValues) -> Result<Topology, OptionError> {

@@ -338,14 +338,16 @@ pub const OPTIONS: &[OptionRow] = &[
     OptionRow {
         name: "action",
         argument: Argument::Parameters("EVENT=ACTION[,EVENT=ACTION]..."),
-        help: "choose what is done when the guest resets, powers off or panics",
+        help: "choose what is done when the guest resets, powers off, panics or does not tend its watchdog",
         implied: None,
         parameters: &[
             parameter("reboot", Text, "'reset', or 'shutdown' to end the machine"),
             parameter("shutdown", Text, "'poweroff', or 'pause' to leave the machine there, stopped"),
             parameter("panic", Text, "'shutdown', 'pause' to leave the machine there, or 'none' to let it run"),
+            parameter("watchdog", Text, "reset, shutdown, poweroff, pause, debug, none or inject-nmi"),
         ],
     },
+    word("watchdog-action", "ACTION", "the same as -action watchdog=ACTION"),
     flag("daemonize", "go into the background once everything is set up"),
     OptionRow {
         name: "add-fd",
