@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rhea_qmp::client::Client;
+use rhea_qmp::{Event, client::Client};
 use serde_json::{Value, json};
 use served::{PATIENCE, Served};
 
@@ -227,5 +227,94 @@ fn block_nodes_come_and_go() {
             client.execute("blockdev-del", json!({ "node-name": node })).unwrap();
         }
         assert_eq!(client.execute("query-named-block-nodes", json!({})).unwrap(), json!([]));
+    });
+}
+
+/// Names of the devices that went since the last look, in order; what else happened is counted.
+fn departed(client: &mut Client<UnixStream>) -> (Vec<String>, usize) {
+    client.execute("query-status", json!({})).unwrap();
+    let (gone, others): (Vec<_>, Vec<_>) =
+        client.take_events().into_iter().partition(|event| event.name == "DEVICE_DELETED");
+    let name = |event: &Event| event.data.as_ref().unwrap()["device"].as_str().unwrap_or_default().to_owned();
+    (gone.iter().map(name).collect(), others.len())
+}
+
+/// An image that several devices may have one after another.
+struct Disk {
+    _file: tempfile::NamedTempFile,
+    node: String,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let path = file.path().display();
+        let node = format!("driver=raw,node-name=node0,file.driver=file,file.filename={path}");
+        Self { _file: file, node }
+    }
+}
+
+fn add_devices(client: &mut Client<UnixStream>) {
+    client.execute("object-add", json!({ "qom-type": "rng-builtin", "id": "rng0" })).unwrap();
+    let ring = json!({ "type": "ringbuf", "data": { "size": 4096 } });
+    client.execute("chardev-add", json!({ "id": "ring0", "backend": ring })).unwrap();
+    for device in [
+        json!({ "driver": "virtio-blk-pci", "id": "disk0", "drive": "node0", "bus": "bridge0" }),
+        json!({ "driver": "virtio-rng-pci", "id": "random0", "rng": "rng0" }),
+        json!({ "driver": "virtio-balloon-pci", "id": "balloon0", "bus": "bridge0" }),
+        json!({ "driver": "virtio-serial-pci", "id": "serial0" }),
+        json!({ "driver": "virtserialport", "id": "port0", "chardev": "ring0", "bus": "serial0.0" }),
+    ] {
+        client.execute("device_add", device).unwrap();
+    }
+    // What cannot be leaves nothing either.
+    for device in [
+        json!({ "driver": "virtio-blk-pci", "drive": "node0" }),
+        json!({ "driver": "virtio-rng-pci", "rng": "rng0", "addr": "1" }),
+        json!({ "driver": "virtconsole", "chardev": "ring0" }),
+    ] {
+        client.execute("device_add", device).unwrap_err();
+    }
+}
+
+fn remove_backends(client: &mut Client<UnixStream>) {
+    client.execute("object-del", json!({ "id": "rng0" })).unwrap();
+    client.execute("chardev-remove", json!({ "id": "ring0" })).unwrap();
+}
+
+#[test]
+fn devices_come_and_go_before_the_guest_runs() {
+    let disk = Disk::new();
+    let machine = ["-machine", "pc", "-m", "64", "-S", "-device", "pci-bridge,id=bridge0", "-blockdev", &disk.node];
+    soak(&machine, |_, client, _| {
+        add_devices(client);
+        for id in ["disk0", "random0", "balloon0", "serial0"] {
+            client.execute("device_del", json!({ "id": id })).unwrap();
+        }
+        let expected = ["disk0", "random0", "balloon0", "port0", "serial0"].map(str::to_owned).to_vec();
+        assert_eq!(departed(client), (expected, 0));
+        remove_backends(client);
+    });
+}
+
+#[test]
+fn devices_that_the_guest_keeps_go_with_a_reset() {
+    let disk = Disk::new();
+    let node = ["-blockdev", &disk.node];
+    let machine =
+        [&["-machine", "pc", "-m", "64", "-accel", "qtest", "-device", "pci-bridge,id=bridge0"][..], &node].concat();
+    soak(&machine, |_, client, _| {
+        add_devices(client);
+        for id in ["disk0", "random0", "balloon0", "serial0"] {
+            client.execute("device_del", json!({ "id": id })).unwrap();
+            client.execute("device_del", json!({ "id": id })).unwrap_err();
+        }
+        assert_eq!(departed(client), (Vec::new(), 0));
+        client.execute("system_reset", json!({})).unwrap();
+        let (mut names, others) = departed(client);
+        names.sort();
+        assert_eq!((names.join(" "), others), ("balloon0 disk0 port0 random0 serial0".to_owned(), 1));
+        remove_backends(client);
     });
 }

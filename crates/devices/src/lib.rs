@@ -22,7 +22,6 @@ use rhea_core::object::{TypeInfo, Typed};
 pub const TYPES: &[&TypeInfo] = &[
     acpi::pm::Pm::INFO,
     char::debugcon::Debugcon::INFO,
-    char::uart::SerialSettings::INFO,
     chipset::hpet::MmioHpet::INFO,
     chipset::ioapic::IoApic::INFO,
     chipset::lapic::LocalApic::INFO,

@@ -19,7 +19,7 @@ use crate::{
     backends::Backends,
     board::{Board, Window, hotplug::SlotReport, none::NoBoard, pc::Pc},
     config::{Accelerator, BoardKind, Config},
-    devices::Devices,
+    devices::{Devices, show_backends},
     dump::DumpProgress,
     error::MachineError,
     inbox::{GuestRequest, Inbox},
@@ -71,6 +71,7 @@ impl Machine {
         let under_test = config.accelerator == Accelerator::Qtest;
         let timers = TimerQueue::new(if under_test { Clock::told() } else { Clock::new() });
         let objects = Arc::new(Objects::new(&config)?);
+        show_backends(&backends.chars, &objects);
         for object in &config.objects {
             let made = objects.create(object);
             made.map_err(|reason| MachineError::Object { id: object.id.clone(), reason })?;

@@ -29,8 +29,15 @@ pub fn types() -> &'static Registry {
 }
 
 /// The lists that the types come from.
-const LISTS: &[&[&TypeInfo]] =
-    &[BASE_TYPES, rhea_backends::object::TYPES, rhea_devices::TYPES, devices::BASES, devices::TYPES, OWN];
+const LISTS: &[&[&TypeInfo]] = &[
+    BASE_TYPES,
+    rhea_backends::object::TYPES,
+    rhea_devices::TYPES,
+    devices::BASES,
+    devices::CHARACTER,
+    devices::TYPES,
+    OWN,
+];
 
 /// The types of this crate.
 const OWN: &[&TypeInfo] = &[

@@ -111,6 +111,11 @@ impl CharDevice {
         &self.id
     }
 
+    /// What kind of backend it is, such as `socket`.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
     /// How it is known on the host, such as `pty:/dev/pts/3`.
     pub fn filename(&self) -> String {
         match &self.body {

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io,
     os::fd::OwnedFd,
-    sync::{Arc, mpsc},
+    sync::{Arc, OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -85,9 +85,14 @@ pub struct Listed {
     pub used: bool,
 }
 
+/// Hears of a backend that came (`true`) or went.
+pub type Watcher = Box<dyn Fn(&CharDevice, bool) + Send + Sync>;
+
 /// All character backends.
 pub struct CharDevices {
     devices: Mutex<Vec<Arc<CharDevice>>>,
+    /// Called while the list is locked.
+    watcher: OnceLock<Watcher>,
     exit: Arc<Mutex<Option<Hook>>>,
     runtime: Handle,
     /// Ends the thread when it is dropped.
@@ -113,12 +118,33 @@ impl CharDevices {
             }
         })?;
         let runtime = told.recv().map_err(io::Error::other)??;
-        Ok(Arc::new(Self { devices: Mutex::default(), exit: Arc::default(), runtime, _end: end }))
+        Ok(Arc::new(Self {
+            devices: Mutex::default(),
+            watcher: OnceLock::new(),
+            exit: Arc::default(),
+            runtime,
+            _end: end,
+        }))
     }
 
     /// Names of the kinds of backend.
     pub const fn kinds() -> &'static [&'static str] {
         &KINDS
+    }
+
+    /// Has `watcher` hear of all backends, those that are there first. There is one watcher; it must not ask for backends.
+    pub fn watch(&self, watcher: Watcher) {
+        let devices = self.devices.lock();
+        let watcher = self.watcher.get_or_init(|| watcher);
+        for device in devices.iter() {
+            watcher(device, true);
+        }
+    }
+
+    fn tell(&self, device: &CharDevice, there: bool) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher(device, there);
+        }
     }
 
     /// Registers what to do when somebody types the exit key into a shared backend.
@@ -182,6 +208,7 @@ impl CharDevices {
         if devices.iter().any(|other| other.id() == id) {
             return Err(CharError::Exists(id.to_owned()));
         }
+        self.tell(&device, true);
         devices.push(Arc::clone(&device));
         Ok(device)
     }
@@ -205,6 +232,7 @@ impl CharDevices {
             return Err(CharError::Busy(id.to_owned()));
         }
         let device = devices.remove(at);
+        self.tell(&device, false);
         drop(devices);
         device.release();
         let deadline = Instant::now() + DEPARTURE;

@@ -19,7 +19,7 @@ pub use connection::Connection;
 pub use connections::Lease;
 pub use conversations::{Conversations, PortStream};
 pub use device::{CharDevice, FrontEnd, Port};
-pub use devices::{CharDevices, CharError, Listed};
+pub use devices::{CharDevices, CharError, Listed, Watcher};
 pub use options::{Address, Definition, Log, OpenError, Options};
 
 /// What is done when something happens.

@@ -475,19 +475,29 @@ struct Inner {
     armed: Option<Instant>,
 }
 
-/// Where a serial port is, and what it is connected to.
+/// A serial port: where it is, and what it is connected to.
 #[derive(Clone, Debug, rhea_core::object::Object)]
 #[object(type = "isa-serial", parent = "isa-device", settings)]
 pub struct SerialSettings {
-    /// First of the eight I/O ports.
-    #[property(default = 0x3f8)]
+    /// Its number, 0 to 3, from which ports and interrupt follow; the next one if not given.
+    #[property(default = SerialSettings::NEXT)]
+    pub index: u32,
+    /// First of the eight I/O ports; as usual for its number if not given.
+    #[property(default = SerialSettings::USUAL)]
     pub iobase: u32,
-    /// ISA interrupt.
-    #[property(default = 4)]
+    /// ISA interrupt; as usual for its number if not given.
+    #[property(default = SerialSettings::USUAL)]
     pub irq: u32,
     /// Id of the character backend.
     #[property]
     pub chardev: Option<String>,
+}
+
+impl SerialSettings {
+    /// The number after that of the last port.
+    pub const NEXT: u32 = u32::MAX;
+    /// What is usual for the port's number.
+    pub const USUAL: u32 = u32::MAX;
 }
 
 /// A serial port at its eight ISA ports.

@@ -7,17 +7,14 @@ use rhea_backends::clock::HostClock;
 use rhea_core::{
     AddressSpace, Device, HostTime, InterruptLine, InterruptSink, Mmio, ToldHostTime,
     memory::Target,
-    object::{Fixed, Object},
+    object::{Fixed, Object, Settings as _},
 };
 use rhea_devices::{
     acpi::{
         generation::{self, GenerationId},
         pm::{Pm, SleepRequest, WakeCause},
     },
-    char::{
-        debugcon::Debugcon,
-        uart::{Serial, SerialSettings},
-    },
+    char::{debugcon::Debugcon, uart::SerialSettings},
     chipset::{
         hpet::MmioHpet,
         ioapic::IoApic,
@@ -45,7 +42,7 @@ use crate::{
     acpi::{self, Affinity, IO_APIC_ADDRESS, MemoryAffinity, Platform, PossibleProcessor},
     boot::{Entry, LoadError, MemoryMap, buses, parameters, start},
     config::{Config, Software},
-    devices::{PciSlots, connect_serial, vmcoreinfo},
+    devices::{IsaBus, PciSlots, vmcoreinfo},
     inbox::GuestRequest,
     numa::Numa,
     objects::PciHost,
@@ -67,9 +64,6 @@ mod fw_cfg_key {
     pub(super) const NB_CPUS: u16 = 0x05;
     pub(super) const MAX_CPUS: u16 = 0x0f;
 }
-
-/// Port and interrupt of each serial port.
-const SERIAL: [(u16, usize); 4] = [(0x3f8, 4), (0x2f8, 3), (0x3e8, 4), (0x2e8, 3)];
 
 /// The board.
 pub struct Pc {
@@ -116,7 +110,7 @@ impl Pc {
     /// # Errors
     /// The host cannot give the memory or the threads.
     pub fn build(config: &Config, parts: &Parts) -> Result<Self, MachineError> {
-        let Parts { memory, ports, timers, inbox, taps, numa, objects, backends, .. } = parts;
+        let Parts { memory, ports, timers, inbox, taps, numa, objects, .. } = parts;
         let BoardRam { map, affinity } = ram::build(config, numa, memory, objects)?;
         memory.map(VGA_WINDOW.0, VGA_WINDOW.1, 1, Target::Mmio(Arc::new(Nothing)));
 
@@ -203,14 +197,12 @@ impl Pc {
             pci.add(SlotFunction { slot, function }, device)?;
         }
 
+        let isa = IsaBus::new(isa);
         let mut serials = Vec::new();
-        for (backend, (base, irq)) in config.serials.iter().zip(SERIAL) {
+        for (index, backend) in (0..).zip(&config.serials) {
             let Some(id) = backend else { continue };
-            let make = |sink| Serial::new(timers, isa.line(irq), sink);
-            let serial = connect_serial(&backends.chars, id, make)?;
-            serial.map(ports, base);
-            let settings = SerialSettings { iobase: base.into(), irq: irq as u32, chardev: Some(id.clone()) };
-            serials.push((serial, settings));
+            let settings = SerialSettings { index, chardev: Some(id.clone()), ..SerialSettings::defaults() };
+            serials.push(isa.add_serial(parts, settings)?);
         }
 
         let pci_window = map.below_4g().max(LOW_RAM_LIMIT) as u32;
@@ -222,9 +214,10 @@ impl Pc {
         objects.attach_to(host, "pci.0", PciSlots::first(&pci))?;
         objects.attach_to(host, "ioapic", Arc::clone(&io_apic) as Arc<dyn Object>)?;
         objects.attach_to(objects.machine(), "fw_cfg", Arc::clone(&firmware) as Arc<dyn Object>)?;
-        let parts: [Arc<dyn Object>; 9] = [
-            host_bridge,
-            Arc::clone(&isa_bridge) as _,
+        objects.attach(host_bridge)?;
+        let node = objects.attach(Arc::clone(&isa_bridge) as Arc<dyn Object>)?;
+        objects.attach_to(node, "isa.0", Arc::clone(&isa) as Arc<dyn Object>)?;
+        let parts: [Arc<dyn Object>; 7] = [
             Arc::clone(&power) as _,
             Arc::clone(&pic) as _,
             Arc::clone(&hpet) as _,
@@ -239,10 +232,8 @@ impl Pc {
         let node = objects.attach(Arc::clone(&rtc) as Arc<dyn Object>)?;
         objects.tree().link(objects.machine(), "rtc_state", "mc146818rtc", Some(node))?;
         let clock = (Arc::clone(&rtc), objects.tree().path(node));
-        let mut serial_ports = Vec::new();
-        for (serial, settings) in serials {
+        for settings in serials {
             objects.attach(Arc::new(Fixed(settings)))?;
-            serial_ports.push(serial as Arc<dyn Device>);
         }
 
         // Lines move while devices are reset. The interrupt controllers come first, so that nothing of that reaches a
@@ -252,7 +243,7 @@ impl Pc {
         let others: [Arc<dyn Device>; 7] =
             [hpet, pit, rtc, reset, keyboard, Arc::clone(&firmware) as _, Arc::clone(&pci) as _];
         devices.extend(others);
-        devices.extend(serial_ports);
+        devices.push(isa);
         devices.extend(hotplug.devices());
         devices.extend(controllers);
         let software = config.software.clone();

@@ -1,12 +1,59 @@
-//! The ends of character backends that devices hold.
+//! Character backends in the tree, and their ends that devices hold.
 
 use std::sync::Arc;
 
-use rhea_backends::char::{CharDevices, FrontEnd, Port};
+use rhea_backends::char::{CharDevice, CharDevices, FrontEnd, Port};
+use rhea_core::object::{Object, TypeInfo, Value};
 use rhea_devices::{
     char::{CharSink, uart::Serial},
     virtio::console::Console,
 };
+
+use crate::objects::Objects;
+
+/// The types of backends.
+pub(super) const TYPES: &[&TypeInfo] = &[
+    &TypeInfo::abstract_type("chardev", "object"),
+    &TypeInfo::plain("chardev-file", "chardev"),
+    &TypeInfo::plain("chardev-mux", "chardev"),
+    &TypeInfo::plain("chardev-null", "chardev"),
+    &TypeInfo::plain("chardev-pipe", "chardev"),
+    &TypeInfo::plain("chardev-pty", "chardev"),
+    &TypeInfo::plain("chardev-ringbuf", "chardev"),
+    &TypeInfo::plain("chardev-socket", "chardev"),
+    &TypeInfo::plain("chardev-stdio", "chardev"),
+];
+
+/// A backend in the tree.
+struct Backend(&'static TypeInfo);
+
+impl Object for Backend {
+    fn info(&self) -> &'static TypeInfo {
+        self.0
+    }
+
+    fn get(&self, _: &str) -> Option<Value> {
+        None
+    }
+}
+
+/// Keeps the backends in `/chardevs`.
+pub(crate) fn show_backends(chars: &CharDevices, objects: &Arc<Objects>) {
+    let objects = Arc::downgrade(objects);
+    chars.watch(Box::new(move |device: &CharDevice, there| {
+        let Some(objects) = objects.upgrade() else { return };
+        let tree = objects.tree();
+        let info = TYPES.iter().find(|info| info.name.strip_prefix("chardev-") == Some(device.kind()));
+        let done = match (there, info, tree.child(objects.chardevs(), device.id())) {
+            (true, Some(info), _) => tree.add(objects.chardevs(), device.id(), Arc::new(Backend(info))).map(drop),
+            (false, _, Some(node)) => tree.remove(node).map(drop),
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::warn!("'{}' is not in the tree: {error}", device.id());
+        }
+    }));
+}
 
 /// A backend as a device writes to it.
 pub(super) struct Sink(pub Arc<FrontEnd>);
@@ -51,7 +98,7 @@ impl Port for ConsolePort {
 ///
 /// # Errors
 /// There is no such backend, or it has a user.
-pub(crate) fn connect_serial(
+pub(super) fn connect_serial(
     chars: &CharDevices,
     id: &str,
     make: impl FnOnce(Arc<dyn CharSink>) -> Arc<Serial>,

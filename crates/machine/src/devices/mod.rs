@@ -10,6 +10,7 @@ mod console;
 mod dimm;
 mod error;
 mod generation;
+mod isa;
 mod panic;
 mod pci;
 mod processor;
@@ -32,7 +33,7 @@ use rhea_api::Event;
 use rhea_core::object::{DeviceState, NodeId, Object, PathError, TypeInfo, Typed, is_well_formed_id};
 use rhea_devices::virtio::Worker;
 
-pub(crate) use self::{character::connect_serial, pci::PciSlots};
+pub(crate) use self::{character::show_backends, isa::IsaBus, pci::PciSlots};
 pub use self::{config::DeviceConfig, error::DeviceError};
 use crate::{Machine, MachineError, objects::types};
 
@@ -84,6 +85,7 @@ pub enum Removal {
 /// All drivers.
 pub(crate) const DRIVERS: &[Driver] = &[
     bridge::DRIVER,
+    isa::DRIVER,
     rng::DRIVERS[0],
     rng::DRIVERS[1],
     rng::DRIVERS[2],
@@ -108,7 +110,10 @@ pub(crate) const DRIVERS: &[Driver] = &[
 
 /// The types that drivers build on.
 pub(crate) const BASES: &[&TypeInfo] =
-    &[virtio::TransportSettings::INFO, console::PORT, console::SerialBus::INFO, dimm::MEMORY_DEVICE];
+    &[virtio::TransportSettings::INFO, console::PORT, console::SerialBus::INFO, isa::BUS, dimm::MEMORY_DEVICE];
+
+/// The types of character backends.
+pub(crate) const CHARACTER: &[&TypeInfo] = character::TYPES;
 
 /// The types of all drivers.
 pub(crate) const TYPES: &[&TypeInfo] = &{
