@@ -161,6 +161,7 @@ impl MemoryModules {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rhea_core::{AddressSpace, Ram, memory::Target, object::Tree};
 
     use super::*;
@@ -197,6 +198,30 @@ mod tests {
         assert_eq!(modules.plugged(), 130 * MIB);
         put(&modules, any(2 * MIB)).unwrap();
         assert_eq!(modules.place(&any(2 * MIB)), Err(PlaceError::NoFreeSlot));
+    }
+
+    proptest! {
+        #[test]
+        fn modules_never_overlap_or_leave_their_window(
+            wanted in prop::collection::vec(
+                (prop::option::of(0_u32..5), prop::option::of(2040_u64..4200), 0_u64..300, any::<bool>()),
+                0..40,
+            ),
+        ) {
+            let modules = modules();
+            for (slot, address, size, remove) in wanted {
+                if remove {
+                    modules.remove(slot.unwrap_or(0));
+                }
+                let address = address.map(|address| address * 2 * MIB);
+                let _ = put(&modules, Wanted { slot, address, size: size * 2 * MIB, align: 2 * MIB });
+                let list = modules.list();
+                prop_assert!(modules.plugged() <= 1 << 30 && list.len() <= 3);
+                prop_assert!(list.iter().all(|module| module.size > 0 && module.address >= BASE));
+                prop_assert!(list.iter().all(|module| module.address + module.size <= BASE + (4 << 30)));
+                prop_assert!(list.windows(2).all(|pair| pair[0].address + pair[0].size <= pair[1].address));
+            }
+        }
     }
 
     #[test]

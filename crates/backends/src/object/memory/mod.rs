@@ -154,10 +154,14 @@ impl Opened {
 
 impl Drop for MemoryBackend {
     fn drop(&mut self) {
-        // Whoever still holds the memory would see its contents go.
-        if let Kind::File(FileSettings { discard_data: true, .. }) = self.kind
-            && Arc::strong_count(&self.ram) == 1
-        {
+        let given_back = match &self.kind {
+            // Devices may hold on to it until they look at the map again; nobody needs its contents.
+            Kind::Ram => true,
+            // Whoever still holds the memory would see what is in the file go.
+            Kind::File(settings) => settings.discard_data && Arc::strong_count(&self.ram) == 1,
+            Kind::Memfd(_) => false,
+        };
+        if given_back {
             self.ram.discard_all();
         }
     }
