@@ -15,7 +15,7 @@ use rhea_tests::transcript::{Action, Guest, Header, Passed, Step, Transcript};
 use serde_json::Value;
 
 /// The machine that the examples speak of.
-const MACHINE: [&str; 14] = [
+const MACHINE: [&str; 18] = [
     "-device",
     "virtio-balloon-pci",
     "-device",
@@ -23,7 +23,11 @@ const MACHINE: [&str; 14] = [
     "-machine",
     "pc",
     "-m",
-    "64",
+    "64,slots=4,maxmem=1G",
+    "-object",
+    "memory-backend-ram,id=module0,size=16M",
+    "-device",
+    "pc-dimm,id=dimm0,memdev=module0",
     "-smp",
     "2,maxcpus=4",
     "-name",
