@@ -204,7 +204,7 @@ mod tests {
         #[test]
         fn modules_never_overlap_or_leave_their_window(
             wanted in prop::collection::vec(
-                (prop::option::of(0_u32..5), prop::option::of(2040_u64..4200), 0_u64..300, any::<bool>()),
+                (prop::option::of(0_u32..5), prop::option::of(2040_u64..4200), 0_u64..300, proptest::bool::ANY),
                 0..40,
             ),
         ) {
