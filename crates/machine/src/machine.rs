@@ -118,11 +118,11 @@ impl Machine {
         });
         let devices = Devices::default();
         let machine = Arc::new(Self { config, parts, board, devices, control, events, dump: DumpProgress::default() });
+        machine.let_first_processors_leave();
         let built = machine.add_first_devices().and_then(|()| machine.board.reset(machine.processors()));
         // Whoever has no machine has nobody to end its processors.
         built.inspect_err(|_| machine.processors().quit())?;
         machine.follow_clock();
-        machine.let_first_processors_leave();
         Ok(machine)
     }
 

@@ -172,11 +172,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Lets the processors that are there from the start leave like those that come later.
+    /// Lets the processors that are there from the start leave like those that come later; but not the first, which the
+    /// guest cannot let go of.
     pub(crate) fn let_first_processors_leave(&self) {
         for processor in self.processors().list() {
             if let Some(node) = processor.node() {
-                self.occupy(processor.index(), node);
+                if processor.index() != 0 {
+                    self.occupy(processor.index(), node);
+                }
                 self.let_leave(processor.index(), node, false);
             }
         }

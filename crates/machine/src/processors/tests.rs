@@ -12,7 +12,7 @@ use rhea_core::Width;
 use super::*;
 use crate::{
     Accelerator, BoardKind, Config, Machine, MachineError, Software, Topology, backends::Backends,
-    board::sockets::Shown, config::MemoryConfig,
+    board::sockets::Shown, config::MemoryConfig, inbox::SlotKind,
 };
 
 fn config(cpus: u32, sockets: u32, cores: u32, threads: u32) -> Config {
@@ -90,6 +90,20 @@ fn numbers_belong_to_places_and_leave_gaps() {
     let places = machine.processor_places().unwrap();
     let filled: Vec<_> = places.iter().map(|place| place.processor.as_ref().map(|found| found.index())).collect();
     assert_eq!(filled, [Some(0), None, None, None, Some(4), Some(5)]);
+}
+
+#[test]
+fn the_guest_lets_go_of_any_but_the_first() {
+    let machine = machine(config(2, 4, 1, 1));
+    machine.add_processor(3).unwrap();
+    for slot in [0, 2, 4, u32::MAX] {
+        machine.ejected(SlotKind::Cpu, slot);
+    }
+    assert_eq!(numbers(&machine), [0, 1, 3]);
+    machine.ejected(SlotKind::Cpu, 1);
+    machine.ejected(SlotKind::Cpu, 3);
+    assert_eq!(numbers(&machine), [0]);
+    assert_eq!(machine.device_del("/machine/unattached/device[0]").unwrap_err().to_string(), "Boot CPU is unpluggable");
 }
 
 #[test]

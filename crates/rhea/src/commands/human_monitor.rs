@@ -1,5 +1,7 @@
 //! The monitor for people, for programs: `human-monitor.json`.
 
+use std::cell::Cell;
+
 use rhea_api::human_monitor::Handler;
 use rhea_qmp::Error;
 
@@ -12,6 +14,6 @@ impl Handler for Commands<'_> {
             Some(index) => self.processor(index)?,
             None => 0,
         };
-        Ok(human::run(self.context, self.session, processor, &command_line))
+        Ok(human::run(self.context, self.session, &Cell::new(processor), &command_line))
     }
 }

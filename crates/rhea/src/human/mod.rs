@@ -11,7 +11,7 @@ mod readline;
 mod registers;
 mod session;
 
-use std::fmt::Write as _;
+use std::{cell::Cell, fmt::Write as _};
 
 use rhea_api::{char, control, cpu, machine, memory, run_state, run_state::RunState};
 use rhea_qmp::{Error, SessionHandle};
@@ -31,6 +31,8 @@ struct Call<'a> {
     session: &'a SessionHandle,
     /// The processor that commands about one speak of.
     processor: usize,
+    /// Where those that come later find theirs.
+    chosen: &'a Cell<usize>,
     arguments: &'a str,
 }
 
@@ -66,6 +68,16 @@ const COMMANDS: &[Row] = &[
         let megabytes = call.arguments.parse::<i64>().ok().and_then(|value| value.checked_mul(1 << 20));
         let size = megabytes.ok_or_else(|| Error::generic("balloon needs a number of megabytes"))?;
         nothing(memory::Handler::balloon(&mut call.commands(), size))
+    }),
+    row("cpu", "NUMBER", "choose the processor that commands about one speak of", |call| {
+        let number = call.arguments.parse().ok();
+        let known = number.filter(|&number| call.context.machine.processors().get(number).is_some());
+        call.chosen.set(known.ok_or_else(|| Error::generic("cpu needs the number of a processor"))?);
+        Ok(String::new())
+    }),
+    row("cpu-add", "NUMBER", "add the processor of this number", |call| {
+        let number = call.arguments.parse().map_err(|_| Error::generic("cpu-add needs a number"))?;
+        nothing(cpu::Handler::cpu_add(&mut call.commands(), number))
     }),
     row("device_add", "DRIVER[,PROPERTY=VALUE]...", "add a device; 'device_add help' lists them", objects::add_device),
     row("device_del", "ID", "have a device leave the machine", objects::delete_device),
@@ -123,6 +135,7 @@ const SUBJECTS: &[Row] = &[
     row("chardev", "", "the character backends", info_chardev),
     row("cpus", "", "the processors", info_cpus),
     row("dump", "", "how the latest dump stands", dump::info),
+    row("hotpluggable-cpus", "", "the places for processors", info_hotpluggable_cpus),
     row("iothreads", "", "the I/O threads", objects::iothreads),
     row("kvm", "", "whether KVM is used", |call| {
         let info = machine::Handler::query_kvm(&mut call.commands())?;
@@ -149,8 +162,9 @@ fn nothing(result: Result<(), Error>) -> Result<String, Error> {
     result.map(|()| String::new())
 }
 
-/// Runs one line and gives what is printed. Errors are text too.
-pub fn run(context: &Context, session: &SessionHandle, processor: usize, line: &str) -> String {
+/// Runs one line and gives what is printed. Errors are text too. `chosen` is the number of the processor that commands
+/// about one speak of.
+pub fn run(context: &Context, session: &SessionHandle, chosen: &Cell<usize>, line: &str) -> String {
     let line = line.trim();
     // A format may follow its command without a space: x/4xw.
     let split = line.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(line.len());
@@ -161,7 +175,7 @@ pub fn run(context: &Context, session: &SessionHandle, processor: usize, line: &
     let Some(command) = COMMANDS.iter().find(|row| row.name == name) else {
         return format!("unknown command: '{name}'\r\n");
     };
-    let call = Call { context, session, processor, arguments: arguments.trim() };
+    let call = Call { context, session, processor: chosen.get(), chosen, arguments: arguments.trim() };
     (command.run)(&call).unwrap_or_else(|error| format!("Error: {}\r\n", error.desc))
 }
 
@@ -230,6 +244,27 @@ fn info_cpus(call: &Call<'_>) -> Result<String, Error> {
     for info in cpu::Handler::query_cpus_fast(&mut call.commands())? {
         let mark = if info.cpu_index == call.processor as i64 { '*' } else { ' ' };
         let _ = write!(text, "{mark} CPU #{}: thread_id={}\r\n", info.cpu_index, info.thread_id);
+    }
+    Ok(text)
+}
+
+fn info_hotpluggable_cpus(call: &Call<'_>) -> Result<String, Error> {
+    let mut text = "Hotpluggable CPUs:\r\n".to_owned();
+    for place in cpu::Handler::query_hotpluggable_cpus(&mut call.commands())? {
+        let _ = write!(text, "  type: \"{}\"\r\n  vcpus_count: \"{}\"\r\n", place.r#type, place.vcpus_count);
+        if let Some(path) = place.qom_path {
+            let _ = write!(text, "  qom_path: \"{path}\"\r\n");
+        }
+        text.push_str("  CPUInstance Properties:\r\n");
+        let parts = [
+            ("node-id", place.props.node_id),
+            ("socket-id", place.props.socket_id),
+            ("core-id", place.props.core_id),
+            ("thread-id", place.props.thread_id),
+        ];
+        for (name, value) in parts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            let _ = write!(text, "    {name}: \"{value}\"\r\n");
+        }
     }
     Ok(text)
 }

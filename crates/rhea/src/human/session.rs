@@ -1,5 +1,7 @@
 //! One conversation of the monitor for people.
 
+use std::cell::Cell;
+
 use rhea_qmp::SessionHandle;
 
 use super::readline::{Editor, Typed};
@@ -11,11 +13,13 @@ const PROMPT: &str = "(rhea) ";
 pub struct Session {
     editor: Editor,
     handle: SessionHandle,
+    /// The processor that was chosen.
+    processor: Cell<usize>,
 }
 
 impl Default for Session {
     fn default() -> Self {
-        Self { editor: Editor::default(), handle: SessionHandle::detached() }
+        Self { editor: Editor::default(), handle: SessionHandle::detached(), processor: Cell::default() }
     }
 }
 
@@ -33,7 +37,11 @@ impl Session {
                 None => {}
                 Some(Typed::End) => return (printed, true),
                 Some(Typed::Line(line)) => {
-                    printed.push_str(&super::run(context, &self.handle, 0, &line));
+                    // One that has left meanwhile is nobody's choice.
+                    if context.machine.processors().get(self.processor.get()).is_none() {
+                        self.processor.set(0);
+                    }
+                    printed.push_str(&super::run(context, &self.handle, &self.processor, &line));
                     printed.push_str(PROMPT);
                 }
             }
