@@ -94,8 +94,9 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-macro_rules! unsigned {
-    ($($kind:ty => $name:literal),*) => {$(
+/// Integers that are read from JSON by `$as` and from text by `$parse`.
+macro_rules! integers {
+    ($as:ident, $parse:expr; $($kind:ty => $name:literal),*) => {$(
         impl PropertyKind for $kind {
             const NAME: &'static str = $name;
 
@@ -108,43 +109,18 @@ macro_rules! unsigned {
                 if number.is_f64() {
                     return Err(Unsuitable::Type("integer"));
                 }
-                number.as_u64().and_then(|number| Self::try_from(number).ok()).ok_or(Unsuitable::Range($name))
+                number.$as().and_then(|number| Self::try_from(number).ok()).ok_or(Unsuitable::Range($name))
             }
 
             fn from_text(text: &str) -> Option<Self> {
-                Self::try_from(number(text)?).ok()
+                Self::try_from($parse(text)?).ok()
             }
         }
     )*};
 }
 
-unsigned!(u8 => "uint8", u16 => "uint16", u32 => "uint32", u64 => "uint64");
-
-macro_rules! signed {
-    ($($kind:ty => $name:literal),*) => {$(
-        impl PropertyKind for $kind {
-            const NAME: &'static str = $name;
-
-            fn to_value(&self) -> Value {
-                Value::from(*self)
-            }
-
-            fn from_value(value: &Value) -> Result<Self, Unsuitable> {
-                let Value::Number(number) = value else { return Err(Unsuitable::Type("integer")) };
-                if number.is_f64() {
-                    return Err(Unsuitable::Type("integer"));
-                }
-                number.as_i64().and_then(|number| Self::try_from(number).ok()).ok_or(Unsuitable::Range($name))
-            }
-
-            fn from_text(text: &str) -> Option<Self> {
-                text.parse().ok()
-            }
-        }
-    )*};
-}
-
-signed!(i32 => "int32", i64 => "int64");
+integers!(as_u64, number; u8 => "uint8", u16 => "uint16", u32 => "uint32", u64 => "uint64");
+integers!(as_i64, |text: &str| text.parse::<i64>().ok(); i32 => "int32", i64 => "int64");
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

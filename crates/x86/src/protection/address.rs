@@ -1,7 +1,7 @@
 //! Linear addresses of memory operands: segment base, limit, type and alignment. SDM vol. 3 §§ 5.3 to 5.5, § 6.15 (#AC).
 
 use crate::{
-    access::Access,
+    access::{Access, Value},
     op::Op,
     state::{CpuState, Cr0, Rflags, Segment, seg},
     trap::{Exception, Trap},
@@ -168,6 +168,20 @@ impl CpuState {
         }
         Ok(())
     }
+}
+
+/// Reads the memory operand.
+#[inline(always)]
+pub(crate) fn load<T: Value>(cpu: &mut CpuState, op: &Op) -> Result<T, Trap> {
+    let linear = cpu.linear(op, T::SIZE as u64, Access::Read)?;
+    cpu.read(linear)
+}
+
+/// Writes the memory operand.
+#[inline(always)]
+pub(crate) fn store<T: Value>(cpu: &mut CpuState, op: &Op, value: T) -> Result<(), Trap> {
+    let linear = cpu.linear(op, T::SIZE as u64, Access::Write)?;
+    cpu.write(linear, value)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Sources: SDM vol. 1 § 9.5 to 9.6, § 11.6.2; SDM vol. 3 § 2.5, § 12.1 (MMX and the x87 registers).
 
 use super::Destination;
+pub(super) use crate::protection::address::{load, store};
 use crate::{
     access::{Access, Value},
     decode::{Form, Kind},
@@ -86,20 +87,6 @@ pub(super) fn xmm(cpu: &CpuState, number: u8) -> u128 {
 #[inline(always)]
 pub(super) fn set_xmm(cpu: &mut CpuState, number: u8, value: u128) {
     cpu.xmm[usize::from(number & 15)] = value;
-}
-
-/// Reads the memory operand.
-#[inline(always)]
-pub(super) fn load<T: Value>(cpu: &mut CpuState, op: &Op) -> Result<T, Trap> {
-    let linear = cpu.linear(op, T::SIZE as u64, Access::Read)?;
-    cpu.read(linear)
-}
-
-/// Writes the memory operand.
-#[inline(always)]
-pub(super) fn store<T: Value>(cpu: &mut CpuState, op: &Op, value: T) -> Result<(), Trap> {
-    let linear = cpu.linear(op, T::SIZE as u64, Access::Write)?;
-    cpu.write(linear, value)
 }
 
 /// Reads a memory operand that must lie on a multiple of 16.

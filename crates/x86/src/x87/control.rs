@@ -4,8 +4,8 @@
 
 use iced_x86::Mnemonic;
 
+pub(super) use crate::protection::address::{load, store};
 use crate::{
-    access::{Access, Value},
     decode::{Form, Kind},
     op::{Handler, Op},
     state::{CpuState, Cr0, X87},
@@ -134,20 +134,6 @@ fn unavailable(cpu: &mut CpuState) -> Trap {
         Exception::X87_ERROR
     };
     cpu.raise(exception)
-}
-
-/// Reads the memory operand.
-#[inline(always)]
-pub(super) fn load<T: Value>(cpu: &mut CpuState, op: &Op) -> Result<T, Trap> {
-    let linear = cpu.linear(op, T::SIZE as u64, Access::Read)?;
-    cpu.read(linear)
-}
-
-/// Writes the memory operand.
-#[inline(always)]
-pub(super) fn store<T: Value>(cpu: &mut CpuState, op: &Op, value: T) -> Result<(), Trap> {
-    let linear = cpu.linear(op, T::SIZE as u64, Access::Write)?;
-    cpu.write(linear, value)
 }
 
 extern "C" fn initialize(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
