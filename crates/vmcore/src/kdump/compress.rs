@@ -4,7 +4,7 @@
 
 use flate2::{Compress, FlushCompress, Status};
 
-use super::lzo::Lzo;
+use super::{lzo::Lzo, noise};
 use crate::PAGE;
 
 /// How pages are compressed.
@@ -30,7 +30,7 @@ impl Compression {
 
     pub(super) fn compressor(self) -> Compressor {
         match self {
-            Self::Zlib => Compressor::Zlib(Compress::new(flate2::Compression::fast(), true)),
+            Self::Zlib => Compressor::Zlib(Compress::new(flate2::Compression::fast(), true), Lzo::new()),
             Self::Lzo => Compressor::Lzo(Lzo::new()),
             Self::Snappy => Compressor::Snappy(Box::new(snap::raw::Encoder::new())),
         }
@@ -39,7 +39,8 @@ impl Compression {
 
 /// What a thread compresses with, one page after another.
 pub(super) enum Compressor {
-    Zlib(Compress),
+    /// The second finds out whether anything is repeated.
+    Zlib(Compress, Lzo),
     Lzo(Lzo),
     Snappy(Box<snap::raw::Encoder>),
 }
@@ -53,7 +54,12 @@ impl Compressor {
         out.clear();
         let done = match self {
             Self::Lzo(lzo) => lzo.compress(page, out),
-            Self::Zlib(zlib) => {
+            Self::Zlib(zlib, lzo) => {
+                // Zlib takes ten times as long to see that there is nothing to be saved.
+                if noise::is_even(page) && !lzo.compress(page, out) {
+                    return false;
+                }
+                out.clear();
                 zlib.reset();
                 out.reserve(WORST);
                 matches!(zlib.compress_vec(page, out, FlushCompress::Finish), Ok(Status::StreamEnd))

@@ -6,6 +6,7 @@
 
 mod compress;
 mod lzo;
+mod noise;
 mod pages;
 
 pub use compress::Compression;
