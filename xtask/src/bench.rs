@@ -2,8 +2,12 @@
 //!
 //! Whoever is measured first or last would gain or lose by what else the host does, so that both take turns.
 
+mod dumps;
+
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     io::{BufRead, BufReader, Read, Write},
     os::{
         fd::AsRawFd,
@@ -21,7 +25,8 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::{cargo, guest, root, run as run_command, target};
 
-const USAGE: &str = "usage: cargo xtask bench [--quick]\n\n  --quick   leave out what takes long: the boot";
+const USAGE: &str =
+    "usage: cargo xtask bench [--quick]\n\n  --quick   leave out what needs a guest: the boot and the dumps";
 
 /// Starts of each program.
 const STARTS: usize = 21;
@@ -42,6 +47,8 @@ struct Program {
     path: PathBuf,
     /// What it needs besides the common arguments to boot a guest as well as it can.
     boot: &'static [&'static str],
+    /// Whether an initial file system is in memory before the machine starts.
+    loads_initrd: bool,
 }
 
 /// Measures and prints the table.
@@ -54,8 +61,12 @@ pub fn run() -> anyhow::Result<()> {
         }
     }
     run_command(cargo().args(["build", "--release", "--package", "rhea"]))?;
-    let mut programs =
-        vec![Program { name: "Rhea".to_owned(), path: target().join("release/rhea"), boot: &["-accel", "tcg"] }];
+    let mut programs = vec![Program {
+        name: "Rhea".to_owned(),
+        path: target().join("release/rhea"),
+        boot: &["-accel", "tcg"],
+        loads_initrd: true,
+    }];
     programs.extend(qemu());
     let guest = if quick { None } else { Some(guest::fetch()?) };
     println!("{}", host());
@@ -79,7 +90,7 @@ fn qemu() -> Option<Program> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let version = text.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
     let name = format!("QEMU {}", version.unwrap_or_default());
-    Some(Program { name, path, boot: &["-accel", "tcg,thread=multi", "-cpu", "qemu64"] })
+    Some(Program { name, path, boot: &["-accel", "tcg,thread=multi", "-cpu", "qemu64"], loads_initrd: false })
 }
 
 /// What the figures depend on.
@@ -129,6 +140,7 @@ fn measure(programs: &[Program], guest: Option<&guest::Guest>) -> anyhow::Result
         session.quit()?;
     }
     if let Some(guest) = guest {
+        rows.extend(dumps::measure(programs, guest)?);
         // A guest that does not boot is told of in the table: the other figures hold all the same.
         let figures = programs.iter().map(|program| {
             boot(program, guest).unwrap_or_else(|error| {
@@ -163,6 +175,11 @@ impl Session {
     /// Starts the program and connects, as managers do it: the listening socket is made first and inherited, so that the
     /// connection waits for the program and nobody asks again and again whether it is there.
     fn start(program: &Program) -> anyhow::Result<Self> {
+        Self::start_with(program, &[])
+    }
+
+    /// The same, with arguments of its own.
+    fn start_with(program: &Program, arguments: &[OsString]) -> anyhow::Result<Self> {
         let path = env::temp_dir().join(format!("rhea-bench-{}.qmp", std::process::id()));
         let listener = UnixListener::bind(&path).with_context(|| format!("could not listen at {}", path.display()))?;
         let connection = UnixStream::connect(&path);
@@ -170,6 +187,7 @@ impl Session {
         let stream = connection?;
         let mut command = Command::new(&program.path);
         command.args(["-machine", "pc", "-accel", "tcg", "-S", "-nodefaults", "-display", "none"]);
+        command.args(arguments);
         command.arg("-chardev").arg(format!("socket,id=qmp,fd={},server=on,wait=off", listener.as_raw_fd()));
         command.args(["-mon", "chardev=qmp,mode=control"]).stdin(Stdio::null());
         fcntl_setfd(&listener, FdFlags::empty())?;
