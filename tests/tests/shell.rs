@@ -236,15 +236,15 @@ fn plain(bytes: &[u8]) -> String {
 
 #[test]
 fn on_a_terminal_tab_completes_events_show_and_lines_are_remembered() {
-    let mut served = Served::start(&["-name", "interactive"]);
+    let mut served = Served::start(&[]);
     let state = served.machine.directory().join("state");
     let mut terminal = Terminal::new(&served.socket, &state);
     terminal.wait_for("Connected to a monitor of version ");
     terminal.wait_for("qmp>");
-    terminal.keys("query-na\t");
-    terminal.wait_for("query-name");
+    terminal.keys("query-kv\t");
+    terminal.wait_for("query-kvm");
     terminal.keys("\r");
-    terminal.wait_for("{\"name\": \"interactive\"}");
+    terminal.wait_for("\"enabled\": false");
     terminal.wait_for("qmp>");
     terminal.keys("query-sta");
     terminal.wait_for("query-sta");
@@ -266,5 +266,5 @@ fn on_a_terminal_tab_completes_events_show_and_lines_are_remembered() {
     assert!(terminal.shell.wait().unwrap().success());
     assert!(served.machine.wait(PATIENCE).unwrap().success());
     let history = std::fs::read_to_string(state.join("rhea/shell-history")).unwrap();
-    assert_eq!(history.lines().map(str::trim_end).collect::<Vec<_>>(), ["query-name", "query-status", "cont now=yes"]);
+    assert_eq!(history.lines().map(str::trim_end).collect::<Vec<_>>(), ["query-kvm", "query-status", "cont now=yes"]);
 }

@@ -76,9 +76,9 @@ pub fn run() -> anyhow::Result<()> {
 
     let rows = measure(&programs, guest.as_ref())?;
     print_table(&programs, &rows);
-    if root().join("crates/x86/examples/speed.rs").exists() {
+    if root().join("crates/x86/examples/instruction_speed.rs").exists() {
         println!("\nThe processor alone:");
-        run_command(cargo().args(["run", "--release", "--quiet", "--package", "rhea-x86", "--example", "speed"]))?;
+        run_command(cargo().args(["run", "--release", "--quiet", "--package", "rhea-x86", "--example", "instruction_speed"]))?;
     }
     Ok(())
 }

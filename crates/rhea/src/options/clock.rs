@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_base_is_a_word_or_a_date() {
-        let base = |text: &str| settings(&format!("-rtc base={text}")).map(|settings| settings.rtc.base);
+        let base = |text: &str| parse(&["-rtc".to_owned(), format!("base={text}")]).map(|settings| settings.rtc.base);
         assert_eq!(base("utc"), Ok(Base::Utc));
         assert_eq!(base("localtime"), Ok(Base::LocalTime));
         assert_eq!(base("2009-02-13T23:31:30"), Ok(Base::Date(1_234_567_890)));

@@ -154,11 +154,13 @@ impl Opened {
 
 impl Drop for MemoryBackend {
     fn drop(&mut self) {
+        let shared = Arc::strong_count(&self.ram) > 1;
         let given_back = match &self.kind {
-            // Devices may hold on to it until they look at the map again; nobody needs its contents.
-            Kind::Ram => true,
+            // Devices may hold on to it until they look at the map again; nobody needs its contents. The last one to hold it
+            // gives it back anyway.
+            Kind::Ram => shared,
             // Whoever still holds the memory would see what is in the file go.
-            Kind::File(settings) => settings.discard_data && Arc::strong_count(&self.ram) == 1,
+            Kind::File(settings) => settings.discard_data && !shared,
             Kind::Memfd(_) => false,
         };
         if given_back {

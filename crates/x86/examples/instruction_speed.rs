@@ -1,4 +1,4 @@
-//! How fast the processor runs three small loops, in guest instructions a second: `cargo run --release --example speed`.
+//! How fast the processor runs three small loops, in guest instructions a second: `cargo run --release --example instruction_speed`.
 //! Names of loops as arguments run those alone.
 
 use std::time::Instant;

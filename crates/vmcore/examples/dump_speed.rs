@@ -1,4 +1,4 @@
-//! Measures the writers: `cargo run --release -p rhea-vmcore --example speed [FILE] [MIB]` prints MB/s of guest memory.
+//! Measures the writers: `cargo run --release -p rhea-vmcore --example dump_speed [FILE] [MIB]` prints MB/s of guest memory.
 //!
 //! FILE is what the guest's memory holds (any large file of mixed content); without it half of memory is text-like.
 

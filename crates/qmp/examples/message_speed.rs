@@ -1,6 +1,6 @@
 //! How fast a monitor answers over a unix socket: round trips one by one, and commands a second when they are pipelined.
 //!
-//! `cargo run --release -p rhea-qmp --example speed`
+//! `cargo run --release -p rhea-qmp --example message_speed`
 
 use std::error::Error as StdError;
 use std::io::{BufRead, BufReader, Read, Write};
