@@ -1,6 +1,6 @@
 //! What stands behind devices: disks and sources of random bytes, as devices use them. Backends implement these.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Instant};
 
 use crate::memory::{GuestSlice, transfer};
 
@@ -56,6 +56,15 @@ pub trait BlockMedium: fmt::Debug + Send + Sync {
     /// As of [`write`](Self::write).
     fn write_from_guest(&self, offset: u64, from: &[GuestSlice<'_>]) -> io::Result<()> {
         transfer::drain(from, |at, piece| self.write(place(offset, at)?, piece))
+    }
+
+    /// Asks whether a read, or a write, of so many bytes may begin now; then it is counted, and is to be done. `lane` tells
+    /// those apart that ask one after another.
+    ///
+    /// # Errors
+    /// Not yet: the time at which to ask again.
+    fn admit(&self, _lane: usize, _write: bool, _bytes: u64) -> Result<(), Instant> {
+        Ok(())
     }
 
     /// The guest asked for a read, or a write, that cannot be.

@@ -42,6 +42,8 @@ pub struct Task {
     work: Box<dyn Work>,
     /// Asked for, and not begun.
     waiting: AtomicBool,
+    /// It said when it goes on: it is not looked at before that.
+    put_off: AtomicBool,
 }
 
 /// The shortest time to look for work, once it looks at all.
@@ -79,7 +81,31 @@ impl Polling {
 #[derive(Default)]
 struct State {
     tasks: VecDeque<Arc<Task>>,
+    /// What is to be done at a time, each once.
+    timed: Vec<(Instant, Weak<Task>)>,
     ended: bool,
+}
+
+impl State {
+    /// Has everything done whose time has come.
+    fn expire(&mut self, now: Instant) {
+        let Self { tasks, timed, ended: _ } = self;
+        timed.retain(|(at, task)| {
+            let due = *at <= now;
+            if due
+                && let Some(task) = task.upgrade()
+                && !task.waiting.swap(true, Ordering::AcqRel)
+            {
+                tasks.push_back(task);
+            }
+            !due
+        });
+    }
+
+    /// When the next thing is to be done.
+    fn next_time(&self) -> Option<Instant> {
+        self.timed.iter().map(|(at, _)| *at).min()
+    }
 }
 
 #[derive(Default)]
@@ -140,7 +166,8 @@ impl Worker {
 
     /// A piece of work, for any thread.
     pub fn task(work: impl Work + 'static) -> Arc<Task> {
-        Arc::new(Task { work: Box::new(work), waiting: AtomicBool::new(false) })
+        let (waiting, put_off) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Task { work: Box::new(work), waiting, put_off })
     }
 
     /// Looks at a task, too, when looking for work, as long as somebody has it.
@@ -158,6 +185,18 @@ impl Worker {
             self.shared.changed.notify_one();
         }
     }
+
+    /// Has a task done at `time`, and not at another that was said before. Until then nobody looks whether it is ready; it
+    /// may still be asked for, and is to say again when it goes on.
+    pub fn ask_at(&self, task: &Arc<Task>, time: Instant) {
+        task.put_off.store(true, Ordering::Release);
+        let mut state = self.shared.state.lock();
+        let other = |known: &Weak<Task>| known.strong_count() > 0 && !std::ptr::eq(known.as_ptr(), Arc::as_ptr(task));
+        state.timed.retain(|(_, known)| other(known));
+        state.timed.push((time, Arc::downgrade(task)));
+        self.shared.asked.store(true, Ordering::Release);
+        self.shared.changed.notify_one();
+    }
 }
 
 impl Drop for Worker {
@@ -171,7 +210,12 @@ impl Drop for Worker {
 impl Task {
     fn run(&self) {
         self.waiting.store(false, Ordering::Release);
+        self.put_off.store(false, Ordering::Release);
         self.work.run();
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.put_off.load(Ordering::Acquire) && self.work.is_ready()
     }
 }
 
@@ -206,6 +250,9 @@ impl Shared {
 
     fn take(&self) -> Option<Arc<Task>> {
         let mut state = self.state.lock();
+        if !state.timed.is_empty() {
+            state.expire(Instant::now());
+        }
         let task = state.tasks.pop_front();
         if task.is_none() {
             self.asked.store(false, Ordering::Release);
@@ -215,12 +262,14 @@ impl Shared {
 
     /// Looks for work for so long at the most; whether there is some.
     fn look(&self, start: Instant, long: Duration) -> bool {
+        let next = self.state.lock().next_time();
+        let long = next.map_or(long, |next| long.min(next.saturating_duration_since(start)));
         let watched: Vec<Arc<Task>> = self.watched.lock().iter().filter_map(Weak::upgrade).collect();
         watched.iter().for_each(|task| task.work.attend(true));
         let mut found = false;
         while !found && !self.asked.load(Ordering::Acquire) && start.elapsed() < long {
             for task in &watched {
-                if task.work.is_ready() {
+                if task.is_ready() {
                     task.run();
                     found = true;
                 }
@@ -230,7 +279,7 @@ impl Shared {
         for task in &watched {
             task.work.attend(false);
             // What came before others knew that they have to ask.
-            if task.work.is_ready() {
+            if task.is_ready() {
                 task.run();
                 found = true;
             }
@@ -238,11 +287,17 @@ impl Shared {
         found || self.asked.load(Ordering::Acquire)
     }
 
-    /// Waits until something is asked for, or the thread is to end.
+    /// Waits until something is asked for, its time has come, or the thread is to end.
     fn sleep(&self) {
         let mut state = self.state.lock();
         while state.tasks.is_empty() && !state.ended {
-            self.changed.wait(&mut state);
+            match state.next_time() {
+                None => self.changed.wait(&mut state),
+                Some(next) => {
+                    self.changed.wait_until(&mut state, next);
+                    state.expire(Instant::now());
+                }
+            }
         }
     }
 }
@@ -262,6 +317,51 @@ mod tests {
         }
         drop((worker, task));
         assert!(receiver.recv_timeout(Duration::from_secs(5)).is_err(), "the thread ends, and its tasks with it");
+    }
+
+    #[test]
+    fn a_task_is_done_at_its_time_and_the_last_time_counts() {
+        let worker = Worker::start("test").unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let task = Worker::task(move || sender.send(Instant::now()).unwrap());
+        let start = Instant::now();
+        let time = start + Duration::from_millis(30);
+        worker.ask_at(&task, start + Duration::from_secs(3600));
+        worker.ask_at(&task, time);
+        assert!(receiver.recv_timeout(Duration::from_secs(5)).unwrap() >= time);
+        assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err(), "once");
+        // Asked for meanwhile, it is done at once, and again at its time.
+        let time = Instant::now() + Duration::from_millis(100);
+        worker.ask_at(&task, time);
+        worker.ask(&task);
+        assert!(receiver.recv_timeout(Duration::from_secs(5)).is_ok());
+        assert!(receiver.recv_timeout(Duration::from_secs(5)).unwrap() >= time);
+        // A task that nobody has any more is forgotten, and the thread ends at once.
+        worker.ask_at(&task, Instant::now() + Duration::from_secs(3600));
+        drop((task, worker));
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(5)), Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn what_is_put_off_is_not_looked_at() {
+        let worker = Worker::start("test").unwrap();
+        let (done, receiver) = mpsc::channel();
+        let (waiting, attended) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let task = Worker::task(Silent { waiting: Arc::clone(&waiting), attended: Arc::clone(&attended), done });
+        worker.watch(&task);
+        let time = Instant::now() + Duration::from_millis(300);
+        worker.ask_at(&task, time);
+        waiting.store(1, Ordering::Release);
+        worker.set_polling(Polling { most: 1_000_000_000, grow: 1000, shrink: 0 });
+        // Others keep the thread looking.
+        let other = Worker::task(|| {});
+        while Instant::now() < time - Duration::from_millis(100) {
+            worker.ask(&other);
+            assert!(receiver.try_recv().is_err() || Instant::now() >= time);
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(receiver.recv_timeout(Duration::from_secs(5)).is_ok());
+        assert!(Instant::now() >= time);
     }
 
     /// Work that is there without being asked for, and whether somebody looks.

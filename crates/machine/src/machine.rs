@@ -7,7 +7,10 @@ use rhea_api::{
     Event,
     run_state::{GuestPanicAction, RunState, ShutdownCause, WatchdogAction},
 };
-use rhea_backends::{block::BlockNodes, object::MemoryBackend};
+use rhea_backends::{
+    block::{BlockNodes, ThrottleGroup},
+    object::MemoryBackend,
+};
 use rhea_core::{AddressSpace, Clock, Gate, TimerQueue};
 use rhea_devices::{
     acpi::{hotplug::Report, pm::WakeCause},
@@ -72,6 +75,8 @@ impl Machine {
         let timers = TimerQueue::new(if under_test { Clock::told() } else { Clock::new() });
         let objects = Arc::new(Objects::new(&config)?);
         show_backends(&backends.chars, &objects);
+        let made = Arc::downgrade(&objects);
+        backends.blocks.find_groups_by(move |id| Some(made.upgrade()?.find::<ThrottleGroup>(id)?.1));
         for object in &config.objects {
             let made = objects.create(object);
             made.map_err(|reason| MachineError::Object { id: object.id.clone(), reason })?;

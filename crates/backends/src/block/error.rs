@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use rhea_core::files;
 
+use super::throttle::LimitError;
+
 /// Why a node was not made, not removed or not given to a device.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockError {
@@ -30,7 +32,7 @@ pub enum BlockError {
         value: String,
     },
     /// A driver that others have.
-    #[error("Driver '{0}' is not supported; there are file, host_device, null-aio, null-co, qcow2 and raw")]
+    #[error("Driver '{0}' is not supported; there are file, host_device, null-aio, null-co, qcow2, raw and throttle")]
     Driver(String),
     /// What the options ask for together, or of this file, cannot be.
     #[error("{0}")]
@@ -59,6 +61,12 @@ pub enum BlockError {
     /// No drive and no node of this name, for a device.
     #[error("Property 'virtio-blk-device.drive' can't find value '{0}'")]
     NoDrive(String),
+    /// No group of limits has this name.
+    #[error("Throttle group '{0}' does not exist")]
+    NoGroup(String),
+    /// Limits that cannot be.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
     /// It has a device.
     #[error("Node {0} is in use")]
     InUse(String),

@@ -5,7 +5,10 @@ use std::{fmt, io, sync::Arc};
 use rhea_core::memory::{GuestSlice, transfer};
 use serde_json::{Value, json};
 
-use super::node::{Edge, Node};
+use super::{
+    node::{Edge, Node},
+    throttle::{GroupMember, ThrottleGroup},
+};
 
 /// What a node does with its bytes. Ranges lie within its size, but for a file below a format, which grows.
 pub trait Layer: fmt::Debug + Send + Sync {
@@ -217,5 +220,76 @@ impl Layer for Raw {
 
     fn image(&self) -> ImageDetails {
         ImageDetails { dirty: self.file.node().image().dirty, ..ImageDetails::default() }
+    }
+}
+
+/// The bytes of another node, not faster than the limits of a group. Whoever uses it asks the group before each request, so
+/// that nobody waits here.
+#[derive(Debug)]
+pub struct Throttled {
+    file: Edge,
+    member: GroupMember,
+}
+
+impl Throttled {
+    /// `file` within the limits of a group.
+    pub fn new(file: Edge, member: GroupMember) -> Self {
+        Self { file, member }
+    }
+
+    /// What it passes on to.
+    pub fn file(&self) -> &Arc<Node> {
+        self.file.node()
+    }
+
+    /// The limits.
+    pub fn group(&self) -> &Arc<ThrottleGroup> {
+        self.member.group()
+    }
+}
+
+impl Layer for Throttled {
+    fn size(&self) -> u64 {
+        self.file().size()
+    }
+
+    fn read(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        self.file().read(offset, data)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file().write(offset, data)
+    }
+
+    fn read_to_guest(&self, offset: u64, into: &[GuestSlice<'_>]) -> io::Result<()> {
+        self.file().read_to_guest(offset, into)
+    }
+
+    fn write_from_guest(&self, offset: u64, from: &[GuestSlice<'_>]) -> io::Result<()> {
+        self.file().write_from_guest(offset, from)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.file().flush()
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.file().discard(offset, length)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        self.file().write_zeroes(offset, length, unmap)
+    }
+
+    fn resize(&self, size: u64) -> io::Result<()> {
+        self.file().resize(size)
+    }
+
+    fn allocated(&self) -> u64 {
+        self.file().allocated()
+    }
+
+    fn image(&self) -> ImageDetails {
+        ImageDetails { dirty: self.file().image().dirty, ..ImageDetails::default() }
     }
 }

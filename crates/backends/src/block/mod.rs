@@ -7,11 +7,13 @@ mod node;
 mod nodes;
 mod options;
 mod qcow2;
+mod throttle;
 mod usage;
 
 pub use error::BlockError;
 pub use layer::ImageDetails;
 pub use node::Node;
-pub use nodes::{BlockNodes, Disk, DriveConfig};
+pub use nodes::{BlockNodes, Disk, DriveConfig, DriveLimits};
 pub use options::{DetectZeroes, NodeSettings};
+pub use throttle::{GroupMember, LIMIT_NAMES, LimitError, Limits, ThrottleGroup};
 pub use usage::{BlockStatistics, BlockUse, Count};

@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use super::{
     BlockError,
     file::HostFile,
-    layer::{ImageDetails, Layer, Null, Raw},
+    layer::{ImageDetails, Layer, Null, Raw, Throttled},
     options::{DetectZeroes, NodeSettings},
     qcow2::Qcow2,
+    throttle::ThrottleGroup,
 };
 
 /// What a node is made of.
@@ -29,6 +30,8 @@ pub enum Body {
     Null(Null),
     /// Another node, or a part of it.
     Raw(Raw),
+    /// Another node, within limits.
+    Throttled(Throttled),
     /// An image.
     Qcow2(Qcow2),
 }
@@ -39,6 +42,7 @@ impl Body {
             Self::File(file) => file,
             Self::Null(null) => null,
             Self::Raw(raw) => raw,
+            Self::Throttled(throttled) => throttled,
             Self::Qcow2(image) => image,
         }
     }
@@ -47,6 +51,7 @@ impl Body {
         match self {
             Self::File(_) | Self::Null(_) => None,
             Self::Raw(raw) => Some(raw.file()),
+            Self::Throttled(throttled) => Some(throttled.file()),
             Self::Qcow2(image) => Some(image.file()),
         }
     }
@@ -131,7 +136,7 @@ impl Node {
             Body::File(file) => file.path().display().to_string(),
             Body::Qcow2(_) => self.below().map_or_else(String::new, |node| node.filename()),
             Body::Raw(raw) if raw.description().is_none() => raw.file().filename(),
-            Body::Raw(_) | Body::Null(_) => format!("json:{}", self.description()),
+            Body::Raw(_) | Body::Null(_) | Body::Throttled(_) => format!("json:{}", self.description()),
         }
     }
 
@@ -142,6 +147,11 @@ impl Node {
             Body::Raw(raw) => {
                 raw.description().unwrap_or_else(|| json!({ "driver": "raw", "file": raw.file().description() }))
             }
+            Body::Throttled(throttled) => json!({
+                "driver": "throttle",
+                "throttle-group": throttled.group().name(),
+                "file": throttled.file().description(),
+            }),
             Body::File(_) | Body::Qcow2(_) => json!({ "driver": self.driver, "filename": self.filename() }),
         }
     }
@@ -149,6 +159,19 @@ impl Node {
     /// The node with its bytes, if it is a format or a filter.
     pub fn below(&self) -> Option<&Arc<Self>> {
         self.body.below()
+    }
+
+    /// The limits within which it is used, if it is there for these.
+    pub fn group(&self) -> Option<&Arc<ThrottleGroup>> {
+        match &self.body {
+            Body::Throttled(throttled) => Some(throttled.group()),
+            _ => None,
+        }
+    }
+
+    /// The limits of it and of all that it passes its bytes on to.
+    pub(super) fn groups(self: &Arc<Self>) -> impl Iterator<Item = &Arc<ThrottleGroup>> {
+        std::iter::successors(Some(self), |node| node.below()).filter_map(|node| node.group())
     }
 
     /// The image that it stands on.
@@ -313,7 +336,7 @@ impl Node {
             uses.push(Arc::clone(&wanted));
         }
         let mut permits = vec![Permit { node: Arc::downgrade(self), granted: wanted }];
-        if let Body::Raw(_) = &self.body
+        if let Body::Raw(_) | Body::Throttled(_) = &self.body
             && let Some(below) = self.below()
         {
             permits.extend(below.permit(format!("node '{}'", self.name), "file", writes, shares_writing)?);

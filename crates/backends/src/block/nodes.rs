@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use parking_lot::Mutex;
@@ -11,10 +11,11 @@ use serde_json::{Map, Value};
 use super::{
     BlockError, BlockUse,
     file::HostFile,
-    layer::{Null, Raw},
+    layer::{Null, Raw, Throttled},
     node::{Body, Edge, Node},
     options::{Backing, Child, DriverSpec, MOST_LAYERS, NodeSettings, NodeSpec},
     qcow2::{Header, MAGIC, Qcow2},
+    throttle::{GroupMember, ThrottleGroup},
 };
 
 /// A drive to be.
@@ -26,7 +27,21 @@ pub struct DriveConfig {
     pub node: Map<String, Value>,
     /// What it says it is, if the device does not say.
     pub serial: Option<String>,
+    /// How fast it may be.
+    pub limits: Option<DriveLimits>,
 }
+
+/// How fast a drive may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriveLimits {
+    /// The group of limits that it is in; one of its own name if not given.
+    pub group: Option<String>,
+    /// Limits that the group is to have, by name.
+    pub values: Vec<(String, i64)>,
+}
+
+/// Finds a group of limits that a manager made.
+type FindGroup = Box<dyn Fn(&str) -> Option<Arc<ThrottleGroup>> + Send + Sync>;
 
 /// A disk that one device uses and that ends with it: `-drive`.
 #[derive(Debug)]
@@ -34,6 +49,7 @@ struct Drive {
     name: String,
     node: Arc<Node>,
     serial: Option<String>,
+    limits: Option<GroupMember>,
 }
 
 #[derive(Default)]
@@ -44,6 +60,8 @@ struct State {
     all: Vec<Weak<Node>>,
     drives: Vec<Drive>,
     uses: Vec<Weak<BlockUse>>,
+    /// Groups of limits that came with drives.
+    groups: Vec<Weak<ThrottleGroup>>,
     /// Numbers names that are made up.
     next: u64,
 }
@@ -54,6 +72,7 @@ pub struct BlockNodes {
     state: Mutex<State>,
     /// Makes one change after another.
     change: Mutex<()>,
+    find_group: OnceLock<FindGroup>,
 }
 
 /// A disk as managers see it: a drive, or a node with its device.
@@ -65,6 +84,8 @@ pub struct Disk {
     pub node: Arc<Node>,
     /// Who uses it.
     pub usage: Option<Arc<BlockUse>>,
+    /// How fast it may be.
+    pub limits: Option<Arc<ThrottleGroup>>,
 }
 
 impl State {
@@ -85,6 +106,45 @@ impl BlockNodes {
     /// No nodes.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// Says once where the groups of limits are that managers make.
+    pub fn find_groups_by(&self, find: impl Fn(&str) -> Option<Arc<ThrottleGroup>> + Send + Sync + 'static) {
+        let _ = self.find_group.set(Box::new(find));
+    }
+
+    /// The group of limits of this name.
+    fn group(&self, name: &str) -> Option<Arc<ThrottleGroup>> {
+        let made = self.find_group.get().and_then(|find| find(name));
+        made.or_else(|| self.state.lock().groups.iter().filter_map(Weak::upgrade).find(|group| group.name() == name))
+    }
+
+    /// Puts drive `id` into its group, which is made if there is none.
+    fn join(&self, id: &str, wanted: &DriveLimits) -> Result<Option<GroupMember>, BlockError> {
+        let name = wanted.group.as_deref().unwrap_or(id);
+        let known = self.group(name);
+        let mut limits = known.as_ref().map(|group| group.limits()).unwrap_or_default();
+        for (name, value) in &wanted.values {
+            limits.set(name, *value)?;
+        }
+        limits.check()?;
+        let group = match known {
+            None if !limits.any() => return Ok(None),
+            None => {
+                let group = Arc::new(ThrottleGroup::new(name, limits)?);
+                let groups = &mut self.state.lock().groups;
+                groups.retain(|other| other.strong_count() > 0);
+                groups.push(Arc::downgrade(&group));
+                group
+            }
+            Some(group) => {
+                if !wanted.values.is_empty() {
+                    group.set_limits(limits)?;
+                }
+                group
+            }
+        };
+        Ok(Some(GroupMember::new(group)))
     }
 
     /// Makes a node, and those within it.
@@ -108,7 +168,7 @@ impl BlockNodes {
     /// # Errors
     /// The id is taken; otherwise as for [`add`](Self::add).
     pub fn add_drive(&self, config: &DriveConfig) -> Result<(), BlockError> {
-        let DriveConfig { id, node, serial } = config;
+        let DriveConfig { id, node, serial, limits } = config;
         let _one = self.change.lock();
         {
             let state = self.state.lock();
@@ -126,7 +186,8 @@ impl BlockNodes {
             options.insert("driver".to_owned(), probe(&path)?.into());
         }
         let node = self.open(&NodeSpec::read(&options)?)?;
-        self.state.lock().drives.push(Drive { name: id.clone(), node, serial: serial.clone() });
+        let limits = limits.as_ref().map(|limits| self.join(id, limits)).transpose()?.flatten();
+        self.state.lock().drives.push(Drive { name: id.clone(), node, serial: serial.clone(), limits });
         Ok(())
     }
 
@@ -162,16 +223,22 @@ impl BlockNodes {
     /// There is none of this name, or another has it.
     pub fn claim(self: &Arc<Self>, name: &str, device: &str) -> Result<Arc<BlockUse>, BlockError> {
         let _one = self.change.lock();
-        let (drive, node, serial) = {
+        let (drive, node, serial, limits) = {
             let state = self.state.lock();
             match state.drive(name) {
                 Some(_) if state.use_of(name).is_some() => return Err(BlockError::DriveInUse(name.to_owned())),
-                Some(drive) => (Some(name.to_owned()), Arc::clone(&drive.node), drive.serial.clone()),
-                None => (None, state.node(name).ok_or_else(|| BlockError::NoDrive(name.to_owned()))?, None),
+                Some(drive) => (
+                    Some(name.to_owned()),
+                    Arc::clone(&drive.node),
+                    drive.serial.clone(),
+                    drive.limits.as_ref().map(|member| Arc::clone(member.group())),
+                ),
+                None => (None, state.node(name).ok_or_else(|| BlockError::NoDrive(name.to_owned()))?, None, None),
             }
         };
+        let limits = limits.into_iter().chain(node.groups().map(Arc::clone)).collect();
         let permits = node.permit(format!("block device '{device}'"), "root", !node.read_only(), false)?;
-        let usage = BlockUse::new(drive, serial, node, device, permits, Arc::downgrade(self));
+        let usage = BlockUse::new(drive, serial, node, device, permits, limits, Arc::downgrade(self));
         let mut state = self.state.lock();
         state.uses.retain(|other| other.strong_count() > 0);
         state.uses.push(Arc::downgrade(&usage));
@@ -228,9 +295,14 @@ impl BlockNodes {
             drive: Some(drive.name.clone()),
             node: Arc::clone(&drive.node),
             usage: state.use_of(&drive.name),
+            limits: drive.limits.as_ref().map(GroupMember::group).or_else(|| drive.node.groups().next()).cloned(),
         });
         let uses = state.uses.iter().filter_map(Weak::upgrade).filter(|usage| usage.drive().is_none());
-        let used = uses.map(|usage| Disk { drive: None, node: Arc::clone(usage.node()), usage: Some(usage) });
+        let used = uses.map(|usage| {
+            let node = Arc::clone(usage.node());
+            let limits = node.groups().next().cloned();
+            Disk { drive: None, node, usage: Some(usage), limits }
+        });
         drives.chain(used).collect()
     }
 
@@ -276,6 +348,11 @@ impl BlockNodes {
                 let file = self.child(file, &mut settings, depth)?;
                 check_part(&file, *offset, *size)?;
                 Body::Raw(Raw::new(Edge::new(file), *offset, *size))
+            }
+            DriverSpec::Throttle { group, file } => {
+                let group = self.group(group).ok_or_else(|| BlockError::NoGroup(group.clone()))?;
+                let file = self.child(file, &mut settings, depth)?;
+                Body::Throttled(Throttled::new(Edge::new(file), GroupMember::new(group)))
             }
             DriverSpec::Qcow2 { file, backing: below } => {
                 let file = self.child(file, &mut settings, depth)?;
@@ -396,7 +473,8 @@ fn probe(path: &Path) -> Result<&'static str, BlockError> {
 /// Where the image `name` is that the image in `file` names.
 fn beside(file: &Node, name: &str) -> PathBuf {
     let name = name.strip_prefix("file:").unwrap_or(name);
-    let own = PathBuf::from(file.filename());
+    let file = std::iter::successors(Some(file), |node| node.group().and(node.below()).map(Arc::as_ref)).last();
+    let own = PathBuf::from(file.map(Node::filename).unwrap_or_default());
     own.parent().map_or_else(|| PathBuf::from(name), |directory| directory.join(name))
 }
 

@@ -91,6 +91,13 @@ pub enum DriverSpec {
         /// Bytes, if not all that there are.
         size: Option<u64>,
     },
+    /// The bytes of another node, not faster than the limits of a group.
+    Throttle {
+        /// The group.
+        group: String,
+        /// The other.
+        file: Child,
+    },
     /// An image in QEMU's format.
     Qcow2 {
         /// What it is in.
@@ -171,6 +178,11 @@ impl NodeSpec {
                 size: fields.number("size")?,
                 file: fields.child("file", &settings, depth)?,
             },
+            "throttle" => {
+                let group = fields.text("throttle-group")?;
+                let group = group.ok_or_else(|| BlockError::Missing(format!("{prefix}throttle-group")))?;
+                DriverSpec::Throttle { group, file: fields.child("file", &settings, depth)? }
+            }
             "qcow2" => {
                 fields.forbid("lazy-refcounts")?;
                 fields.forbid("encrypt")?;
@@ -208,6 +220,7 @@ impl NodeSpec {
             DriverSpec::File { device: true, .. } => "host_device",
             DriverSpec::Null { name, .. } => name,
             DriverSpec::Raw { .. } => "raw",
+            DriverSpec::Throttle { .. } => "throttle",
             DriverSpec::Qcow2 { .. } => "qcow2",
         }
     }
@@ -397,6 +410,7 @@ mod tests {
             (json!({ "driver": "raw", "file": "f", "discard": "x" }), "'discard' does not accept value 'x'"),
             (json!({ "driver": "raw", "file": "f", "detect-zeroes": "unmap" }), "is not allowed without"),
             (json!({ "driver": "qcow2", "file": "f", "lazy-refcounts": true }), "'lazy-refcounts' is not supported"),
+            (json!({ "driver": "throttle", "file": "f" }), "Parameter 'throttle-group' is missing"),
             (json!({ "driver": "nbd" }), "Driver 'nbd' is not supported"),
         ] {
             let error = read(options).unwrap_err().to_string();

@@ -18,6 +18,7 @@ use rhea_core::{
 use super::{
     node::{Node, Permit},
     nodes::BlockNodes,
+    throttle::ThrottleGroup,
 };
 
 /// What was done, and how often.
@@ -96,6 +97,10 @@ pub struct BlockUse {
     write_cache: AtomicBool,
     /// Tells the device of another size.
     on_resize: Mutex<Option<Notice>>,
+    /// How fast it may be: groups in the order of their addresses.
+    limits: Vec<Arc<ThrottleGroup>>,
+    /// Tells the device that what had to wait may begin.
+    on_limits: Mutex<Option<Notice>>,
 }
 
 /// Tells somebody that something has changed.
@@ -114,10 +119,13 @@ impl BlockUse {
         node: Arc<Node>,
         device: &str,
         permits: Vec<Permit>,
+        mut limits: Vec<Arc<ThrottleGroup>>,
         nodes: Weak<BlockNodes>,
     ) -> Arc<Self> {
         let device = Mutex::new(device.to_owned());
-        Arc::new(Self {
+        limits.sort_by_key(Arc::as_ptr);
+        limits.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        let usage = Arc::new(Self {
             drive,
             serial,
             node,
@@ -127,7 +135,11 @@ impl BlockUse {
             nodes,
             on_resize: Mutex::default(),
             write_cache: AtomicBool::new(true),
-        })
+            limits,
+            on_limits: Mutex::default(),
+        });
+        usage.limits.iter().for_each(|group| group.tell(&usage));
+        usage
     }
 
     /// The node.
@@ -162,6 +174,17 @@ impl BlockUse {
 
     pub(super) fn resized(&self) {
         if let Some(notice) = &*self.on_resize.lock() {
+            notice();
+        }
+    }
+
+    /// Says how to tell the device that its limits have changed.
+    pub fn on_limits(&self, notice: impl Fn() + Send + Sync + 'static) {
+        *self.on_limits.lock() = Some(Box::new(notice));
+    }
+
+    pub(super) fn limits_changed(&self) {
+        if let Some(notice) = &*self.on_limits.lock() {
             notice();
         }
     }
@@ -241,6 +264,13 @@ impl BlockMedium for BlockUse {
     fn write_from_guest(&self, offset: u64, from: &[GuestSlice<'_>]) -> io::Result<()> {
         let length = transfer::length(from);
         self.account(Operation::Write, offset, length, || self.node.write_from_guest(offset, from))
+    }
+
+    fn admit(&self, lane: usize, write: bool, bytes: u64) -> Result<(), Instant> {
+        if self.limits.is_empty() {
+            return Ok(());
+        }
+        ThrottleGroup::admit(&self.limits, (std::ptr::from_ref(self).addr(), lane), write, bytes)
     }
 
     fn refused(&self, write: bool) {

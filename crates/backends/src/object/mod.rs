@@ -1,10 +1,11 @@
-//! What managers make with object-add: memory, threads, sources of random bytes, secrets. Each is a real thing of the
+//! What managers make with object-add: memory, threads, sources of random bytes, secrets, limits. Each is a real thing of the
 //! host's, made when the object is and given back when it goes.
 
 mod iothread;
 mod memory;
 mod random;
 mod secret;
+mod throttle;
 
 use std::{io, sync::Arc};
 
@@ -49,6 +50,7 @@ pub const CREATABLE: &[(&TypeInfo, Create)] = &[
     (RngBuiltinSettings::INFO, |_, given| Ok(Arc::new(RandomBackend::builtin(given)?))),
     (RngRandomSettings::INFO, |_, given| Ok(Arc::new(RandomBackend::file(given)?))),
     (SecretSettings::INFO, |_, given| Ok(Arc::new(Secret::new(given)?))),
+    (throttle::INFO, |id, given| Ok(Arc::new(throttle::create(id, given)?))),
 ];
 
 /// The types of objects that this crate has.
@@ -63,4 +65,5 @@ pub const TYPES: &[&TypeInfo] = &[
     RngBuiltinSettings::INFO,
     RngRandomSettings::INFO,
     SecretSettings::INFO,
+    throttle::INFO,
 ];

@@ -39,6 +39,11 @@ pub trait Object: Any + Send + Sync {
         let _ = value;
         Err(self.info().not_writable(name))
     }
+
+    /// Whether somebody outside of the tree holds it to use it.
+    fn in_use(&self) -> bool {
+        false
+    }
 }
 
 /// What an object is made from: a struct of properties only.

@@ -216,7 +216,7 @@ impl Tree {
     /// Takes an object, and all below it, out of the tree.
     ///
     /// # Errors
-    /// Somebody outside refers to one of them.
+    /// Somebody outside refers to one of them, or uses one.
     pub fn remove(&self, node: NodeId) -> Result<Arc<dyn Object>, TreeError> {
         let mut nodes = self.nodes.write();
         let below = nodes.below(node);
@@ -225,7 +225,8 @@ impl Tree {
             nodes.nodes.iter().filter(|(id, _)| !below.contains(id)).any(|(_, other)| {
                 other.links.iter().any(|link| link.target.is_some_and(|target| below.contains(&target)))
             });
-        if used {
+        let held = below.iter().filter_map(|id| nodes.nodes.get(id)).any(|below| below.object.in_use());
+        if used || held {
             return Err(TreeError::InUse(top.name.clone()));
         }
         let (object, parent) = (Arc::clone(&top.object), top.parent);

@@ -133,6 +133,49 @@ impl Block {
         }
     }
 
+    /// What was put off may be done now: all queues are looked at.
+    pub fn ask_again(&self) {
+        if let Some(link) = self.link.get() {
+            (0..usize::from(self.options.queues)).for_each(|index| link.serve(index));
+        }
+    }
+
+    /// Whether the next request may be done now. If not, its queue is looked at again in time.
+    fn admit(&self, index: usize, buffers: &Buffers<'_>) -> bool {
+        let Some((write, bytes)) = Self::cost(buffers) else { return true };
+        let Err(time) = self.options.medium.admit(index, write, bytes) else { return true };
+        if let Some(link) = self.link.get() {
+            link.serve_at(index, time);
+        }
+        false
+    }
+
+    /// Whether a request writes, and how many bytes; nothing of one that moves no data, or that is refused.
+    fn cost(buffers: &Buffers<'_>) -> Option<(bool, u64)> {
+        let mut reader = buffers.reader.clone();
+        let mut header = [0; 16];
+        reader.read_exact(&mut header).ok()?;
+        let [k0, k1, k2, k3, ..] = header;
+        let moved = |write, bytes: usize| (bytes <= MOST_DATA).then_some((write, bytes as u64));
+        match Kind::from(u32::from_le_bytes([k0, k1, k2, k3])) {
+            Kind::In => moved(false, buffers.writer.available_bytes().saturating_sub(1)),
+            Kind::Out => moved(true, reader.available_bytes()),
+            Kind::Discard | Kind::WriteZeroes => {
+                let mut sectors = 0;
+                let mut segment = [0; 16];
+                for _ in 0..MOST_SEGMENTS {
+                    if reader.read_exact(&mut segment).is_err() {
+                        break;
+                    }
+                    let [_, _, _, _, _, _, _, _, count @ .., _, _, _, _] = segment;
+                    sectors += u64::from(u32::from_le_bytes(count).min(MOST_SECTORS));
+                }
+                Some((true, sectors * SECTOR))
+            }
+            Kind::Flush | Kind::Identify | Kind::Unknown => None,
+        }
+    }
+
     fn sectors(&self) -> u64 {
         self.options.medium.size() / SECTOR
     }
@@ -352,16 +395,21 @@ impl VirtioDevice for Block {
         Ok(())
     }
 
-    fn serve(&self, _: usize, queue: &Virtqueue) {
+    fn serve(&self, index: usize, queue: &Virtqueue) {
         let mut refused = false;
-        queue.serve(|buffers| match self.request(buffers) {
-            Some(_) => {
-                // Data that did not come is not counted: the driver looks at the status.
-                Outcome::Done
+        queue.serve(|buffers| {
+            if !self.admit(index, buffers) {
+                return Outcome::NotNow;
             }
-            None => {
-                refused = true;
-                Outcome::NotNow
+            match self.request(buffers) {
+                Some(_) => {
+                    // Data that did not come is not counted: the driver looks at the status.
+                    Outcome::Done
+                }
+                None => {
+                    refused = true;
+                    Outcome::NotNow
+                }
             }
         });
         if refused {

@@ -2,7 +2,10 @@
 //!
 //! Source: VIRTIO 1.2 §4.1 (cited as §).
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
 
 use parking_lot::Mutex;
 use rhea_core::{
@@ -115,6 +118,15 @@ impl Link {
     pub fn serve(&self, index: usize) {
         if let Some(function) = self.0.upgrade() {
             function.notify(index);
+        }
+    }
+
+    /// Queue `index` is to be served at `time`: the device put off what is in it.
+    pub fn serve_at(&self, index: usize, time: Instant) {
+        if let Some(function) = self.0.upgrade()
+            && let Some(task) = function.tasks.get(index)
+        {
+            function.worker.ask_at(task, time);
         }
     }
 

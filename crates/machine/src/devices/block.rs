@@ -106,6 +106,12 @@ fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, Ma
                 device.resized();
             }
         });
+        let told = Arc::downgrade(&device);
+        disk.on_limits(move || {
+            if let Some(device) = told.upgrade() {
+                device.ask_again();
+            }
+        });
         claimed = Some(disk);
         let (worker, links) = match thread {
             Some((node, thread)) => (Arc::clone(thread.worker()), vec![("iothread", "iothread", node)]),

@@ -6,7 +6,7 @@ use rhea_api::block::{
     BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockInfo, BlockStats, BlockdevCacheInfo,
     BlockdevDetectZeroesOptions, BlockdevOptions, Handler, ImageInfo, ImageInfoSpecific,
 };
-use rhea_backends::block::{BlockStatistics, DetectZeroes, Disk, Node};
+use rhea_backends::block::{BlockStatistics, DetectZeroes, Disk, Node, ThrottleGroup};
 use rhea_qmp::Error;
 use serde_json::Value;
 
@@ -72,10 +72,41 @@ impl Handler for Commands<'_> {
 /// The node of a disk, with what its device says of it.
 fn inserted(disk: &Disk) -> BlockDeviceInfo {
     let mut info = node_info(&disk.node, true);
+    if let Some(group) = &disk.limits {
+        show_limits(&mut info, group);
+    }
     if let Some(usage) = &disk.usage {
         info.cache.writeback = usage.write_cache();
     }
     info
+}
+
+/// The limits of a group; those of bursts only where there are bursts.
+fn show_limits(info: &mut BlockDeviceInfo, group: &ThrottleGroup) {
+    let limits = group.limits();
+    let value = |name: &str| limits.get(name).map_or(0, number);
+    let given = |name: &str| Some(value(name)).filter(|value| *value > 0);
+    let seconds = |meter: &str| given(&format!("{meter}-max")).map(|_| value(&format!("{meter}-max-length")));
+    info.bps = value("bps-total");
+    info.bps_rd = value("bps-read");
+    info.bps_wr = value("bps-write");
+    info.iops = value("iops-total");
+    info.iops_rd = value("iops-read");
+    info.iops_wr = value("iops-write");
+    info.bps_max = given("bps-total-max");
+    info.bps_rd_max = given("bps-read-max");
+    info.bps_wr_max = given("bps-write-max");
+    info.iops_max = given("iops-total-max");
+    info.iops_rd_max = given("iops-read-max");
+    info.iops_wr_max = given("iops-write-max");
+    info.bps_max_length = seconds("bps-total");
+    info.bps_rd_max_length = seconds("bps-read");
+    info.bps_wr_max_length = seconds("bps-write");
+    info.iops_max_length = seconds("iops-total");
+    info.iops_rd_max_length = seconds("iops-read");
+    info.iops_wr_max_length = seconds("iops-write");
+    info.iops_size = given("iops-size");
+    info.group = Some(group.name().to_owned());
 }
 
 /// JSON's numbers have a sign.
@@ -133,6 +164,12 @@ fn node_info(node: &Arc<Node>, with_backing: bool) -> BlockDeviceInfo {
         iops_max: None,
         iops_rd_max: None,
         iops_wr_max: None,
+        bps_max_length: None,
+        bps_rd_max_length: None,
+        bps_wr_max_length: None,
+        iops_max_length: None,
+        iops_rd_max_length: None,
+        iops_wr_max_length: None,
         iops_size: None,
         group: None,
         cache: BlockdevCacheInfo { writeback: true, direct: settings.direct, no_flush: settings.no_flush },

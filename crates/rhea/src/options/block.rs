@@ -1,6 +1,6 @@
 //! What `-drive` and `-blockdev` come to: block nodes to make, by the options of `blockdev-add`.
 
-use rhea_backends::block::DriveConfig;
+use rhea_backends::block::{DriveConfig, DriveLimits, LIMIT_NAMES};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -70,7 +70,8 @@ impl BlockSettings {
         }
         node.insert("file".to_owned(), file);
         let serial = parameters.get("serial").map(str::to_owned);
-        self.drives.push(DriveConfig { id: id.clone(), node, serial });
+        let limits = limits(parameters)?;
+        self.drives.push(DriveConfig { id: id.clone(), node, serial, limits });
         Ok((id, interface == "virtio"))
     }
 
@@ -85,6 +86,44 @@ impl BlockSettings {
         self.nodes.push(node);
         Ok(())
     }
+}
+
+/// Old short names of limits.
+const SHORT_NAMES: [(&str, &str); 13] = [
+    ("bps", "bps-total"),
+    ("bps_rd", "bps-read"),
+    ("bps_wr", "bps-write"),
+    ("bps_max", "bps-total-max"),
+    ("bps_rd_max", "bps-read-max"),
+    ("bps_wr_max", "bps-write-max"),
+    ("iops", "iops-total"),
+    ("iops_rd", "iops-read"),
+    ("iops_wr", "iops-write"),
+    ("iops_max", "iops-total-max"),
+    ("iops_rd_max", "iops-read-max"),
+    ("iops_wr_max", "iops-write-max"),
+    ("iops_size", "iops-size"),
+];
+
+/// How fast a drive may be, if anything is said of that.
+fn limits(parameters: &KeyValues) -> Result<Option<DriveLimits>, OptionError> {
+    let mut limits = DriveLimits::default();
+    for name in LIMIT_NAMES {
+        let long = format!("throttling.{name}");
+        let short = SHORT_NAMES.iter().find(|(_, known)| *known == name).map_or("", |(short, _)| short);
+        let value = match (parameters.number(&long), parameters.number(short)) {
+            (Some(_), Some(_)) => {
+                return Err(
+                    parameters.error(format!("'{long}' and its alias '{short}' can't be used at the same time"))
+                );
+            }
+            (Some(value), None) | (None, Some(value)) => value,
+            (None, None) => continue,
+        };
+        limits.values.push((name.to_owned(), i64::try_from(value).unwrap_or(i64::MAX)));
+    }
+    limits.group = parameters.get("throttling.group").or_else(|| parameters.get("group")).map(str::to_owned);
+    Ok(Some(limits).filter(|limits| limits.group.is_some() || !limits.values.is_empty()))
 }
 
 /// `a.b=c` as `{ "a": { "b": "c" } }`; the first word may be a driver only.
@@ -121,6 +160,14 @@ mod tests {
 
     fn drive(settings: &mut BlockSettings, text: &str) -> Result<(String, bool), OptionError> {
         settings.drive(&KeyValues::parse(option("drive").unwrap(), text)?)
+    }
+
+    #[test]
+    fn limits_have_long_and_short_names() {
+        let mut settings = BlockSettings::default();
+        drive(&mut settings, "if=none,file=/a,bps=5,throttling.iops-write-max-length=3,group=g").unwrap();
+        let values = vec![("bps-total".to_owned(), 5), ("iops-write-max-length".to_owned(), 3)];
+        assert_eq!(settings.drives[0].limits, Some(DriveLimits { group: Some("g".to_owned()), values }));
     }
 
     #[test]
@@ -163,6 +210,8 @@ mod tests {
             assert!(error.contains(said), "{error}");
         }
         let mut settings = BlockSettings::default();
+        let twice = drive(&mut BlockSettings::default(), "if=none,file=/a,iops=5,throttling.iops-total=5").unwrap_err();
+        assert!(twice.to_string().contains("'throttling.iops-total' and its alias 'iops'"));
         drive(&mut settings, "if=none,id=d,file=/a").unwrap();
         assert!(drive(&mut settings, "if=none,id=d,file=/b").unwrap_err().to_string().contains("Duplicate"));
     }

@@ -43,10 +43,20 @@ fn from_words(text: &str) -> Result<ObjectConfig, String> {
     let info = types().get(&kind).ok_or_else(|| format!("there is no type '{kind}'"))?;
     let mut properties = Vec::new();
     for (key, word) in words {
+        // `limits.bps-total=5` sets a member of a property.
+        let (key, word) = match key.split_once('.') {
+            Some((outer, member)) => (outer.to_owned(), format!("{member}={word}")),
+            None => (key, word),
+        };
         let property = types().property(info, &key).ok_or_else(|| info.no_property(&key).to_string())?;
         let value = (property.from_text)(&word)
             .ok_or_else(|| format!("parameter '{key}' expects a value of type {}, not '{word}'", property.kind))?;
-        properties.push((key, value));
+        // Members that come one by one belong to one value.
+        let known = properties.iter_mut().find(|(known, _): &&mut (String, Value)| *known == key);
+        match (known, value) {
+            (Some((_, Value::Object(members))), Value::Object(more)) => members.extend(more),
+            (_, value) => properties.push((key, value)),
+        }
     }
     Ok(ObjectConfig { kind, id, properties })
 }

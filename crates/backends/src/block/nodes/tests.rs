@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rhea_core::{BlockMedium as _, files};
 use serde_json::json;
 
-use super::*;
+use super::{super::throttle::Limits, *};
 
 /// A file of `size` zeros.
 fn raw(size: u64) -> tempfile::NamedTempFile {
@@ -37,11 +37,46 @@ fn add(nodes: &BlockNodes, options: Value) -> Result<(), String> {
 }
 
 fn drive(id: &str, node: &Value) -> DriveConfig {
-    DriveConfig { id: id.to_owned(), node: node.as_object().unwrap().clone(), serial: None }
+    DriveConfig { id: id.to_owned(), node: node.as_object().unwrap().clone(), serial: None, limits: None }
 }
 
 fn file(path: &Path) -> Value {
     json!({ "driver": "file", "filename": path.display().to_string() })
+}
+
+#[test]
+fn limits_are_those_of_the_drive_and_of_all_nodes_below() {
+    let disk = raw(1 << 20);
+    let nodes = BlockNodes::new();
+    let mut limits = Limits::default();
+    limits.set("iops-write", 1).unwrap();
+    let group = Arc::new(ThrottleGroup::new("g", limits).unwrap());
+    let found = Arc::clone(&group);
+    nodes.find_groups_by(move |name| Some(Arc::clone(&found)).filter(|group| group.name() == name));
+    let node = json!({
+        "driver": "raw",
+        "file": { "driver": "throttle", "throttle-group": "g", "file": file(disk.path()) }
+    });
+    let own = DriveLimits { group: None, values: vec![("bps-read".to_owned(), 1000)] };
+    nodes.add_drive(&DriveConfig { limits: Some(own), ..drive("d", &node) }).unwrap();
+    assert!(group.has_members());
+    let usage = nodes.claim("d", "v").unwrap();
+    assert_eq!(usage.admit(0, false, 4096), Ok(()));
+    assert!(usage.admit(0, false, 4096).is_err(), "the drive's");
+    assert_eq!(usage.admit(1, true, 4096), Ok(()));
+    assert!(usage.admit(1, true, 4096).is_err(), "the node's");
+    let told = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&told);
+    usage.on_limits(move || *count.lock() += 1);
+    group.set_limits(Limits::default()).unwrap();
+    assert_eq!((usage.admit(1, true, 4096), *told.lock()), (Ok(()), 1));
+    assert_eq!(nodes.disks()[0].limits.as_ref().map(|group| group.name().to_owned()), Some("d".into()));
+    drop(usage);
+    assert!(!group.has_members(), "the drive has ended with its device");
+    let wrong = DriveLimits { group: None, values: vec![("bps-read-max".to_owned(), 1000)] };
+    let refused = nodes.add_drive(&DriveConfig { limits: Some(wrong), ..drive("e", &node) });
+    assert!(refused.unwrap_err().to_string().contains("require corresponding"));
+    assert!(!group.has_members());
 }
 
 #[test]
@@ -345,7 +380,7 @@ proptest! {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         let plain = {
-            static PLAIN: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+            static PLAIN: OnceLock<Vec<u8>> = OnceLock::new();
             PLAIN.get_or_init(|| {
                 qcow2(&path, "1M", None);
                 std::fs::read(&path).unwrap()

@@ -1,5 +1,7 @@
 //! Requests as drivers make them, good and bad.
 
+use std::time::Instant;
+
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use rhea_core::Width;
@@ -14,6 +16,10 @@ use super::{
 struct Memory {
     bytes: Mutex<Vec<u8>>,
     flushes: Mutex<u32>,
+    /// Whether everything has to wait.
+    waits: AtomicBool,
+    /// What asked to begin.
+    asked: Mutex<Vec<(usize, bool, u64)>>,
 }
 
 impl BlockMedium for Memory {
@@ -33,6 +39,11 @@ impl BlockMedium for Memory {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.bytes.lock()[offset as usize..][..data.len()].copy_from_slice(data);
         Ok(())
+    }
+
+    fn admit(&self, lane: usize, write: bool, bytes: u64) -> Result<(), Instant> {
+        self.asked.lock().push((lane, write, bytes));
+        if self.waits.load(Ordering::Acquire) { Err(Instant::now()) } else { Ok(()) }
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -60,7 +71,12 @@ struct Bench {
 fn bench(read_only: bool) -> Bench {
     let driver = Driver::new();
     let queue = driver.queue();
-    let medium = Arc::new(Memory { bytes: Mutex::new(vec![0x11; 64 * 512]), flushes: Mutex::new(0) });
+    let medium = Arc::new(Memory {
+        bytes: Mutex::new(vec![0x11; 64 * 512]),
+        flushes: Mutex::new(0),
+        waits: AtomicBool::new(false),
+        asked: Mutex::default(),
+    });
     let options = BlockOptions {
         medium: Arc::clone(&medium) as _,
         serial: "disk-1".to_owned(),
@@ -110,6 +126,30 @@ fn sectors_are_written_and_read_and_without_flushes_each_write_is_flushed() {
     assert_eq!(*bench.medium.flushes.lock(), 1);
     assert_eq!(bench.request(4, 0, &[], 0), 0);
     assert_eq!(*bench.medium.flushes.lock(), 2);
+}
+
+#[test]
+fn what_may_not_begin_yet_stays_in_the_queue_and_is_done_whole_later() {
+    let mut bench = bench(false);
+    bench.block.activate(FLUSH);
+    bench.medium.waits.store(true, Ordering::Release);
+    assert_eq!(bench.request(1, 3, &[0x42; 1024], 0), 0xff);
+    bench.block.serve(0, &bench.queue);
+    assert_eq!((bench.driver.used().0, bench.medium.bytes.lock()[1536]), (0, 0x11));
+    bench.medium.waits.store(false, Ordering::Release);
+    bench.block.serve(0, &bench.queue);
+    assert_eq!((bench.driver.used().0, bench.medium.bytes.lock()[1536]), (1, 0x42));
+    assert_eq!(bench.medium.asked.lock().split_off(0), [(0, true, 1024); 3]);
+    // What moves no data begins always.
+    bench.medium.waits.store(true, Ordering::Release);
+    assert_eq!((bench.request(4, 0, &[], 0), bench.request(8, 0, &[], 20)), (0, 0));
+    bench.medium.waits.store(false, Ordering::Release);
+    assert_eq!(bench.request(0, 0, &[], 512), 0);
+    let mut segments = [0; 32];
+    segments[8] = 3;
+    segments[24] = 5;
+    assert_eq!(bench.request(13, 0, &segments, 0), 0);
+    assert_eq!(*bench.medium.asked.lock(), [(0, false, 512), (0, true, 8 * 512)]);
 }
 
 #[test]
