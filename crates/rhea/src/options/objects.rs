@@ -88,6 +88,12 @@ mod tests {
         let words = object("object", "memory-backend-ram,id=m0,size=64M,prealloc=on").unwrap();
         let text = r#"{"qom-type":"memory-backend-ram","id":"m0","size":67108864,"prealloc":true}"#;
         assert_eq!(words, object("object", text).unwrap());
+        let several =
+            object("object", "throttle-group,id=g,limits.bps-total=5,x-iops-read=7,limits.bps-total-max=9").unwrap();
+        let limits = json!({ "bps-total": 5, "bps-total-max": 9 });
+        assert_eq!(several.properties, [("limits".to_owned(), limits), ("x-iops-read".to_owned(), json!(7))]);
+        assert!(object("object", "throttle-group,id=g,limits.bps-total=x").is_err());
+        assert!(object("object", "throttle-group,id=g,wings.bps-total=5").is_err());
         assert_eq!(words.properties[0], ("size".to_owned(), json!(67_108_864)));
     }
 
