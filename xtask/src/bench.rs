@@ -78,7 +78,15 @@ pub fn run() -> anyhow::Result<()> {
     print_table(&programs, &rows);
     if root().join("crates/x86/examples/instruction_speed.rs").exists() {
         println!("\nThe processor alone:");
-        run_command(cargo().args(["run", "--release", "--quiet", "--package", "rhea-x86", "--example", "instruction_speed"]))?;
+        run_command(cargo().args([
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "rhea-x86",
+            "--example",
+            "instruction_speed",
+        ]))?;
     }
     Ok(())
 }
