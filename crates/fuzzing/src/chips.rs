@@ -6,6 +6,7 @@ use rhea_core::{Device, HostTime, InterruptLine, InterruptSink, LoadError, SaveS
 use rhea_devices::{
     Saveable,
     acpi::{
+        generation::GenerationId,
         hotplug::{
             cpu::{self, CpuHotplug},
             memory::{self, MemoryHotplug, MemorySlot},
@@ -27,7 +28,9 @@ use rhea_devices::{
     lost_ticks::LostTickPolicy,
     misc::{
         fw_cfg::FwCfg,
+        panic::{DEFAULT_PORT, PANICKED, PanicPort},
         rtc::{Base, Follows, IsaRtc, RtcOptions},
+        watchdog::{PciWatchdog, WatchdogV1},
     },
 };
 
@@ -672,6 +675,89 @@ impl Subject for Slots {
             0 => self.0.insert(bus, slot),
             1 => self.0.request_removal(bus, slot),
             _ => self.0.remove(bus, slot),
+        }
+    }
+}
+
+pub(crate) struct Generation(Arc<GenerationId>);
+
+impl Subject for Generation {
+    saved_by!(GenerationId);
+
+    const MEMORY: &'static [(u64, u64)] = &[(0x100, 0x40)];
+    const OTHER: bool = true;
+    const RESET_KEEPS_PARTS: bool = true;
+
+    fn new(bench: &Bench) -> Self {
+        Self(GenerationId::new(Arc::clone(&bench.memory), 0x110, Arc::new(|| ()), [7; 16]))
+    }
+
+    fn other(&self, bench: &Bench, bytes: &mut Bytes<'_>) {
+        self.0.set([bytes.byte(); 16]);
+        let mut seen = [0; 16];
+        bench.memory.read(self.0.address(), &mut seen);
+        assert_eq!(seen, self.0.get(), "the identifier in memory");
+    }
+}
+
+pub(crate) struct Panics(Arc<PanicPort>);
+
+impl Subject for Panics {
+    type State = ();
+
+    const PORTS: &'static [(u16, u16)] = &[(DEFAULT_PORT, 1)];
+
+    fn new(bench: &Bench) -> Self {
+        let port = PanicPort::new(bench.variant, Box::new(|| ()));
+        port.map(&bench.ports, DEFAULT_PORT);
+        assert_eq!(bench.ports.read(DEFAULT_PORT, Width::Byte), u32::from(bench.variant & PANICKED));
+        Self(port)
+    }
+
+    fn reset(&self) {}
+
+    fn save(&self) {}
+
+    fn restore(&self, (): ()) -> Result<(), LoadError> {
+        assert!(Arc::strong_count(&self.0) > 1, "the port is at its place");
+        Ok(())
+    }
+}
+
+pub(crate) struct Tended(Arc<PciWatchdog>);
+
+impl Tended {
+    const WINDOW: u64 = 0x10_0000;
+}
+
+impl Subject for Tended {
+    saved_by!(PciWatchdog);
+
+    const MEMORY: &'static [(u64, u64)] = &[(Self::WINDOW, 16)];
+    const OTHER: bool = true;
+
+    fn new(bench: &Bench) -> Self {
+        Self(PciWatchdog::new(&bench.timers, Arc::clone(&bench.memory), Arc::clone(&bench.ports), Box::new(|| ())))
+    }
+
+    /// That it ran out is still said after the reset that this was.
+    fn after_reset(before: &WatchdogV1, new: WatchdogV1) -> WatchdogV1 {
+        WatchdogV1 { timed_out: before.timed_out, ..new }
+    }
+
+    /// Puts the window where accesses go, opens a register with the keys, or accesses configuration space.
+    fn other(&self, bench: &Bench, bytes: &mut Bytes<'_>) {
+        match bytes.byte() % 4 {
+            0 => {
+                self.0.write_config(0x10, Width::Dword, Self::WINDOW as u32);
+                self.0.write_config(0x04, Width::Word, 2);
+            }
+            1 => {
+                for (offset, value) in [(0xc, 0x80), (0xc, 0x86), (bytes.below(4) * 4, bytes.value())] {
+                    bench.memory.write_value(Self::WINDOW + offset, Width::Dword, value);
+                }
+            }
+            _ => configure(&*self.0, bytes),
         }
     }
 }

@@ -30,6 +30,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "debug_console", run: subject::run::<chips::DebugConsole> },
     Target { name: "fw_cfg", run: subject::run::<chips::Firmware> },
+    Target { name: "generation_id", run: subject::run::<chips::Generation> },
     Target { name: "hotplug_cpu", run: subject::run::<chips::Cpus> },
     Target { name: "hotplug_memory", run: subject::run::<chips::Modules> },
     Target { name: "hotplug_pci", run: subject::run::<chips::Slots> },
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ioapic", run: subject::run::<chips::InputOutput> },
     Target { name: "kernel_image", run: parsers::kernel_image },
     Target { name: "lapic", run: subject::run::<chips::Local> },
+    Target { name: "panic_port", run: subject::run::<chips::Panics> },
     Target { name: "pci_bridge", run: subject::run::<chips::PciBridge> },
     Target { name: "pci_bus", run: subject::run::<chips::Pci> },
     Target { name: "pci_host", run: subject::run::<chips::North> },
@@ -53,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "virtio_blk", run: subject::run::<virtio::DiskFunction> },
     Target { name: "virtio_console", run: subject::run::<virtio::ConsoleFunction> },
     Target { name: "virtio_rng", run: subject::run::<virtio::RngFunction> },
+    Target { name: "watchdog", run: subject::run::<chips::Tended> },
 ];
 
 /// Runs the target `name`.
