@@ -610,7 +610,7 @@ impl Subject for Cpus {
     }
 
     fn other(&self, _: &Bench, bytes: &mut Bytes<'_>) {
-        let index = usize::from(bytes.byte() % 8);
+        let index = u32::from(bytes.byte() % 8);
         match bytes.byte() % 5 {
             0 => self.0.insert(index),
             1 => self.0.request_removal(index),

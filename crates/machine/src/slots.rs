@@ -67,15 +67,11 @@ impl Machine {
     fn removal_refused(&self, kind: SlotKind, slot: u32, status: u32) {
         let Some(hotplug) = self.board().hotplug() else { return };
         let Some(node) = hotplug.occupant(kind, slot).filter(|&node| self.keep(node)) else { return };
-        match kind {
-            SlotKind::Cpu => hotplug.processors.cancel_removal(slot as usize),
-            SlotKind::Dimm => {
-                hotplug.memory.cancel_removal(slot);
-                let device = self.objects().device_id(node).unwrap_or_else(|| self.objects().tree().path(node));
-                let msg = format!("the guest does not let go of the memory in slot {slot}: {}", reason(status));
-                self.emit(Event::MemUnplugError { device, msg });
-            }
-            SlotKind::Pci => {}
+        hotplug.stays(kind, slot);
+        if kind == SlotKind::Dimm {
+            let device = self.objects().device_id(node).unwrap_or_else(|| self.objects().tree().path(node));
+            let msg = format!("the guest does not let go of the memory in slot {slot}: {}", reason(status));
+            self.emit(Event::MemUnplugError { device, msg });
         }
     }
 

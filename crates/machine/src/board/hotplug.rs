@@ -105,10 +105,10 @@ impl Hotplug {
         self.occupants.lock().get(&(kind, slot)).copied()
     }
 
-    /// What the guest let go of is not taken away: the guest finds it there again.
+    /// What the guest was asked for, or let go of, is not taken away: it is not asked any more, and finds it there again.
     pub fn stays(&self, kind: SlotKind, slot: u32) {
         match kind {
-            SlotKind::Cpu => self.processors.cancel_removal(slot as usize),
+            SlotKind::Cpu => self.processors.cancel_removal(slot),
             SlotKind::Dimm => self.memory.cancel_removal(slot),
             // Nothing is kept that the guest may let go of.
             SlotKind::Pci => {}

@@ -278,7 +278,7 @@ impl Pc {
         let node = |index| self.numa.processor(index).map(u32::from);
         let processor = |(index, &apic_id): (usize, &u32)| PossibleProcessor {
             apic_id: apic_id as u8,
-            present: processors.is_present(index),
+            present: processors.is_present(index as u32),
             node: node(index),
         };
         let in_node = |(index, &apic_id): (usize, &u32)| Some((apic_id as u8, node(index)?));

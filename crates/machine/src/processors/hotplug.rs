@@ -204,7 +204,7 @@ impl Machine {
         let node = self.sockets()?.add(index, shown)?;
         self.occupy(index, node);
         if let Some(hotplug) = self.board().hotplug() {
-            hotplug.processors.insert(index);
+            hotplug.processors.insert(index as u32);
         }
         Ok(node)
     }
@@ -222,7 +222,7 @@ impl Unplug for Removable {
         match machine.board().hotplug() {
             // Before the guest has begun there is nobody to ask.
             Some(hotplug) if machine.state() != RunState::Prelaunch => {
-                hotplug.processors.request_removal(index);
+                hotplug.processors.request_removal(index as u32);
                 Ok(Removal::Pending)
             }
             _ => Ok(Removal::Now),
@@ -232,7 +232,7 @@ impl Unplug for Removable {
     fn remove(&self, machine: &Machine) {
         let Self(index) = *self;
         if let Some(hotplug) = machine.board().hotplug() {
-            hotplug.processors.remove(index);
+            hotplug.processors.remove(index as u32);
             hotplug.vacate(SlotKind::Cpu, index as u32);
         }
         if let Some(sockets) = machine.board().sockets() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use state::CpuRegistersV1;
 
-use super::{Controller, Presence, Raise, Registers, Report, Slot, Told};
+use super::{Controller, Raise, Registers, Slot, Slotted, Told};
 
 /// First port.
 pub const BASE: u16 = 0xaf00;
@@ -77,10 +77,6 @@ impl CpuRegisters {
         self.processors.get(self.selector as usize)
     }
 
-    fn slot(&mut self, index: usize) -> Option<&mut Slot> {
-        self.processors.get_mut(index).map(|processor| &mut processor.slot)
-    }
-
     /// The first processor with news, from the selected one on and round.
     fn next_with_event(&self) -> Option<u32> {
         let (before, after) = self.processors.split_at_checked(self.selector as usize)?;
@@ -113,7 +109,7 @@ impl Registers for CpuRegisters {
             return Vec::new();
         }
         let (index, command) = (self.selector, self.command);
-        let Some(slot) = self.slot(index as usize) else { return Vec::new() };
+        let Some(slot) = self.slot(index) else { return Vec::new() };
         match (offset, command) {
             (register::FLAGS, _) if slot.control(value) => return vec![Told::Ejected(index)],
             (register::COMMAND, _) => {
@@ -144,6 +140,16 @@ impl Registers for CpuRegisters {
     }
 }
 
+impl Slotted for CpuRegisters {
+    fn slot(&mut self, index: u32) -> Option<&mut Slot> {
+        self.processors.get_mut(index as usize).map(|processor| &mut processor.slot)
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.processors.iter().map(|processor| &processor.slot)
+    }
+}
+
 /// The registers of processors, at their ports.
 pub type CpuHotplug = Controller<CpuRegisters>;
 
@@ -160,44 +166,12 @@ impl CpuHotplug {
     }
 
     /// Processor `index` came.
-    pub fn insert(&self, index: usize) {
+    pub fn insert(&self, index: u32) {
         self.change(|registers, tell| {
             let Some(slot) = registers.slot(index) else { return false };
             slot.insert(tell);
             tell
         });
-    }
-
-    /// The guest is to be asked for processor `index`.
-    pub fn request_removal(&self, index: usize) {
-        self.change(|registers, _| registers.slot(index).is_some_and(Slot::request_removal));
-    }
-
-    /// Processor `index` stays after all.
-    pub fn cancel_removal(&self, index: usize) {
-        self.change(|registers, _| {
-            registers.slot(index).into_iter().for_each(Slot::cancel_removal);
-            false
-        });
-    }
-
-    /// Processor `index` is gone.
-    pub fn remove(&self, index: usize) {
-        self.change(|registers, _| {
-            registers.slot(index).into_iter().for_each(Slot::remove);
-            false
-        });
-    }
-
-    /// Whether processor `index` is in the machine.
-    pub fn is_present(&self, index: usize) -> bool {
-        let presence = |registers: &CpuRegisters| Some(registers.processors.get(index)?.slot.presence);
-        self.look(presence).is_some_and(|presence| presence != Presence::Empty)
-    }
-
-    /// What the guest reported last, of each possible processor.
-    pub fn reports(&self) -> Vec<Report> {
-        self.look(|registers| registers.processors.iter().map(|processor| processor.slot.report).collect())
     }
 }
 
@@ -206,7 +180,10 @@ mod tests {
     use proptest::prelude::*;
     use rhea_core::{Device, SaveState};
 
-    use super::{super::bench::Bench, *};
+    use super::{
+        super::{Report, bench::Bench},
+        *,
+    };
     use crate::Saveable;
 
     fn bench() -> (Bench, Arc<CpuHotplug>) {
@@ -330,9 +307,9 @@ mod tests {
                 match op {
                     0..3 => bench.ports.write(BASE + offset, width, value),
                     3 => { bench.ports.read(BASE + offset, width); }
-                    4 => hotplug.insert(value as usize),
-                    5 => hotplug.request_removal(value as usize),
-                    _ => hotplug.remove(value as usize),
+                    4 => hotplug.insert(value),
+                    5 => hotplug.request_removal(value),
+                    _ => hotplug.remove(value),
                 }
                 let state = hotplug.save();
                 prop_assert_eq!(CpuRegisters::load(state.clone()).unwrap().save(), state.clone());

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use state::MemoryRegistersV1;
 
-use super::{Controller, Presence, Raise, Registers, Report, Slot, Told};
+use super::{Controller, Presence, Raise, Registers, Slot, Slotted, Told};
 
 /// First port.
 pub const BASE: u16 = 0x0a00;
@@ -85,10 +85,6 @@ impl MemoryRegisters {
     fn module(&mut self, slot: u32) -> Option<&mut Module> {
         self.modules.get_mut(slot as usize)
     }
-
-    fn slot(&mut self, slot: u32) -> Option<&mut Slot> {
-        self.module(slot).map(|module| &mut module.slot)
-    }
 }
 
 impl Registers for MemoryRegisters {
@@ -136,6 +132,23 @@ impl Registers for MemoryRegisters {
     }
 }
 
+impl Slotted for MemoryRegisters {
+    fn slot(&mut self, index: u32) -> Option<&mut Slot> {
+        self.module(index).map(|module| &mut module.slot)
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.modules.iter().map(|module| &module.slot)
+    }
+
+    fn remove(&mut self, index: u32) {
+        if let Some(module) = self.module(index) {
+            module.memory = MemorySlot::default();
+            module.slot.remove();
+        }
+    }
+}
+
 /// The registers of memory modules, at their ports.
 pub type MemoryHotplug = Controller<MemoryRegisters>;
 
@@ -159,41 +172,6 @@ impl MemoryHotplug {
             tell
         });
     }
-
-    /// The guest is to be asked for the module in `slot`.
-    pub fn request_removal(&self, slot: u32) {
-        self.change(|registers, _| registers.slot(slot).is_some_and(Slot::request_removal));
-    }
-
-    /// The module in `slot` stays after all.
-    pub fn cancel_removal(&self, slot: u32) {
-        self.change(|registers, _| {
-            registers.slot(slot).into_iter().for_each(Slot::cancel_removal);
-            false
-        });
-    }
-
-    /// The module in `slot` is gone.
-    pub fn remove(&self, slot: u32) {
-        self.change(|registers, _| {
-            if let Some(module) = registers.module(slot) {
-                module.memory = MemorySlot::default();
-                module.slot.remove();
-            }
-            false
-        });
-    }
-
-    /// Whether there is a module in `slot`.
-    pub fn is_present(&self, slot: u32) -> bool {
-        let presence = |registers: &MemoryRegisters| Some(registers.modules.get(slot as usize)?.slot.presence);
-        self.look(presence).is_some_and(|presence| presence != Presence::Empty)
-    }
-
-    /// What the guest reported last, of each slot.
-    pub fn reports(&self) -> Vec<Report> {
-        self.look(|registers| registers.modules.iter().map(|module| module.slot.report).collect())
-    }
 }
 
 #[cfg(test)]
@@ -201,7 +179,10 @@ mod tests {
     use proptest::prelude::*;
     use rhea_core::{Device, SaveState};
 
-    use super::{super::bench::Bench, *};
+    use super::{
+        super::{Report, bench::Bench},
+        *,
+    };
     use crate::Saveable;
 
     const DIMM: MemorySlot = MemorySlot { address: 0x1_4000_0000, size: 0x2_0800_0000, node: 7 };

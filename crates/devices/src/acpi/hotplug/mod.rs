@@ -172,6 +172,20 @@ pub trait Registers: SaveState + Send {
     fn fits(&self, saved: &Self) -> bool;
 }
 
+/// Registers whose slots have a status and a report each.
+pub trait Slotted: Registers {
+    /// A slot, if there is one of this number.
+    fn slot(&mut self, index: u32) -> Option<&mut Slot>;
+
+    /// All of them, by number.
+    fn slots(&self) -> impl Iterator<Item = &Slot>;
+
+    /// What was in a slot is gone: nothing of it stays.
+    fn remove(&mut self, index: u32) {
+        self.slot(index).into_iter().for_each(Slot::remove);
+    }
+}
+
 /// Raises a general-purpose event.
 pub type Raise = Arc<dyn Fn() + Send + Sync>;
 
@@ -210,6 +224,40 @@ impl<R: Registers> Controller<R> {
 
     fn look<T>(&self, look: impl FnOnce(&R) -> T) -> T {
         look(&self.registers.lock())
+    }
+}
+
+impl<R: Slotted> Controller<R> {
+    /// The guest is to be asked for what is in slot `index`.
+    pub fn request_removal(&self, index: u32) {
+        self.change(|registers, _| registers.slot(index).is_some_and(Slot::request_removal));
+    }
+
+    /// What is in slot `index` stays after all.
+    pub fn cancel_removal(&self, index: u32) {
+        self.change(|registers, _| {
+            registers.slot(index).into_iter().for_each(Slot::cancel_removal);
+            false
+        });
+    }
+
+    /// What was in slot `index` is gone.
+    pub fn remove(&self, index: u32) {
+        self.change(|registers, _| {
+            registers.remove(index);
+            false
+        });
+    }
+
+    /// Whether there is something in slot `index`, though the guest may have let go of it.
+    pub fn is_present(&self, index: u32) -> bool {
+        let presence = |registers: &R| registers.slots().nth(index as usize).map(|slot| slot.presence);
+        self.look(presence).is_some_and(|presence| presence != Presence::Empty)
+    }
+
+    /// What the guest reported last, of each slot.
+    pub fn reports(&self) -> Vec<Report> {
+        self.look(|registers| registers.slots().map(|slot| slot.report).collect())
     }
 }
 
