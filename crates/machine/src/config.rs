@@ -127,6 +127,33 @@ pub struct Config {
     pub on_watchdog: WatchdogAction,
 }
 
+impl Config {
+    /// A machine of which nothing more is said than its board and its RAM.
+    pub fn new(board: BoardKind, ram: u64) -> Self {
+        Self {
+            board,
+            accelerator: Accelerator::default(),
+            ram,
+            memory: MemoryConfig::default(),
+            numa: Vec::new(),
+            topology: Topology::default(),
+            software: Software::None,
+            rtc: RtcOptions::default(),
+            acpi_tables: Vec::new(),
+            objects: Vec::new(),
+            nodes: Vec::new(),
+            drives: Vec::new(),
+            serials: Vec::new(),
+            devices: Vec::new(),
+            start_stopped: false,
+            no_reboot: false,
+            no_shutdown: false,
+            on_panic: GuestPanicAction::Poweroff,
+            on_watchdog: WatchdogAction::Reset,
+        }
+    }
+}
+
 /// Where RAM comes from, and how it can grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryConfig {

@@ -387,37 +387,13 @@ impl Objects {
 
 #[cfg(test)]
 mod tests {
-    use rhea_api::run_state::{GuestPanicAction, WatchdogAction};
     use rhea_backends::object::{IoThread, MemoryBackend};
 
     use super::*;
-    use crate::{
-        Backends, Machine,
-        config::{Accelerator, Software, Topology},
-    };
+    use crate::{Backends, Machine};
 
     fn config() -> Config {
-        Config {
-            board: BoardKind::None,
-            accelerator: Accelerator::Tcg,
-            ram: 0,
-            memory: crate::config::MemoryConfig::default(),
-            numa: Vec::new(),
-            topology: Topology::default(),
-            software: Software::None,
-            serials: Vec::new(),
-            rtc: Default::default(),
-            devices: Vec::new(),
-            nodes: Vec::new(),
-            drives: Vec::new(),
-            acpi_tables: Vec::new(),
-            objects: Vec::new(),
-            start_stopped: true,
-            no_reboot: false,
-            no_shutdown: false,
-            on_panic: GuestPanicAction::Poweroff,
-            on_watchdog: WatchdogAction::Reset,
-        }
+        Config { start_stopped: true, ..Config::new(BoardKind::None, 0) }
     }
 
     fn objects() -> Objects {

@@ -6,37 +6,17 @@ use std::{
 };
 
 use proptest::prelude::*;
-use rhea_api::run_state::{GuestPanicAction, WatchdogAction};
 use rhea_core::Width;
 
 use super::*;
 use crate::{
-    Accelerator, BoardKind, Config, Machine, MachineError, Software, Topology, backends::Backends,
-    board::sockets::Shown, config::MemoryConfig, inbox::SlotKind,
+    BoardKind, Config, Machine, MachineError, Software, Topology, backends::Backends, board::sockets::Shown,
+    inbox::SlotKind,
 };
 
 fn config(cpus: u32, sockets: u32, cores: u32, threads: u32) -> Config {
-    Config {
-        board: BoardKind::Pc,
-        accelerator: Accelerator::Tcg,
-        ram: 16 << 20,
-        memory: MemoryConfig::default(),
-        numa: Vec::new(),
-        topology: Topology { cpus, sockets, cores, threads },
-        software: Software::None,
-        serials: Vec::new(),
-        rtc: Default::default(),
-        devices: Vec::new(),
-        nodes: Vec::new(),
-        drives: Vec::new(),
-        objects: Vec::new(),
-        acpi_tables: Vec::new(),
-        start_stopped: true,
-        no_reboot: false,
-        no_shutdown: false,
-        on_panic: GuestPanicAction::Poweroff,
-        on_watchdog: WatchdogAction::Reset,
-    }
+    let topology = Topology { cpus, sockets, cores, threads };
+    Config { topology, start_stopped: true, ..Config::new(BoardKind::Pc, 16 << 20) }
 }
 
 fn machine(config: Config) -> Arc<Machine> {
