@@ -155,8 +155,12 @@ impl Raw {
         self.file.node()
     }
 
-    /// Where byte `offset` is below.
-    fn at(&self, offset: u64) -> io::Result<u64> {
+    /// Where `length` bytes at `offset` are below, if they are inside: formats above would grow into what follows.
+    fn at(&self, offset: u64, length: u64) -> io::Result<u64> {
+        let end = offset.checked_add(length).ok_or(io::ErrorKind::InvalidInput)?;
+        if self.size.is_some_and(|size| end > size) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.offset.checked_add(offset).ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
@@ -180,19 +184,19 @@ impl Layer for Raw {
     }
 
     fn read(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
-        self.file.node().read(self.at(offset)?, data)
+        self.file.node().read(self.at(offset, data.len() as u64)?, data)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.node().write(self.at(offset)?, data)
+        self.file.node().write(self.at(offset, data.len() as u64)?, data)
     }
 
     fn read_to_guest(&self, offset: u64, into: &[GuestSlice<'_>]) -> io::Result<()> {
-        self.file.node().read_to_guest(self.at(offset)?, into)
+        self.file.node().read_to_guest(self.at(offset, transfer::length(into))?, into)
     }
 
     fn write_from_guest(&self, offset: u64, from: &[GuestSlice<'_>]) -> io::Result<()> {
-        self.file.node().write_from_guest(self.at(offset)?, from)
+        self.file.node().write_from_guest(self.at(offset, transfer::length(from))?, from)
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -200,18 +204,18 @@ impl Layer for Raw {
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.file.node().discard(self.at(offset)?, length)
+        self.file.node().discard(self.at(offset, length)?, length)
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
-        self.file.node().write_zeroes(self.at(offset)?, length, unmap)
+        self.file.node().write_zeroes(self.at(offset, length)?, length, unmap)
     }
 
     fn resize(&self, size: u64) -> io::Result<()> {
         if self.size.is_some() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "Cannot resize fixed-size raw disks"));
         }
-        self.file.node().resize(self.at(size)?)
+        self.file.node().resize(self.at(size, 0)?)
     }
 
     fn allocated(&self) -> u64 {
@@ -227,69 +231,23 @@ impl Layer for Raw {
 /// that nobody waits here.
 #[derive(Debug)]
 pub struct Throttled {
-    file: Edge,
+    bytes: Raw,
     member: GroupMember,
 }
 
 impl Throttled {
     /// `file` within the limits of a group.
     pub fn new(file: Edge, member: GroupMember) -> Self {
-        Self { file, member }
+        Self { bytes: Raw::new(file, 0, None), member }
     }
 
-    /// What it passes on to.
-    pub fn file(&self) -> &Arc<Node> {
-        self.file.node()
+    /// Its bytes: all of those below.
+    pub fn bytes(&self) -> &Raw {
+        &self.bytes
     }
 
     /// The limits.
     pub fn group(&self) -> &Arc<ThrottleGroup> {
         self.member.group()
-    }
-}
-
-impl Layer for Throttled {
-    fn size(&self) -> u64 {
-        self.file().size()
-    }
-
-    fn read(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
-        self.file().read(offset, data)
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file().write(offset, data)
-    }
-
-    fn read_to_guest(&self, offset: u64, into: &[GuestSlice<'_>]) -> io::Result<()> {
-        self.file().read_to_guest(offset, into)
-    }
-
-    fn write_from_guest(&self, offset: u64, from: &[GuestSlice<'_>]) -> io::Result<()> {
-        self.file().write_from_guest(offset, from)
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.file().flush()
-    }
-
-    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.file().discard(offset, length)
-    }
-
-    fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
-        self.file().write_zeroes(offset, length, unmap)
-    }
-
-    fn resize(&self, size: u64) -> io::Result<()> {
-        self.file().resize(size)
-    }
-
-    fn allocated(&self) -> u64 {
-        self.file().allocated()
-    }
-
-    fn image(&self) -> ImageDetails {
-        ImageDetails { dirty: self.file().image().dirty, ..ImageDetails::default() }
     }
 }

@@ -42,7 +42,7 @@ impl Body {
             Self::File(file) => file,
             Self::Null(null) => null,
             Self::Raw(raw) => raw,
-            Self::Throttled(throttled) => throttled,
+            Self::Throttled(throttled) => throttled.bytes(),
             Self::Qcow2(image) => image,
         }
     }
@@ -51,7 +51,7 @@ impl Body {
         match self {
             Self::File(_) | Self::Null(_) => None,
             Self::Raw(raw) => Some(raw.file()),
-            Self::Throttled(throttled) => Some(throttled.file()),
+            Self::Throttled(throttled) => Some(throttled.bytes().file()),
             Self::Qcow2(image) => Some(image.file()),
         }
     }
@@ -150,7 +150,7 @@ impl Node {
             Body::Throttled(throttled) => json!({
                 "driver": "throttle",
                 "throttle-group": throttled.group().name(),
-                "file": throttled.file().description(),
+                "file": throttled.bytes().file().description(),
             }),
             Body::File(_) | Body::Qcow2(_) => json!({ "driver": self.driver, "filename": self.filename() }),
         }

@@ -96,10 +96,6 @@ impl State {
     fn drive(&self, name: &str) -> Option<&Drive> {
         self.drives.iter().find(|drive| drive.name == name)
     }
-
-    fn use_of(&self, drive: &str) -> Option<Arc<BlockUse>> {
-        self.uses.iter().filter_map(Weak::upgrade).find(|usage| usage.drive() == Some(drive))
-    }
 }
 
 impl BlockNodes {
@@ -223,10 +219,13 @@ impl BlockNodes {
     /// There is none of this name, or another has it.
     pub fn claim(self: &Arc<Self>, name: &str, device: &str) -> Result<Arc<BlockUse>, BlockError> {
         let _one = self.change.lock();
+        let uses = self.uses();
         let (drive, node, serial, limits) = {
             let state = self.state.lock();
             match state.drive(name) {
-                Some(_) if state.use_of(name).is_some() => return Err(BlockError::DriveInUse(name.to_owned())),
+                Some(_) if uses.iter().any(|usage| usage.drive() == Some(name)) => {
+                    return Err(BlockError::DriveInUse(name.to_owned()));
+                }
                 Some(drive) => (
                     Some(name.to_owned()),
                     Arc::clone(&drive.node),
@@ -277,9 +276,8 @@ impl BlockNodes {
             return Err(BlockError::Options("The size of a disk is a multiple of 512".to_owned()));
         }
         node.resize(size).map_err(BlockError::Resize)?;
-        let uses: Vec<_> = self.state.lock().uses.iter().filter_map(Weak::upgrade).collect();
         // Whoever uses it by way of others looks again, and finds it as it was.
-        uses.iter().for_each(|usage| usage.resized());
+        self.uses().iter().for_each(|usage| usage.resized());
         Ok(())
     }
 
@@ -288,20 +286,26 @@ impl BlockNodes {
         self.state.lock().all.iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// All that are used. The last to hold one ends its drive, for which the state is locked: never let go of these
+    /// while it is.
+    fn uses(&self) -> Vec<Arc<BlockUse>> {
+        self.state.lock().uses.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Drives, and nodes with a device.
     pub fn disks(&self) -> Vec<Disk> {
+        let uses = self.uses();
         let state = self.state.lock();
         let drives = state.drives.iter().map(|drive| Disk {
             drive: Some(drive.name.clone()),
             node: Arc::clone(&drive.node),
-            usage: state.use_of(&drive.name),
+            usage: uses.iter().find(|usage| usage.drive() == Some(&drive.name)).cloned(),
             limits: drive.limits.as_ref().map(GroupMember::group).or_else(|| drive.node.groups().next()).cloned(),
         });
-        let uses = state.uses.iter().filter_map(Weak::upgrade).filter(|usage| usage.drive().is_none());
-        let used = uses.map(|usage| {
+        let used = uses.iter().filter(|usage| usage.drive().is_none()).map(|usage| {
             let node = Arc::clone(usage.node());
             let limits = node.groups().next().cloned();
-            Disk { drive: None, node, usage: Some(usage), limits }
+            Disk { drive: None, node, usage: Some(Arc::clone(usage)), limits }
         });
         drives.chain(used).collect()
     }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use rhea_core::object::is_well_formed_id;
+use rhea_core::object::{PropertyKind as _, Size, is_well_formed_id};
 use serde_json::{Map, Value};
 
 use super::BlockError;
@@ -267,7 +267,9 @@ impl Fields<'_> {
         match self.left.shift_remove(name) {
             None => Ok(None),
             Some(Value::Number(number)) => number.as_u64().map(Some).ok_or_else(|| self.wrong(name, "uint64")),
-            Some(Value::String(text)) => size(&text).map(Some).ok_or_else(|| self.wrong(name, "uint64")),
+            Some(Value::String(text)) => {
+                Size::from_text(&text).map(|Size(size)| Some(size)).ok_or_else(|| self.wrong(name, "uint64"))
+            }
             Some(_) => Err(self.wrong(name, "integer")),
         }
     }
@@ -351,21 +353,6 @@ impl Fields<'_> {
             Some(name) => Err(BlockError::Unexpected(format!("{}{name}", self.prefix))),
         }
     }
-}
-
-/// A number with an optional suffix, as command lines have it.
-fn size(text: &str) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, suffix) = text.split_at(split);
-    let shift = match suffix {
-        "" | "b" | "B" => 0,
-        "k" | "K" => 10,
-        "m" | "M" => 20,
-        "g" | "G" => 30,
-        "t" | "T" => 40,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 #[cfg(test)]

@@ -23,19 +23,13 @@ pub enum CreateError {
     #[error(transparent)]
     Property(#[from] PropertyError),
     /// The host refused something.
-    #[error("{what}: {}", crate::object::plain(reason))]
+    #[error("{what}: {}", rhea_core::files::reason(reason))]
     Host {
         /// What was wanted.
         what: String,
         /// What the host said.
         reason: io::Error,
     },
-}
-
-/// The host's reason without its number.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// Makes an object of the name `id` with the given properties.

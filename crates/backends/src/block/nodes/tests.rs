@@ -202,6 +202,27 @@ fn a_part_is_a_part() {
 }
 
 #[test]
+fn an_image_in_a_part_never_grows_out_of_it() {
+    const PART: u64 = 1 << 20;
+    let whole = raw(PART + 65536);
+    let made = tempfile::NamedTempFile::new().unwrap();
+    qcow2(made.path(), "16M", None);
+    let image = std::fs::read(made.path()).unwrap();
+    let mut bytes = vec![0xa5; (PART + 65536) as usize];
+    bytes[..image.len()].copy_from_slice(&image);
+    std::fs::write(whole.path(), &bytes).unwrap();
+    let nodes = BlockNodes::new();
+    let part = json!({ "driver": "raw", "size": PART, "file": file(whole.path()) });
+    add(&nodes, json!({ "driver": "qcow2", "node-name": "q", "file": part })).unwrap();
+    let disk = nodes.claim("q", "d").unwrap();
+    let results: Vec<_> = (0..16).map(|at| disk.write(at << 20, &vec![1; 65536])).collect();
+    assert!(results[0].is_ok() && results.iter().any(Result::is_err), "{results:?}");
+    drop(disk);
+    nodes.remove("q").unwrap();
+    assert!(std::fs::read(whole.path()).unwrap()[PART as usize..].iter().all(|byte| *byte == 0xa5));
+}
+
+#[test]
 fn an_image_may_be_a_descriptor_that_was_passed() {
     let disk = raw(1 << 20);
     let sets = &files::DESCRIPTOR_SETS;

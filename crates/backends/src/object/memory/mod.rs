@@ -189,8 +189,9 @@ impl Object for MemoryBackend {
 
     fn set(&self, name: &str, value: &Value) -> Result<(), PropertyError> {
         let wanted: bool = read_value(name, value)?;
-        let refused =
-            |reason: io::Error| PropertyError::Refused(format!("property '{name}': {}", super::plain(&reason)));
+        let refused = |reason: io::Error| {
+            PropertyError::Refused(format!("property '{name}': {}", rhea_core::files::reason(&reason)))
+        };
         let mut settings = self.settings.lock();
         match name {
             "merge" => self.ram.set_merge(wanted).map_err(refused)?,
