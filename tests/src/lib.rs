@@ -10,6 +10,7 @@ pub mod monitor;
 pub mod pattern;
 pub mod process;
 pub mod proofs;
+pub mod python;
 pub mod qtest;
 pub mod run;
 pub mod transcript;

@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-mod python;
-
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
@@ -16,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use python::{Python, told};
+use rhea_tests::python::{Python, told};
 use rhea_tests::{guest::Console, monitor::Monitor, process::Machine, transcript::Guest};
 use serde_json::{Value, json};
 
@@ -95,7 +93,7 @@ fn printed(what: &str, command: &mut Command) -> String {
 
 #[test]
 fn each_kind_of_dump_is_opened_by_its_readers() {
-    let drgn = Python::install("drgn", DRGN);
+    let drgn = Python::install(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("drgn"), DRGN).unwrap();
     let mut guest = Booted::start(&["-m", "256", "-smp", "2", "-device", "vmcoreinfo"]);
     let directory = guest.machine.directory().to_owned();
     let at = |name: &str| directory.join(name).display().to_string();

@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-mod python;
 mod served;
 
 use std::io::Write;
@@ -12,16 +11,20 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 
-use python::{Python, told};
 use rhea_tests::monitor::Monitor;
+use rhea_tests::python::{Python, told};
 use served::{PATIENCE, Served};
 
 /// What is installed: an exact version, so that a failure is never a change of theirs.
 const PACKAGE: &str = "qemu.qmp==0.0.6";
 
+fn python() -> Python {
+    Python::install(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-clients"), PACKAGE).unwrap()
+}
+
 #[test]
 fn the_python_library_manages_a_machine() {
-    let python = Python::install("python-clients", PACKAGE);
+    let python = python();
     let mut served = Served::start(&[]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/library.py");
     let output = python.command().arg(script).arg(&served.socket).output().unwrap();
@@ -32,7 +35,7 @@ fn the_python_library_manages_a_machine() {
 
 #[test]
 fn qmp_shell_manages_a_machine() {
-    let python = Python::install("python-clients", PACKAGE);
+    let python = python();
     let mut served = Served::start(&[]);
     let mut shell = python
         .command()

@@ -2,10 +2,8 @@
 //!
 //! They are installed under `target/` at the first run. Without Python or PyPI the tests fail and say what to do.
 
-// Each test uses what it needs.
-#![allow(dead_code)]
-
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -13,28 +11,37 @@ const ADVICE: &str = "needed are python3 with venv or pip (Debian: apt-get insta
                       or a mirror of it (see 'pip help config')";
 
 /// A Python that has a library.
+#[derive(Debug)]
 pub struct Python {
     directory: PathBuf,
 }
 
 impl Python {
-    /// Installs `package`, an exact version, into the directory `name` under `target/`, unless that was done before.
-    pub fn install(name: &str, package: &str) -> Self {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&directory).unwrap();
+    /// Installs `package`, an exact version, into `directory`, unless that was done before.
+    ///
+    /// # Errors
+    /// What could not be done, and what is needed.
+    pub fn install(directory: &Path, package: &str) -> Result<Self, String> {
+        let python = Self { directory: directory.to_owned() };
+        python.make(package).map_err(|error| format!("could not install {package}\n{error}\n{ADVICE}"))?;
+        Ok(python)
+    }
+
+    fn make(&self, package: &str) -> Result<(), String> {
+        let plain = |error: io::Error| format!("{}: {error}", self.directory.display());
+        fs::create_dir_all(&self.directory).map_err(plain)?;
         // Tests run at the same time, each in a process of its own.
-        let lock = File::create(directory.join("lock")).unwrap();
-        lock.lock().unwrap();
-        let python = Self { directory };
-        let made = python.directory.join("made");
+        let lock = File::create(self.directory.join("lock")).map_err(plain)?;
+        lock.lock().map_err(plain)?;
+        let made = self.directory.join("made");
         if fs::read_to_string(&made).is_ok_and(|made| made == package) {
-            return python;
+            return Ok(());
         }
-        let venv = python.directory.join("venv");
-        let libraries = python.directory.join("libraries");
+        let venv = self.directory.join("venv");
+        let libraries = self.directory.join("libraries");
         for old in [&venv, &libraries] {
             if old.exists() {
-                fs::remove_dir_all(old).unwrap();
+                fs::remove_dir_all(old).map_err(plain)?;
             }
         }
         let in_venv = run(Command::new("python3").args(["-m", "venv"]).arg(&venv))
@@ -42,14 +49,10 @@ impl Python {
         if let Err(first) = in_venv {
             // Debian's python3 comes without venv, but may have pip.
             let _ = fs::remove_dir_all(&venv);
-            let plain =
-                run(Command::new("python3").args(["-m", "pip", "install", package, "--target"]).arg(&libraries));
-            if let Err(second) = plain {
-                panic!("could not install {package}\n{first}\n{second}\n{ADVICE}");
-            }
+            run(Command::new("python3").args(["-m", "pip", "install", package, "--target"]).arg(&libraries))
+                .map_err(|second| format!("{first}\n{second}"))?;
         }
-        fs::write(made, package).unwrap();
-        python
+        fs::write(made, package).map_err(plain)
     }
 
     /// Python, with whatever it needs to find the library.
