@@ -116,6 +116,14 @@ pub enum BlockError {
     /// Not of the format that it was said to be.
     #[error("Image is not in {0} format")]
     Format(&'static str),
+    /// What was written could not be kept.
+    #[error("Could not write to '{node}': {}", files::reason(source))]
+    Write {
+        /// To which node.
+        node: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The size cannot be changed.
     #[error("Could not resize: {}", files::reason(.0))]
     Resize(io::Error),

@@ -34,17 +34,45 @@ const ZEROS: usize = 64 << 10;
 pub struct HostFile {
     path: PathBuf,
     file: File,
+    /// How others are kept from it while it is in use.
+    lock: Lock,
     /// The same file past the host's cache.
     direct: Option<File>,
     size: AtomicU64,
 }
 
+/// How other programs are kept from a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    /// Not at all.
+    None,
+    /// Others may read it.
+    Shared,
+    /// Nobody else has it.
+    Exclusive,
+}
+
+impl Lock {
+    fn take(self, file: &File, path: &Path) -> Result<(), BlockError> {
+        let (operation, mode) = match self {
+            Self::None => return Ok(()),
+            Self::Shared => (FlockOperation::NonBlockingLockShared, "shared \"write\""),
+            Self::Exclusive => (FlockOperation::NonBlockingLockExclusive, "\"write\""),
+        };
+        flock(file, operation).map_err(|reason| match reason {
+            rustix::io::Errno::WOULDBLOCK => BlockError::Locked { mode, path: path.to_owned() },
+            source => BlockError::File { path: path.to_owned(), source: source.into() },
+        })
+    }
+}
+
 impl HostFile {
-    /// Opens a file; says, too, whether it can only be read.
+    /// Opens a file; says, too, whether it can only be read. One that is not `active` may be another program's still: its
+    /// lock is taken by [`activate`](Self::activate).
     ///
     /// # Errors
     /// The file cannot be opened, or another has it.
-    pub fn open(path: &Path, locking: bool, settings: &NodeSettings) -> Result<(Self, bool), BlockError> {
+    pub fn open(path: &Path, locking: bool, settings: &NodeSettings, active: bool) -> Result<(Self, bool), BlockError> {
         let error = |source| BlockError::File { path: path.to_owned(), source };
         let (file, read_only) = if settings.read_only {
             (files::open(path, Access::Read).map_err(error)?, true)
@@ -56,18 +84,15 @@ impl HostFile {
                 opened => (opened.map_err(error)?, false),
             }
         };
-        if locking {
-            let (operation, mode) = match read_only {
-                false => (FlockOperation::NonBlockingLockExclusive, "\"write\""),
-                true => (FlockOperation::NonBlockingLockShared, "shared \"write\""),
-            };
-            flock(&file, operation).map_err(|reason| match reason {
-                rustix::io::Errno::WOULDBLOCK => BlockError::Locked { mode, path: path.to_owned() },
-                source => error(source.into()),
-            })?;
+        let lock = match (locking, read_only) {
+            (false, _) => Lock::None,
+            (true, true) => Lock::Shared,
+            (true, false) => Lock::Exclusive,
+        };
+        if active {
+            lock.take(&file, path)?;
         }
-        // A block device tells its size by its end only.
-        let size = (&file).seek(SeekFrom::End(0)).map_err(error)?;
+        let size = measure(&file).map_err(error)?;
         let direct = settings.direct.then(|| open_direct(&file, read_only)).transpose().map_err(|source| {
             BlockError::Options(format!(
                 "Could not open '{}': the host's cache cannot be left out ({})",
@@ -75,7 +100,29 @@ impl HostFile {
                 files::reason(&source)
             ))
         })?;
-        Ok((Self { path: path.to_owned(), file, direct, size: AtomicU64::new(size) }, read_only))
+        Ok((Self { path: path.to_owned(), file, lock, direct, size: AtomicU64::new(size) }, read_only))
+    }
+
+    /// Lets other programs have it.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn inactivate(&self) -> io::Result<()> {
+        match self.lock {
+            Lock::None => Ok(()),
+            Lock::Shared | Lock::Exclusive => Ok(flock(&self.file, FlockOperation::Unlock)?),
+        }
+    }
+
+    /// Takes it back, as others left it.
+    ///
+    /// # Errors
+    /// Another has it.
+    pub fn activate(&self) -> Result<(), BlockError> {
+        self.lock.take(&self.file, &self.path)?;
+        let size = measure(&self.file).map_err(|source| BlockError::File { path: self.path.clone(), source })?;
+        self.size.store(size, Ordering::Release);
+        Ok(())
     }
 
     /// Its name.
@@ -104,6 +151,11 @@ impl HostFile {
     fn grown_to(&self, end: u64) {
         self.size.fetch_max(end, Ordering::AcqRel);
     }
+}
+
+/// Its size: a block device tells it by its end only.
+fn measure(mut file: &File) -> io::Result<u64> {
+    file.seek(SeekFrom::End(0))
 }
 
 fn is_denied(reason: &io::Error) -> bool {

@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -74,6 +74,13 @@ pub struct Node {
     uses: Mutex<Vec<Arc<Use>>>,
     /// The end of the write that went farthest.
     highest_write: AtomicU64,
+    /// Whether it is this program's to use, and not another's.
+    active: AtomicBool,
+}
+
+/// What is said of requests to a node that another program may have.
+pub(super) fn inactive() -> io::Error {
+    io::Error::other("the node is inactive")
 }
 
 /// How somebody uses a node.
@@ -107,12 +114,24 @@ impl Node {
         body: Body,
         backing: Option<Edge>,
         permits: Vec<Permit>,
+        active: bool,
     ) -> Arc<Self> {
         let depth = |node: Option<&Arc<Self>>| node.map_or(0, |node| node.depth + 1);
         let depth = depth(body.below()).max(depth(backing.as_ref().map(Edge::node)));
         let (parents, uses) = (AtomicUsize::new(0), Mutex::default());
-        let highest_write = AtomicU64::new(0);
-        Arc::new(Self { name, driver, settings, body, backing, _permits: permits, depth, parents, uses, highest_write })
+        Arc::new(Self {
+            name,
+            driver,
+            settings,
+            body,
+            backing,
+            _permits: permits,
+            depth,
+            parents,
+            uses,
+            highest_write: AtomicU64::new(0),
+            active: AtomicBool::new(active),
+        })
     }
 
     /// Its name; one that begins with `#` was made up.
@@ -194,6 +213,41 @@ impl Node {
         self.settings.read_only
     }
 
+    /// Whether it is this program's to use. Otherwise another may have it, and requests are refused.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Writes what is held back, and lets other programs have it. What stands on it went before.
+    pub(super) fn inactivate(&self) -> Result<(), BlockError> {
+        if !self.is_active() {
+            return Ok(());
+        }
+        let failed = |source| BlockError::Write { node: self.name.clone(), source };
+        self.flush().map_err(failed)?;
+        match &self.body {
+            Body::File(file) => file.inactivate().map_err(failed)?,
+            Body::Qcow2(image) => image.close().map_err(failed)?,
+            Body::Null(_) | Body::Raw(_) | Body::Throttled(_) => {}
+        }
+        self.active.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes it back, as other programs left it. What it stands on went before.
+    pub(super) fn activate(&self) -> Result<(), BlockError> {
+        if self.is_active() {
+            return Ok(());
+        }
+        match &self.body {
+            Body::File(file) => file.activate()?,
+            Body::Qcow2(image) => image.reopen()?,
+            Body::Null(_) | Body::Raw(_) | Body::Throttled(_) => {}
+        }
+        self.active.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Bytes.
     pub fn size(&self) -> u64 {
         self.body.layer().size()
@@ -271,7 +325,10 @@ impl Node {
     /// What the host says.
     pub fn flush(&self) -> io::Result<()> {
         // A file that does not wait for the host leaves it at what is in the host's cache.
-        if self.settings.read_only || (self.settings.no_flush && matches!(self.body, Body::File(_))) {
+        if self.settings.read_only
+            || !self.is_active()
+            || (self.settings.no_flush && matches!(self.body, Body::File(_)))
+        {
             return Ok(());
         }
         self.body.layer().flush()
@@ -305,7 +362,10 @@ impl Node {
     }
 
     fn check_writable(&self) -> io::Result<()> {
-        if self.settings.read_only { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+        if self.settings.read_only {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        if self.is_active() { Ok(()) } else { Err(inactive()) }
     }
 
     /// Registers a use, and the same use by itself of what it passes all on to.

@@ -64,6 +64,8 @@ struct State {
     groups: Vec<Weak<ThrottleGroup>>,
     /// Numbers names that are made up.
     next: u64,
+    /// Whether other programs may have the disks.
+    inactive: bool,
 }
 
 /// All nodes and drives.
@@ -319,6 +321,52 @@ impl BlockNodes {
         }
     }
 
+    /// Lets other programs have the disks: writes what is held back, gives up locks and forgets what images say of
+    /// themselves. Requests are refused from then on; whoever calls this has seen to it that none is under way. Nodes that
+    /// are made later are not this program's either, until [`activate`](Self::activate).
+    ///
+    /// # Errors
+    /// Something could not be written. Then the disks are this program's still.
+    pub fn inactivate(&self) -> Result<(), BlockError> {
+        let _one = self.change.lock();
+        let nodes = self.nodes();
+        // Nodes that stand on others were made after them.
+        for (done, node) in nodes.iter().rev().enumerate() {
+            if let Err(reason) = node.inactivate() {
+                let gone = nodes.iter().skip(nodes.len() - done);
+                return match gone.map(|node| node.activate()).collect() {
+                    Ok(()) => Err(reason),
+                    Err(worse) => Err(worse),
+                };
+            }
+        }
+        self.state.lock().inactive = true;
+        Ok(())
+    }
+
+    /// Takes the disks, or takes them back: locks them, and reads anew what images say of themselves.
+    ///
+    /// # Errors
+    /// Another program has one, or left it such that it cannot be used. Then none is this program's.
+    pub fn activate(&self) -> Result<(), BlockError> {
+        let _one = self.change.lock();
+        let nodes = self.nodes();
+        for (done, node) in nodes.iter().enumerate() {
+            if let Err(reason) = node.activate() {
+                for node in nodes.iter().take(done).rev() {
+                    if let Err(error) = node.inactivate() {
+                        tracing::error!("{error}");
+                    }
+                }
+                return Err(reason);
+            }
+        }
+        self.state.lock().inactive = false;
+        // They may have another size now.
+        self.uses().iter().for_each(|usage| usage.resized());
+        Ok(())
+    }
+
     /// Opens a node, and registers it and those within it.
     fn open(&self, spec: &NodeSpec) -> Result<Arc<Node>, BlockError> {
         self.open_at(spec, 0)
@@ -340,10 +388,11 @@ impl BlockNodes {
         let mut settings = spec.settings;
         let mut permits = Vec::new();
         let mut backing = None;
+        let active = !self.state.lock().inactive;
         let name = spec.name.clone().unwrap_or_else(|| self.made_up());
         let body = match &spec.driver {
             DriverSpec::File { path, locking, .. } => {
-                let (file, read_only) = HostFile::open(path, *locking, &settings)?;
+                let (file, read_only) = HostFile::open(path, *locking, &settings, active)?;
                 settings.read_only = read_only;
                 Body::File(file)
             }
@@ -361,9 +410,6 @@ impl BlockNodes {
             DriverSpec::Qcow2 { file, backing: below } => {
                 let file = self.child(file, &mut settings, depth)?;
                 let header = Header::read(&file)?;
-                if !settings.read_only {
-                    header.check_counts(&file)?;
-                }
                 let mut full = None;
                 let below = match below {
                     Backing::None => None,
@@ -385,12 +431,15 @@ impl BlockNodes {
                     permits.extend(below.permit(user.clone(), "backing", false, false)?);
                 }
                 permits.extend(file.permit(user, "file", !settings.read_only, false)?);
-                let image = Qcow2::open(header, &file, below.as_ref(), full, !settings.read_only)?;
+                let image = Qcow2::new(header, &file, below.as_ref(), full, !settings.read_only);
+                if active {
+                    image.reopen()?;
+                }
                 backing = below.map(Edge::new);
                 Body::Qcow2(image)
             }
         };
-        let node = Node::new(name, spec.driver_name(), settings, body, backing, permits);
+        let node = Node::new(name, spec.driver_name(), settings, body, backing, permits, active);
         if node.depth() >= MOST_LAYERS {
             return Err(BlockError::TooDeep);
         }

@@ -24,7 +24,7 @@ use serde_json::json;
 use super::{
     BlockError,
     layer::{ImageDetails, Layer},
-    node::{Edge, Node},
+    node::{Edge, Node, inactive},
 };
 
 /// The first bytes of an image.
@@ -35,6 +35,7 @@ pub const MAGIC: [u8; 4] = *b"QFI\xfb";
 pub struct Header {
     version: u32,
     cluster_bits: u32,
+    size: u64,
     backing: Option<String>,
     backing_format: Option<String>,
     incompatible: u64,
@@ -112,6 +113,7 @@ impl Header {
         Ok(Self {
             version,
             cluster_bits,
+            size: long(24),
             backing,
             backing_format,
             incompatible: if modern { long(72) } else { 0 },
@@ -177,36 +179,61 @@ impl Header {
     }
 }
 
-/// An open image.
+/// An image.
 #[derive(Debug)]
 pub struct Qcow2 {
-    header: Header,
     full_backing: Option<String>,
     /// Giving up room must not meet reads and writes that are under way.
-    access: RwLock<FormatAccess<NodeStorage>>,
-    file: Arc<Node>,
+    state: RwLock<State>,
+    file: Edge,
+    backing: Option<Arc<Node>>,
     writable: bool,
 }
 
-impl Qcow2 {
-    /// What it is in.
-    pub fn file(&self) -> &Arc<Node> {
-        &self.file
-    }
+/// What is known of an image.
+#[derive(Debug)]
+struct State {
+    header: Header,
+    /// The library's hands on it; none while somebody else may change it.
+    access: Option<FormatAccess<NodeStorage>>,
+}
 
-    /// Opens the image in `file`, over `backing`, of which `full_backing` is the name.
-    ///
-    /// # Errors
-    /// No such image, or one with parts that nothing here knows.
-    pub fn open(
+impl Qcow2 {
+    /// The image in `file`, over `backing`, of which `full_backing` is the name. It is not opened yet.
+    pub fn new(
         header: Header,
         file: &Arc<Node>,
         backing: Option<&Arc<Node>>,
         full_backing: Option<String>,
         writable: bool,
-    ) -> Result<Self, BlockError> {
+    ) -> Self {
+        Self {
+            full_backing,
+            state: RwLock::new(State { header, access: None }),
+            file: Edge::new(Arc::clone(file)),
+            backing: backing.cloned(),
+            writable,
+        }
+    }
+
+    /// What it is in.
+    pub fn file(&self) -> &Arc<Node> {
+        self.file.node()
+    }
+
+    /// Opens it, as it now is in its file.
+    ///
+    /// # Errors
+    /// No such image, or one with parts that nothing here knows.
+    pub fn reopen(&self) -> Result<(), BlockError> {
+        let mut state = self.state.write();
+        let file = self.file();
         let error = |source| BlockError::File { path: file.filename().into(), source };
-        let below = match backing {
+        let header = Header::read(file)?;
+        if self.writable {
+            header.check_counts(file)?;
+        }
+        let below = match &self.backing {
             None => None,
             Some(node) => {
                 let raw = Raw::open_image(NodeStorage::new(Arc::clone(node)), false).map_err(error)?;
@@ -214,45 +241,72 @@ impl Qcow2 {
             }
         };
         let builder = Image::<_, FormatAccess<NodeStorage>>::builder(NodeStorage::new(Arc::clone(file)));
-        let builder = builder.write(writable).backing(below);
+        let builder = builder.write(self.writable).backing(below);
         let image = builder.open(DenyImplicitOpenGate::default()).map_err(error)?;
-        let access = RwLock::new(FormatAccess::new(image));
-        Ok(Self { header, full_backing, access, file: Arc::clone(file), writable })
+        *state = State { header, access: Some(FormatAccess::new(image)) };
+        Ok(())
     }
+
+    /// Writes what is remembered, and forgets it. Requests are refused until it is opened again.
+    ///
+    /// # Errors
+    /// What the host says. Then it is open still.
+    pub fn close(&self) -> io::Result<()> {
+        let mut state = self.state.write();
+        if let Some(access) = state.access.as_ref().filter(|_| self.writable) {
+            write_back(access)?;
+        }
+        if let Some(size) = state.access.as_ref().map(FormatAccess::size) {
+            state.header.size = size;
+        }
+        state.access = None;
+        Ok(())
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&FormatAccess<NodeStorage>) -> io::Result<T>) -> io::Result<T> {
+        work(self.state.read().access.as_ref().ok_or_else(inactive)?)
+    }
+
+    /// Works on it while nobody else does.
+    fn alone<T>(&self, work: impl FnOnce(&mut FormatAccess<NodeStorage>) -> io::Result<T>) -> io::Result<T> {
+        work(self.state.write().access.as_mut().ok_or_else(inactive)?)
+    }
+}
+
+fn write_back(access: &FormatAccess<NodeStorage>) -> io::Result<()> {
+    access.flush()?;
+    access.sync()
 }
 
 impl Drop for Qcow2 {
     fn drop(&mut self) {
         // The tables that are remembered belong into the file.
-        if self.writable
-            && let Err(error) = self.flush()
-        {
-            tracing::error!("{}: {error}", self.file.filename());
+        if let Err(error) = self.close() {
+            tracing::error!("{}: {error}", self.file().filename());
         }
     }
 }
 
 impl Layer for Qcow2 {
     fn size(&self) -> u64 {
-        self.access.read().size()
+        let state = self.state.read();
+        state.access.as_ref().map_or(state.header.size, FormatAccess::size)
     }
 
     fn read(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
-        self.access.read().read(data, offset)
+        self.with(|access| access.read(data, offset))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.access.read().write(data, offset)
+        self.with(|access| access.write(data, offset))
     }
 
     fn flush(&self) -> io::Result<()> {
-        let access = self.access.read();
-        access.flush()?;
-        access.sync()
+        self.with(write_back)
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
-        match self.access.write().discard_to_any(offset, length) {
+        match self.alone(|access| access.discard_to_any(offset, length)) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
             result => result,
         }
@@ -260,26 +314,27 @@ impl Layer for Qcow2 {
 
     fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
         if unmap {
-            return self.access.write().discard_to_zero(offset, length);
+            return self.alone(|access| access.discard_to_zero(offset, length));
         }
-        self.access.read().write_zeroes(offset, length)
+        self.with(|access| access.write_zeroes(offset, length))
     }
 
     fn resize(&self, size: u64) -> io::Result<()> {
-        let mut access = self.access.write();
-        access.resize(size, PreallocateMode::None)?;
-        access.flush()?;
-        access.sync()
+        self.alone(|access| {
+            access.resize(size, PreallocateMode::None)?;
+            write_back(access)
+        })
     }
 
     fn allocated(&self) -> u64 {
-        self.file.allocated()
+        self.file().allocated()
     }
 
     fn image(&self) -> ImageDetails {
         let Header {
             refcount_table: _,
             refcount_table_clusters: _,
+            size: _,
             version,
             cluster_bits,
             backing,
@@ -288,7 +343,7 @@ impl Layer for Qcow2 {
             compatible,
             refcount_order,
             compression,
-        } = &self.header;
+        } = &self.state.read().header;
         let data = if *version == 2 {
             json!({ "compat": "0.10", "compression-type": "zlib", "refcount-bits": 16 })
         } else {

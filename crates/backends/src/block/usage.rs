@@ -16,7 +16,7 @@ use rhea_core::{
 };
 
 use super::{
-    node::{Node, Permit},
+    node::{Node, Permit, inactive},
     nodes::BlockNodes,
     throttle::ThrottleGroup,
 };
@@ -213,7 +213,7 @@ impl BlockUse {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "past the end of the disk"));
         }
         let start = Instant::now();
-        let result = work();
+        let result = if self.node.is_active() { work() } else { Err(inactive()) };
         let now = Instant::now();
         let mut accounting = self.accounting.lock();
         accounting.last = Some(now);

@@ -146,7 +146,7 @@ fn node_info(node: &Arc<Node>, with_backing: bool) -> BlockDeviceInfo {
         backing_file: node.backing().map(|backing| backing.filename()),
         backing_file_depth: node.backing_depth() as i64,
         encrypted: false,
-        active: true,
+        active: node.is_active(),
         detect_zeroes: match settings.detect_zeroes {
             DetectZeroes::Off => BlockdevDetectZeroesOptions::Off,
             DetectZeroes::On => BlockdevDetectZeroesOptions::On,

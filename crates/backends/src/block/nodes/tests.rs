@@ -420,3 +420,54 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn disks_change_hands() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("d.qcow2");
+    qcow2(&path, "1M", None);
+    let bytes = raw(1 << 20);
+    let ours = BlockNodes::new();
+    let image = json!({ "driver": "qcow2", "node-name": "q", "file": file(&path) });
+    let plain = json!({ "driver": "raw", "node-name": "r", "file": file(bytes.path()) });
+    add(&ours, image.clone()).unwrap();
+    add(&ours, plain.clone()).unwrap();
+    let usage = ours.claim("q", "v").unwrap();
+    usage.write(0, &[1; 512]).unwrap();
+    let plain_usage = ours.claim("r", "w").unwrap();
+    plain_usage.write(0, &[1; 512]).unwrap();
+    // Another program that waits for them.
+    let theirs = BlockNodes::new();
+    theirs.inactivate().unwrap();
+    add(&theirs, image).unwrap();
+    add(&theirs, plain).unwrap();
+    let other = theirs.claim("q", "v").unwrap();
+    assert_eq!((other.size(), other.node().is_active()), (1 << 20, false));
+    assert!(theirs.activate().unwrap_err().to_string().contains("Failed to get \"write\" lock"));
+    assert!(other.write(0, &[9; 512]).is_err() && theirs.find("r").unwrap().write(0, &[9; 512]).is_err());
+
+    ours.inactivate().unwrap();
+    let mut read = [0; 512];
+    for usage in [&usage, &plain_usage] {
+        let refused = usage.write(0, &[9; 512]).unwrap_err();
+        assert_eq!(refused.to_string(), "the node is inactive");
+        assert!(usage.read(0, &mut read).is_err());
+        usage.node().flush().unwrap();
+    }
+    assert!(ours.resize("q", 2 << 20).is_err());
+    theirs.activate().unwrap();
+    other.read(0, &mut read).unwrap();
+    assert_eq!(read, [1; 512]);
+    other.write(512, &[2; 512]).unwrap();
+    theirs.resize("q", 2 << 20).unwrap();
+    assert!(ours.activate().is_err(), "they have it");
+    theirs.inactivate().unwrap();
+    let told = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&told);
+    usage.on_resize(move || *count.lock() += 1);
+    ours.activate().unwrap();
+    usage.read(512, &mut read).unwrap();
+    assert_eq!((read, usage.size(), *told.lock()), ([2; 512], 2 << 20, 1));
+    drop((ours, usage, plain_usage));
+    check(&path);
+}
