@@ -197,7 +197,7 @@ impl Mappings {
 impl Walk<'_> {
     /// Walks a table; recursion is as deep as there are levels.
     fn table(&mut self, mode: Mode, table: u64, level: u32, base: u64) {
-        if self.tables_left == 0 || !self.seen.insert((table, level, base)) {
+        if self.tables_left == 0 || self.mappings_left == 0 || !self.seen.insert((table, level, base)) {
             return;
         }
         self.tables_left -= 1;
@@ -367,6 +367,18 @@ mod tests {
         assert!(mappings.truncated());
         assert!(!mappings.as_slice().is_empty());
         assert!(Mappings::bounded(&ram, &[long(0x1000)], 1000, 10).as_slice().len() <= 10);
+    }
+
+    #[test]
+    fn what_one_processor_used_up_is_not_there_for_the_next() {
+        let mut ram = Ram::new(1 << 20);
+        for number in 0..512 {
+            ram.entry(0x1000, number, 0x2003);
+            ram.entry(0x2000, number, 0x1003);
+        }
+        let mappings = Mappings::bounded(&ram, &[long(0x1000), long(0x2000)], 1000, 10);
+        assert!(mappings.truncated());
+        assert!(mappings.as_slice().len() <= 10);
     }
 
     #[test]
