@@ -38,7 +38,7 @@ struct BalloonSettings {
 
 pub(super) const DRIVERS: [Driver; 3] = virtio_drivers!(BalloonSettings, "virtio-balloon", "virtio-balloon-pci", plug);
 
-fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let settings: BalloonSettings = config.settings().map_err(DeviceError::from)?;
     if settings.free_page_reporting {
         return Err(DeviceError::Refused("'free-page-reporting=on' is not supported yet".to_owned()).into());

@@ -59,7 +59,7 @@ struct BlockSettings {
 
 pub(super) const DRIVERS: [Driver; 3] = virtio_drivers!(BlockSettings, "virtio-blk", "virtio-blk-pci", plug);
 
-fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let mut settings: BlockSettings = config.settings().map_err(DeviceError::from)?;
     let range = |name: &str, expected: &str| {
         DeviceError::from(PropertyError::Range { name: name.to_owned(), expected: expected.to_owned() })

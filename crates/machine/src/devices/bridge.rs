@@ -28,7 +28,7 @@ struct BridgeSettings {
 
 pub(super) const DRIVER: Driver = Driver { info: BridgeSettings::INFO, aliases: &[], hotpluggable: false, plug };
 
-fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let mut settings: BridgeSettings = config.settings().map_err(DeviceError::from)?;
     let place = machine.pci_place(config, settings.addr)?;
     settings.addr = PciAddress(Some(place.at));

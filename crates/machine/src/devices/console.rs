@@ -36,7 +36,7 @@ pub(super) struct SerialBus {
     taken: Mutex<Vec<u32>>,
 }
 
-fn plug_console(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug_console(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let settings: ConsoleSettings = config.settings().map_err(DeviceError::from)?;
     let most_ports = settings.most_ports;
     if !(1..=MOST_PORTS).contains(&most_ports) {
@@ -107,7 +107,7 @@ impl Object for PortObject {
     }
 }
 
-fn plug_port(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug_port(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let console = config.driver == CONSOLE_INFO.name;
     let mut settings: PortSettings = config.settings().map_err(DeviceError::from)?;
     let has_room = |bus: &SerialBus| bus.free(console).is_some();
@@ -134,7 +134,7 @@ fn plug_port(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugge
     bus.taken.lock().push(number);
     bus.console.add_port(PortOptions { number, name, console, output });
     front.connect(Arc::new(ConsolePort(Arc::clone(&bus.console), number)));
-    Ok(Plugged { node, bus: Some(bus_node), unplug: Arc::new(OnBus { bus, number }) })
+    Ok(Plugged { node, bus: Some(bus_node), unplug: Some(Arc::new(OnBus { bus, number })) })
 }
 
 impl SerialBus {

@@ -69,7 +69,7 @@ impl Object for Dimm {
     }
 }
 
-fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let mut settings: DimmSettings = config.settings().map_err(DeviceError::from)?;
     let refused = |reason: String| DeviceError::Refused(reason);
     let Some(hotplug) = machine.board().hotplug() else {
@@ -123,7 +123,7 @@ fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, Ma
     machine.processors().memory_changed();
     hotplug.occupy(SlotKind::Dimm, slot, device);
     hotplug.memory.insert(slot, MemorySlot { address, size, node });
-    Ok(Plugged { node: device, bus: None, unplug: Arc::new(InSlot(slot)) })
+    Ok(Plugged { node: device, bus: None, unplug: Some(Arc::new(InSlot(slot))) })
 }
 
 /// How a module leaves.

@@ -10,7 +10,7 @@ use rhea_core::{
 use rhea_devices::acpi::generation::GenerationId;
 use uuid::Uuid;
 
-use super::{DeviceConfig, DeviceError, Driver, Plugged, Removal, Unplug};
+use super::{DeviceConfig, DeviceError, Driver, Plugged};
 use crate::{Machine, MachineError};
 
 /// An identifier as it is asked for.
@@ -69,7 +69,7 @@ struct GenerationSettings {
 
 pub(super) const DRIVER: Driver = Driver { info: GenerationSettings::INFO, aliases: &[], hotpluggable: false, plug };
 
-fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let settings: GenerationSettings = config.settings().map_err(DeviceError::from)?;
     if let Some(bus) = config.bus() {
         return Err(DeviceError::NoBus(bus.to_owned()).into());
@@ -77,18 +77,7 @@ fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, Ma
     let generation = machine.board().add_generation_id(settings.guid.bytes()?)?;
     // Nobody else has the id: that was looked at.
     let node = machine.objects().plug(config.id.as_deref(), Arc::new(GenerationObject(generation)))?;
-    Ok(Plugged { node, bus: None, unplug: Arc::new(Stays) })
-}
-
-/// It never leaves.
-struct Stays;
-
-impl Unplug for Stays {
-    fn request(&self, _: &Machine) -> Result<Removal, MachineError> {
-        Err(DeviceError::NotHotpluggable(GenerationSettings::INFO.name.to_owned()).into())
-    }
-
-    fn remove(&self, _: &Machine) {}
+    Ok(Plugged { node, bus: None, unplug: None })
 }
 
 struct GenerationObject(Arc<GenerationId>);

@@ -12,7 +12,7 @@ use rhea_devices::{
     chipset::wires::IsaInterrupts,
 };
 
-use super::{DeviceConfig, DeviceError, Driver, Plugged, Removal, Unplug, character::connect_serial};
+use super::{DeviceConfig, DeviceError, Driver, Plugged, character::connect_serial};
 use crate::{Machine, MachineError, parts::Parts};
 
 /// The type of the bus.
@@ -104,22 +104,12 @@ impl Object for IsaBus {
 
 pub(super) const DRIVER: Driver = Driver { info: SerialSettings::INFO, aliases: &[], hotpluggable: false, plug };
 
-fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let settings: SerialSettings = config.settings().map_err(DeviceError::from)?;
     let (node, bus) = machine.find_bus::<IsaBus>(config, BUS.name, |_| true)?;
     let settings = bus.add_serial(machine.parts(), settings)?;
     let object = machine.objects().plug(config.id.as_deref(), Arc::new(Fixed(settings)))?;
     machine.objects().tree().link(object, "parent_bus", BUS.name, Some(node))?;
-    Ok(Plugged { node: object, bus: Some(node), unplug: Arc::new(Stays) })
+    Ok(Plugged { node: object, bus: Some(node), unplug: None })
 }
 
-/// What is made with the machine stays with it.
-struct Stays;
-
-impl Unplug for Stays {
-    fn request(&self, _: &Machine) -> Result<Removal, MachineError> {
-        Err(DeviceError::NotHotpluggable(SerialSettings::INFO.name.to_owned()).into())
-    }
-
-    fn remove(&self, _: &Machine) {}
-}

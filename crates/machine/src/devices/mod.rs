@@ -46,9 +46,8 @@ pub(crate) struct Driver {
     pub aliases: &'static [&'static str],
     /// Whether such devices come and go while the machine runs.
     pub hotpluggable: bool,
-    /// Makes the device, puts it where it belongs and into the tree; nothing remains after an error. The last argument
-    /// says whether the machine is complete already.
-    pub plug: fn(&Machine, &DeviceConfig, bool) -> Result<Plugged, MachineError>,
+    /// Makes the device, puts it where it belongs and into the tree; nothing remains after an error.
+    pub plug: fn(&Machine, &DeviceConfig) -> Result<Plugged, MachineError>,
 }
 
 /// A device that is there.
@@ -57,16 +56,24 @@ pub(crate) struct Plugged {
     pub node: NodeId,
     /// The bus that it is on, if that is an object.
     pub bus: Option<NodeId>,
-    /// How it leaves.
-    pub unplug: Arc<dyn Unplug>,
+    /// How it leaves, if it ever does.
+    pub unplug: Option<Arc<dyn Unplug>>,
 }
 
 /// How a plugged device leaves.
 pub(crate) trait Unplug: Send + Sync {
-    /// Asks the guest, or says that nobody has to be asked.
+    /// Whether it may, whoever asks.
     ///
     /// # Errors
-    /// It cannot leave.
+    /// The machine needs it.
+    fn check(&self) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    /// Asks the guest, which may have seen the device, or says that nobody has to be asked.
+    ///
+    /// # Errors
+    /// The guest has no way to let go of it.
     fn request(&self, machine: &Machine) -> Result<Removal, MachineError>;
 
     /// Takes it away for good: the guest let go, or the machine was reset.
@@ -144,7 +151,7 @@ struct Entry {
     id: Option<String>,
     bus: Option<NodeId>,
     hotpluggable: bool,
-    unplug: Arc<dyn Unplug>,
+    unplug: Option<Arc<dyn Unplug>>,
     /// Its removal is under way.
     pending: bool,
 }
@@ -168,7 +175,7 @@ pub(crate) struct Devices {
 impl Devices {
     /// Lets a part of the board leave like a device that somebody asked for.
     pub(crate) fn adopt(&self, node: NodeId, unplug: Arc<dyn Unplug>) {
-        self.list.lock().insert(node, Entry { id: None, bus: None, hotpluggable: true, unplug, pending: false });
+        self.list.lock().insert(node, Entry { id: None, bus: None, hotpluggable: true, unplug: Some(unplug), pending: false });
     }
 
     /// Keeps devices from coming and going.
@@ -224,7 +231,7 @@ impl Machine {
         if hotplugged && !hotpluggable {
             return Err(DeviceError::NotHotpluggable(config.driver).into());
         }
-        let Plugged { node, bus, unplug } = (driver.plug)(self, &config, hotplugged)?;
+        let Plugged { node, bus, unplug } = (driver.plug)(self, &config)?;
         self.objects().tree().set_device(node, DeviceState { hotpluggable, hotplugged });
         let entry = Entry { id: config.id, bus, hotpluggable, unplug, pending: false };
         devices.list.lock().insert(node, entry);
@@ -242,19 +249,28 @@ impl Machine {
         let name = || id_or_path.to_owned();
         let node = self.find_device(id_or_path)?;
         let unplug = {
-            let list = devices.list.lock();
-            match list.get(&node) {
+            let mut list = devices.list.lock();
+            match list.get_mut(&node) {
                 Some(entry) if entry.pending => return Err(DeviceError::Pending(name()).into()),
-                Some(entry) if entry.hotpluggable => Arc::clone(&entry.unplug),
+                Some(Entry { hotpluggable: true, unplug: Some(unplug), pending, .. }) => {
+                    unplug.check()?;
+                    // The guest may refuse before the request returns.
+                    *pending = true;
+                    Arc::clone(unplug)
+                }
                 // What belongs to the board has no driver.
                 _ => return Err(DeviceError::NotHotpluggable(name()).into()),
             }
         };
-        let removal = unplug.request(self)?;
-        if let Some(entry) = devices.list.lock().get_mut(&node) {
-            entry.pending = true;
+        // Before the guest has begun there is nobody to ask.
+        let removal = if devices.under_way() { unplug.request(self) } else { Ok(Removal::Now) };
+        match removal {
+            Ok(removal) => Ok((removal == Removal::Now).then_some(node)),
+            Err(error) => {
+                self.keep(node);
+                Err(error)
+            }
         }
-        Ok((removal == Removal::Now).then_some(node))
     }
 
     fn find_device(&self, id_or_path: &str) -> Result<NodeId, DeviceError> {
@@ -308,14 +324,18 @@ impl Machine {
         drop(list);
         let mut gone = Vec::new();
         for node in pending {
-            self.take_away(node, &mut gone);
+            for node in self.devices().leaves_with(node) {
+                self.take_away(node, &mut gone);
+            }
         }
         gone
     }
 
     /// Undoes what a driver did that cannot finish.
     fn take_back(&self, plugged: &Plugged) {
-        plugged.unplug.remove(self);
+        if let Some(unplug) = &plugged.unplug {
+            unplug.remove(self);
+        }
         // Nobody could come to refer to it yet.
         let _ = self.objects().tree().remove(plugged.node);
     }
@@ -332,7 +352,9 @@ impl Machine {
             self.take_away(node, gone);
         }
         let Some(entry) = self.devices().list.lock().remove(&node) else { return };
-        entry.unplug.remove(self);
+        if let Some(unplug) = entry.unplug {
+            unplug.remove(self);
+        }
         if let Err(error) = tree.remove(node) {
             tracing::error!("{path}: {error}");
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhea_core::object::{Fixed, Object, Typed};
 use rhea_devices::misc::panic::{DEFAULT_PORT, PANICKED, PanicPort};
 
-use super::{DeviceConfig, DeviceError, Driver, Plugged, Removal, Unplug};
+use super::{DeviceConfig, DeviceError, Driver, Plugged};
 use crate::{Machine, MachineError, inbox::GuestRequest};
 
 /// A port by which the guest says that it panicked.
@@ -22,7 +22,7 @@ struct PanicSettings {
 
 pub(super) const DRIVER: Driver = Driver { info: PanicSettings::INFO, aliases: &[], hotpluggable: false, plug };
 
-fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let settings: PanicSettings = config.settings().map_err(DeviceError::from)?;
     machine.board().set_panic_port(settings.ioport)?;
     let inbox = Arc::clone(&machine.parts().inbox);
@@ -30,16 +30,6 @@ fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, Ma
     port.map(&machine.parts().ports, settings.ioport);
     // Nobody else has the id: that was looked at.
     let node = machine.objects().plug(config.id.as_deref(), Arc::new(Fixed(settings)))?;
-    Ok(Plugged { node, bus: None, unplug: Arc::new(Stays) })
+    Ok(Plugged { node, bus: None, unplug: None })
 }
 
-/// It never leaves.
-struct Stays;
-
-impl Unplug for Stays {
-    fn request(&self, _: &Machine) -> Result<Removal, MachineError> {
-        Err(DeviceError::NotHotpluggable(PanicSettings::INFO.name.to_owned()).into())
-    }
-
-    fn remove(&self, _: &Machine) {}
-}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhea_core::object::{NodeId, Object, PropertyKind, TypeInfo, Typed, Unsuitable, Value};
 use rhea_devices::chipset::pci::{Bridge, PciBus, PciFunction, SlotFunction, Slots};
 
-use super::{DeviceConfig, DeviceError, Plugged, Removal, Unplug};
+use super::{DeviceConfig, DeviceError, Devices, Plugged, Removal, Unplug};
 use crate::{Machine, MachineError};
 
 /// Place of a function on its bus; none for the first slot that is free. In words `5` or `5.1`, in hexadecimal; as a
@@ -158,7 +158,7 @@ impl Machine {
             }
         }
         let unplug = Arc::new(OnPci { slots: Arc::clone(slots), at: *at, number: *number });
-        Ok(Plugged { node, bus: Some(*bus), unplug })
+        Ok(Plugged { node, bus: Some(*bus), unplug: Some(unplug) })
     }
 
     /// The guest let go of a slot: all that is in it goes.
@@ -168,9 +168,21 @@ impl Machine {
             if self.board().hotplug().is_none_or(|hotplug| hotplug.pci.is_present(bus, slot)) {
                 return Vec::new();
             }
-            let functions = self.devices().pci.lock();
-            functions.range((bus, slot, 0)..=(bus, slot, u8::MAX)).map(|(_, node)| *node).collect()
+            self.devices().in_pci_slot(bus, slot)
         });
+    }
+}
+
+impl Devices {
+    /// All functions that are in a slot and may go.
+    fn in_pci_slot(&self, bus: u32, slot: u8) -> Vec<NodeId> {
+        self.pci.lock().range((bus, slot, 0)..=(bus, slot, u8::MAX)).map(|(_, node)| *node).collect()
+    }
+
+    /// What goes along with a device: the functions of a PCI slot go together.
+    pub(super) fn leaves_with(&self, node: NodeId) -> Vec<NodeId> {
+        let place = self.pci.lock().iter().find(|(_, other)| **other == node).map(|(place, _)| *place);
+        place.map_or_else(|| vec![node], |(bus, slot, _)| self.in_pci_slot(bus, slot))
     }
 }
 
@@ -186,8 +198,7 @@ impl Unplug for OnPci {
     fn request(&self, machine: &Machine) -> Result<Removal, MachineError> {
         let SlotFunction { slot, .. } = self.at;
         // What is in a slot without its first function was never seen.
-        let seen = machine.devices().under_way() && self.slots.function(SlotFunction { slot, function: 0 }).is_some();
-        if !seen {
+        if self.slots.function(SlotFunction { slot, function: 0 }).is_none() {
             return Ok(Removal::Now);
         }
         let first = |number| machine.devices().pci.lock().contains_key(&(number, slot, 0));

@@ -14,7 +14,7 @@ use crate::{
 
 pub(super) const DRIVER: Driver = Driver { info: PlaceSettings::INFO, aliases: &[], hotpluggable: true, plug };
 
-fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     if let Some(bus) = config.bus() {
         return Err(DeviceError::NoBus(bus.to_owned()).into());
     }
@@ -35,5 +35,5 @@ fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, Ma
         return Err(PlaceError::Node(node).into());
     }
     let node = machine.place_processor(index, Shown::Device(config.id.as_deref()))?;
-    Ok(Plugged { node, bus: None, unplug: Arc::new(Removable(index)) })
+    Ok(Plugged { node, bus: None, unplug: Some(Arc::new(Removable(index))) })
 }

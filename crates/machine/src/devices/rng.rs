@@ -32,7 +32,7 @@ struct RngSettings {
 
 pub(super) const DRIVERS: [Driver; 3] = virtio_drivers!(RngSettings, "virtio-rng", "virtio-rng-pci", plug);
 
-fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let settings: RngSettings = config.settings().map_err(DeviceError::from)?;
     virtio::plug(machine, config, || {
         let id = settings.rng.0.strip_prefix("/objects/").unwrap_or(&settings.rng.0);

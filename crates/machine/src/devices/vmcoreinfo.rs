@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rhea_core::object::{Object, TypeInfo, Typed, Value};
 
-use super::{DeviceConfig, DeviceError, Driver, Plugged, Removal, Unplug};
+use super::{DeviceConfig, DeviceError, Driver, Plugged};
 use crate::{Machine, MachineError};
 
 /// The item's name.
@@ -38,7 +38,7 @@ pub(crate) fn note(item: &[u8]) -> Option<(u64, u64)> {
     told.then_some((address, u32::from_le_bytes(size).into()))
 }
 
-fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     config.settings::<VmcoreinfoSettings>().map_err(DeviceError::from)?;
     if let Some(bus) = config.bus() {
         return Err(DeviceError::NoBus(bus.to_owned()).into());
@@ -46,7 +46,7 @@ fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, Ma
     machine.board().add_vmcoreinfo()?;
     // Nobody else has the id: that was looked at.
     let node = machine.objects().plug(config.id.as_deref(), Arc::new(VmcoreinfoObject))?;
-    Ok(Plugged { node, bus: None, unplug: Arc::new(Stays) })
+    Ok(Plugged { node, bus: None, unplug: None })
 }
 
 struct VmcoreinfoObject;
@@ -59,17 +59,6 @@ impl Object for VmcoreinfoObject {
     fn get(&self, _: &str) -> Option<Value> {
         None
     }
-}
-
-/// It never leaves.
-struct Stays;
-
-impl Unplug for Stays {
-    fn request(&self, _: &Machine) -> Result<Removal, MachineError> {
-        Err(DeviceError::NotHotpluggable(VmcoreinfoSettings::INFO.name.to_owned()).into())
-    }
-
-    fn remove(&self, _: &Machine) {}
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ struct WatchdogSettings {
 
 pub(super) const DRIVER: Driver = Driver { info: WatchdogSettings::INFO, aliases: &[], hotpluggable: true, plug };
 
-fn plug(machine: &Machine, config: &DeviceConfig, _: bool) -> Result<Plugged, MachineError> {
+fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let mut settings: WatchdogSettings = config.settings().map_err(DeviceError::from)?;
     let place = machine.pci_place(config, settings.addr)?;
     settings.addr = PciAddress(Some(place.at));

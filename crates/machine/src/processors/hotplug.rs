@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use rhea_api::run_state::RunState;
 use rhea_core::object::{DeviceState, NodeId};
 
 use super::{Place, Processor};
@@ -214,19 +213,14 @@ impl Machine {
 pub(crate) struct Removable(pub usize);
 
 impl Unplug for Removable {
+    fn check(&self) -> Result<(), MachineError> {
+        if self.0 == 0 { Err(MachineError::Unsupported("Boot CPU is unpluggable")) } else { Ok(()) }
+    }
+
     fn request(&self, machine: &Machine) -> Result<Removal, MachineError> {
-        let Self(index) = *self;
-        if index == 0 {
-            return Err(MachineError::Unsupported("Boot CPU is unpluggable"));
-        }
-        match machine.board().hotplug() {
-            // Before the guest has begun there is nobody to ask.
-            Some(hotplug) if machine.state() != RunState::Prelaunch => {
-                hotplug.processors.request_removal(index as u32);
-                Ok(Removal::Pending)
-            }
-            _ => Ok(Removal::Now),
-        }
+        let Some(hotplug) = machine.board().hotplug() else { return Ok(Removal::Now) };
+        hotplug.processors.request_removal(self.0 as u32);
+        Ok(Removal::Pending)
     }
 
     fn remove(&self, machine: &Machine) {
