@@ -55,6 +55,11 @@ pub fn write(
 
     let segments = if layout.paging {
         let mappings = Mappings::of(source.memory, source.processors);
+        if mappings.truncated() {
+            tracing::warn!(
+                "the guest maps more than a dump describes; what is left out is there at physical addresses"
+            );
+        }
         virtual_segments(&ranges, mappings.as_slice())
     } else {
         physical_segments(&ranges)

@@ -269,7 +269,9 @@ fn write_to(
             let mut sink = Sparse(replacement.file().try_clone()?);
             elf::write(source, layout, &mut sink as &mut dyn Sink, progress)
         }
-        (DumpFormat::Elf(layout), Output::Direct(file)) => elf::write(source, layout, &mut Stream(file), progress),
+        (DumpFormat::Elf(layout), Output::Direct(file)) => {
+            elf::write(source, layout, &mut Stream(BufWriter::with_capacity(BUFFER, file)), progress)
+        }
         (&DumpFormat::Kdump { compression, flattened: true }, output) => {
             let mut stream = Flattened::new(BufWriter::with_capacity(BUFFER, output.file()))?;
             kdump::write(source, compression, &mut stream, progress)?;
