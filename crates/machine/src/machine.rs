@@ -500,12 +500,7 @@ impl Machine {
             WatchdogAction::Shutdown => self.power_down(),
             WatchdogAction::Poweroff => self.quit(ShutdownCause::GuestShutdown),
             WatchdogAction::Pause => {
-                let mut control = self.control.lock();
-                if control.state == RunState::Running {
-                    self.halt(&mut control);
-                    control.state = RunState::Watchdog;
-                    self.emit(Event::Stop);
-                }
+                self.stop_into(&mut self.control.lock(), RunState::Watchdog);
             }
             WatchdogAction::Debug => tracing::warn!("the guest did not tend its watchdog"),
             WatchdogAction::None => {}

@@ -112,4 +112,3 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
     machine.objects().tree().link(object, "parent_bus", BUS.name, Some(node))?;
     Ok(Plugged { node: object, bus: Some(node), unplug: None })
 }
-

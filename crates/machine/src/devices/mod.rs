@@ -175,7 +175,9 @@ pub(crate) struct Devices {
 impl Devices {
     /// Lets a part of the board leave like a device that somebody asked for.
     pub(crate) fn adopt(&self, node: NodeId, unplug: Arc<dyn Unplug>) {
-        self.list.lock().insert(node, Entry { id: None, bus: None, hotpluggable: true, unplug: Some(unplug), pending: false });
+        self.list
+            .lock()
+            .insert(node, Entry { id: None, bus: None, hotpluggable: true, unplug: Some(unplug), pending: false });
     }
 
     /// Keeps devices from coming and going.

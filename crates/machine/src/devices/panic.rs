@@ -32,4 +32,3 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
     let node = machine.objects().plug(config.id.as_deref(), Arc::new(Fixed(settings)))?;
     Ok(Plugged { node, bus: None, unplug: None })
 }
-

@@ -149,12 +149,6 @@ impl Commands<'_> {
         };
         Ok(Options::Socket { address, server, wait: socket.wait.unwrap_or(false), reconnect })
     }
-
-    /// Takes the descriptor that the client has named.
-    pub(super) fn named(&self, name: &str) -> Result<OwnedFd, Error> {
-        let found = self.session.named_descriptors().remove(name);
-        found.ok_or_else(|| Error::generic(format_args!("File descriptor named '{name}' has not been found")))
-    }
 }
 
 fn common(options: Options, common: ChardevCommon) -> (Options, Option<String>, Option<bool>) {

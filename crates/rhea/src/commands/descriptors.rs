@@ -49,4 +49,10 @@ impl Commands<'_> {
         let passed = self.session.take_descriptor();
         passed.ok_or_else(|| Error::generic("No file descriptor supplied via SCM_RIGHTS"))
     }
+
+    /// Takes the descriptor that the client has named.
+    pub(super) fn named(&self, name: &str) -> Result<OwnedFd, Error> {
+        let found = self.session.named_descriptors().remove(name);
+        found.ok_or_else(|| Error::generic(format_args!("File descriptor named '{name}' has not been found")))
+    }
 }

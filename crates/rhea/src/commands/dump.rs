@@ -15,17 +15,6 @@ use rhea_qmp::{Error, reply::Later};
 
 use super::{Commands, failed};
 
-/// What can be written; there is no crash dump of Windows.
-const FORMATS: [DumpGuestMemoryFormat; 7] = [
-    DumpGuestMemoryFormat::Elf,
-    DumpGuestMemoryFormat::KdumpZlib,
-    DumpGuestMemoryFormat::KdumpLzo,
-    DumpGuestMemoryFormat::KdumpSnappy,
-    DumpGuestMemoryFormat::KdumpRawZlib,
-    DumpGuestMemoryFormat::KdumpRawLzo,
-    DumpGuestMemoryFormat::KdumpRawSnappy,
-];
-
 impl Handler for Commands<'_> {
     fn dump_guest_memory(
         &mut self,
@@ -67,7 +56,7 @@ impl Handler for Commands<'_> {
     }
 
     fn query_dump_guest_memory_capability(&mut self) -> Result<DumpGuestMemoryCapability, Error> {
-        Ok(DumpGuestMemoryCapability { formats: FORMATS.to_vec() })
+        Ok(DumpGuestMemoryCapability { formats: DumpGuestMemoryFormat::ALL.to_vec() })
     }
 
     fn dump_skeys(&mut self, _: String) -> Result<(), Error> {
@@ -123,8 +112,6 @@ impl Commands<'_> {
         let name = protocol
             .strip_prefix("fd:")
             .ok_or_else(|| Error::generic("parameter 'protocol' must start with 'file:' or 'fd:'"))?;
-        let descriptor = self.session.named_descriptors().remove(name);
-        let missing = || Error::generic(format_args!("File descriptor named '{name}' has not been found"));
-        Ok(Destination::Descriptor(descriptor.ok_or_else(missing)?))
+        Ok(Destination::Descriptor(self.named(name)?))
     }
 }
