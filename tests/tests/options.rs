@@ -103,6 +103,20 @@ fn a_wrong_command_line_is_one_line_that_names_it() {
 }
 
 #[test]
+fn each_option_explains_its_parameters() {
+    for (option, said) in [
+        ("-m", "  slots=<num> - slots for memory added later (default: 0)"),
+        ("-smp", "smp-opts options:"),
+        ("-chardev", "  ringbuf"),
+        ("-machine", "pc-i440fx-10.0"),
+    ] {
+        let output = rhea(&[option, "help"]);
+        assert!(output.status.success() && out(&output).contains(said), "{option}: {}", out(&output));
+    }
+    assert!(out(&rhea(&["-machine", "pc,help"])).contains("  memory-backend=<str>"));
+}
+
+#[test]
 fn help_and_version_are_printed_and_nothing_is_started() {
     let version = rhea(&["-version"]);
     assert_eq!((version.status.code(), err(&version)), (Some(0), ""));
@@ -164,6 +178,33 @@ fn a_daemon_has_written_its_number_when_its_parent_ends() {
     assert_eq!(poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&timeout)), Ok(1));
     std::mem::forget(background);
     assert!(!number.exists());
+}
+
+#[test]
+fn a_daemon_takes_over_the_descriptors_of_its_sets() {
+    let directory = tempfile::Builder::new().prefix("rhea-").tempdir_in("/tmp").unwrap();
+    let (number, socket, log) =
+        (directory.path().join("pid"), directory.path().join("qmp"), directory.path().join("log"));
+    let file = fs::File::create(&log).unwrap();
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+    let qmp = format!("unix:{},server=on,wait=off", socket.display());
+    let set = format!("fd={},set=3,opaque=serial", file.as_raw_fd());
+    let mut arguments = vec!["-machine", "none", "-nodefaults", "-nographic", "-qmp", &qmp, "-add-fd", &set];
+    arguments.extend(["-pidfile", number.to_str().unwrap(), "-chardev", "file,id=log,path=/dev/fdset/3", "-daemonize"]);
+    let output = rhea(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let pid = fs::read_to_string(&number).unwrap().trim().parse().unwrap();
+    let background = Background(Pid::from_raw(pid).unwrap());
+    let mut client = Client::connect(&socket);
+    let sets = client.execute("query-fdsets");
+    assert_eq!((&sets[0]["fdset-id"], &sets[0]["fds"][0]["opaque"]), (&json!(3), &json!("serial")), "{sets}");
+    client.0.send("{'execute': 'quit'}").unwrap();
+    client.0.receive_to_end(PATIENCE).unwrap();
+    std::mem::forget(background);
+    // One that is not there is named, by the daemon as well.
+    let output = rhea(&["-machine", "none", "-nodefaults", "-nographic", "-add-fd", "fd=999,set=1", "-daemonize"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("-add-fd: descriptor 999"), "{}", err(&output));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::{
     commands::{Context, Identity},
     daemon,
     monitor::MonitorThread,
-    options::{self, CharUse, FIRST_TERMINAL, MonitorMode, Settings},
+    options::{self, CharUse, FIRST_TERMINAL, Inherited, MonitorMode, Settings},
     test_port,
 };
 
@@ -54,6 +54,7 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
 
 fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     say_when_memory_is_gone().context("could not handle signals")?;
+    settings.inherited.iter().try_for_each(Inherited::take)?;
     let events = EventSender::new();
     let chars = CharDevices::new().context("could not start the thread of the backends")?;
     open_backends(&chars, settings)?;

@@ -47,7 +47,7 @@ impl Handler for Commands<'_> {
             is_default: Some(true),
             cpu_max: i64::from(MAX_PROCESSORS),
             hotpluggable_cpus: true,
-            numa_mem_supported: Some(false),
+            numa_mem_supported: Some(true),
             deprecated: Some(false),
             default_cpu_type: Some(PROCESSOR_TYPE.to_owned()),
             default_ram_id: Some("pc.ram".to_owned()),

@@ -9,12 +9,14 @@ mod control;
 mod cpu;
 mod descriptors;
 mod dump;
+mod gic;
 mod human_monitor;
 mod introspect;
 mod iothread;
 mod machine;
 mod memory;
 mod object;
+mod options;
 mod pci;
 mod run_state;
 

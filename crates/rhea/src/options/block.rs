@@ -23,10 +23,10 @@ impl BlockSettings {
         if parameters.get("media").is_some_and(|value| value != "disk") {
             return Err(parameters.error("'media' can only be 'disk'"));
         }
-        if parameters.flag("snapshot", false) {
+        if parameters.flag("snapshot") {
             return Err(parameters.error("'snapshot=on' is not supported yet"));
         }
-        let interface = parameters.get("if").unwrap_or("ide");
+        let interface = parameters.or_default("if").unwrap_or_default();
         if !["virtio", "none"].contains(&interface) {
             return Err(
                 parameters.error(format!("there is no interface '{interface}' for disks; give if=virtio or if=none"))
@@ -45,7 +45,7 @@ impl BlockSettings {
         let mut file = json!({ "driver": "file", "filename": parameters.require("file")? });
         let mut node = Map::new();
         let mut cache = Map::new();
-        match parameters.get("cache") {
+        match parameters.or_default("cache") {
             // Each device that does not hear of flushes flushes itself; more is not needed for 'writethrough'.
             None | Some("writeback" | "writethrough") => {}
             Some("none" | "directsync") => drop(cache.insert("direct".to_owned(), true.into())),
@@ -56,7 +56,7 @@ impl BlockSettings {
         if let Some(driver) = parameters.get("format") {
             node.insert("driver".to_owned(), driver.into());
         }
-        let read_only = parameters.flag("readonly", false) || parameters.flag("read-only", false);
+        let read_only = parameters.flag("readonly") || parameters.flag("read-only");
         node.insert("read-only".to_owned(), read_only.into());
         for name in ["discard", "detect-zeroes"] {
             if let Some(value) = parameters.get(name) {

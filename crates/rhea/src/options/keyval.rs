@@ -15,9 +15,9 @@ impl OptionError {
 }
 
 /// The parameters given to one option, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct KeyValues {
-    option: &'static str,
+    row: &'static OptionRow,
     pairs: Vec<(String, String)>,
 }
 
@@ -27,7 +27,7 @@ impl KeyValues {
     /// # Errors
     /// An unknown parameter, or a value of the wrong kind.
     pub fn parse(row: &'static OptionRow, text: &str) -> Result<Self, OptionError> {
-        let mut values = Self { option: row.name, pairs: Vec::new() };
+        let mut values = Self { row, pairs: Vec::new() };
         for (i, word) in split(text).into_iter().enumerate() {
             let (key, value) = match word.split_once('=') {
                 Some((key, value)) => (key.to_owned(), value.to_owned()),
@@ -57,7 +57,7 @@ impl KeyValues {
         let short = text.split_once('=').and_then(|(name, value)| Some((name.split_once('.')?, value)));
         let Some(((driver, property), value)) = short else { return Self::parse(row, text) };
         let pairs = [("driver", driver), ("property", property), ("value", value)];
-        Ok(Self { option: row.name, pairs: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into() })
+        Ok(Self { row, pairs: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into() })
     }
 
     fn check(&self, parameter: &Parameter, key: &str, value: &str) -> Result<(), OptionError> {
@@ -96,9 +96,19 @@ impl KeyValues {
         self.get(key).ok_or_else(|| self.error(format!("parameter '{key}' is missing")))
     }
 
-    /// A boolean, `default` if it was not given.
-    pub fn flag(&self, key: &str, default: bool) -> bool {
-        self.get(key).and_then(boolean).unwrap_or(default)
+    /// The last value given for `key`, or else what the table says.
+    pub fn or_default(&self, key: &str) -> Option<&str> {
+        self.get(key).or_else(|| self.row.parameter(key)?.default)
+    }
+
+    /// A boolean; if it was not given what the table says.
+    pub fn flag(&self, key: &str) -> bool {
+        self.or_default(key).and_then(boolean).unwrap_or_default()
+    }
+
+    /// A boolean, if it was given.
+    pub fn given_flag(&self, key: &str) -> Option<bool> {
+        self.get(key).and_then(boolean)
     }
 
     /// A number, if it was given.
@@ -108,7 +118,7 @@ impl KeyValues {
 
     /// An error about this option.
     pub fn error(&self, reason: impl std::fmt::Display) -> OptionError {
-        OptionError::about(self.option, reason)
+        OptionError::about(self.row.name, reason)
     }
 }
 
@@ -198,8 +208,8 @@ mod tests {
         let values = KeyValues::parse(row, "socket,id=a,path=/tmp/a,,b,server,nowait").unwrap();
         assert_eq!(values.get("backend"), Some("socket"));
         assert_eq!(values.get("path"), Some("/tmp/a,b"));
-        assert!(values.flag("server", false));
-        assert!(!values.flag("wait", true));
+        assert!(values.flag("server"));
+        assert!(!values.flag("wait"));
     }
 
     #[test]

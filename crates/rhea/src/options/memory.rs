@@ -4,7 +4,10 @@ use std::ops::RangeInclusive;
 
 use rhea_machine::{MemoryConfig, numa::NumaOption};
 
-use super::keyval::{self, KeyValues, OptionError};
+use super::{
+    keyval::{self, KeyValues, OptionError},
+    table::option,
+};
 
 /// The guest's memory as options lay it out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +20,11 @@ pub struct MemorySettings {
     pub numa: Vec<NumaOption>,
 }
 
-/// Bytes of memory of which nothing is said.
-const DEFAULT_SIZE: u64 = 128 << 20;
+/// Bytes of memory of which nothing is said: what the table says.
+fn default_size() -> u64 {
+    let parameter = option("m").and_then(|row| row.parameter("size"));
+    parameter.and_then(|parameter| keyval::size(parameter.default?, 1 << 20)).unwrap_or_default()
+}
 
 impl MemorySettings {
     /// What a command line without such options comes to.
@@ -28,8 +34,7 @@ impl MemorySettings {
 
     /// Bytes at the start; 0 for those of the backend that is all of it.
     pub fn bytes(&self) -> u64 {
-        let default = if self.config.backend.is_some() { 0 } else { DEFAULT_SIZE };
-        self.size.unwrap_or(default)
+        self.size.unwrap_or_else(|| if self.config.backend.is_some() { 0 } else { default_size() })
     }
 
     /// `-m`.
@@ -143,7 +148,7 @@ mod tests {
         let grown = memory("-m 64,slots=2,maxmem=1G").unwrap();
         assert_eq!((grown.bytes(), grown.config.slots, grown.config.maximum), (64 << 20, 2, 1 << 30));
         assert_eq!(memory("-m 4097k").unwrap().bytes(), 4104 << 10);
-        assert_eq!(memory("-S").unwrap().bytes(), DEFAULT_SIZE);
+        assert_eq!(memory("-S").unwrap().bytes(), 128 << 20);
         assert_eq!(memory("-machine pc,memory-backend=m0").unwrap().bytes(), 0);
         assert_eq!(memory("-m 64,slots=2").unwrap_err(), "-m: slots specified but no max-size");
         for bad in ["-m 0", "-m 16E", "-m 64,slots=x,maxmem=1G", "-m 64,maxmem=much"] {

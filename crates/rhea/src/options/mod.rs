@@ -13,7 +13,5 @@ mod table;
 pub use devices::{device, device_help};
 pub use keyval::size;
 pub use objects::object;
-pub use settings::{CharUse, FIRST_TERMINAL, MonitorMode, Settings, parse};
-pub use table::Argument;
-#[cfg(test)]
-pub use table::OPTIONS;
+pub use settings::{CharUse, FIRST_TERMINAL, Inherited, MonitorMode, Settings, parse};
+pub use table::{Argument, OPTIONS, ParameterKind};

@@ -108,6 +108,8 @@ pub struct Settings {
     pub on_watchdog: WatchdogAction,
     /// Objects, in order.
     pub objects: Vec<ObjectConfig>,
+    /// Descriptors that go into sets.
+    pub inherited: Vec<Inherited>,
     /// `-daemonize`.
     pub daemonize: bool,
     /// `-pidfile`.
@@ -140,9 +142,6 @@ const CPU_MODEL: &str = "qemu64";
 
 /// Id of the terminal that serial port and monitor share when nothing is said of them.
 pub const FIRST_TERMINAL: &str = "serial0";
-
-/// Bytes of a ring buffer of which nothing is said.
-const RING_SIZE: u64 = 65536;
 
 /// Most serial ports of the board.
 const SERIAL_PORTS: usize = 4;
@@ -177,6 +176,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         on_panic: GuestPanicAction::Poweroff,
         on_watchdog: WatchdogAction::Reset,
         objects: Vec::new(),
+        inherited: Vec::new(),
         daemonize: false,
         pid_file: None,
         first_minute: false,
@@ -207,11 +207,20 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
 impl Settings {
     fn take(&mut self, row: &'static table::OptionRow, value: &str, said: &mut Said) -> Result<(), OptionError> {
         let parameters = || KeyValues::parse(row, value);
+        let lists_itself = matches!(row.name, "machine" | "accel" | "chardev") && matches!(value, "help" | "?");
+        if let Some(text) = row.parameters_help(value).filter(|_| !lists_itself) {
+            self.print = Some(text);
+            return Ok(());
+        }
         match row.name {
             "help" => self.print = Some(table::help("rhea")),
             "version" => self.print = Some(format!("{}\n", crate::version::text())),
-            "machine" => self.machine(&parameters()?, value, said)?,
-            "accel" => self.accelerator(&parameters()?, value, said)?,
+            "machine" if lists_itself => self.print = Some(machine_help()),
+            "machine" => self.machine(&parameters()?, said)?,
+            "accel" if lists_itself => {
+                self.print = Some("Accelerators supported in this build:\ntcg\nqtest\n".to_owned())
+            }
+            "accel" => self.accelerator(&parameters()?, said)?,
             "cpu" => self.processor(value)?,
             "smp" => self.topology = topology(&parameters()?)?,
             "m" => self.memory.size(&parameters()?)?,
@@ -226,6 +235,10 @@ impl Settings {
                 said.serial = true;
                 let used = self.device("serial", "serial", self.serials.len(), value)?;
                 self.serials.push(used);
+            }
+            "chardev" if lists_itself => {
+                let kinds: String = CharDevices::kinds().iter().map(|kind| format!("  {kind}\n")).collect();
+                self.print = Some(format!("Available chardev backend types:\n{kinds}"));
             }
             "chardev" => self.chardev(&parameters()?)?,
             "mon" => {
@@ -280,24 +293,14 @@ impl Settings {
             "action" => self.action(&parameters()?)?,
             "watchdog-action" => self.on_watchdog = watchdog_action(row.name, value)?,
             "daemonize" => self.daemonize = true,
-            "add-fd" => add_descriptor(&parameters()?)?,
+            "add-fd" => self.inherited.push(Inherited::read(&parameters()?)?),
             "pidfile" => self.pid_file = Some(value.into()),
             other => return Err(OptionError::about(other, "is in the table but nothing is done with it")),
         }
         Ok(())
     }
 
-    fn machine(&mut self, parameters: &KeyValues, value: &str, said: &mut Said) -> Result<(), OptionError> {
-        if value == "help" || value == "?" {
-            self.print = Some(
-                "Supported machines are:\n\
-                 none                 machine with nothing\n\
-                 pc                   Standard PC (440FX + PIIX) (alias of pc-i440fx-10.0)\n\
-                 pc-i440fx-10.0       Standard PC (440FX + PIIX) (default)\n"
-                    .to_owned(),
-            );
-            return Ok(());
-        }
+    fn machine(&mut self, parameters: &KeyValues, said: &mut Said) -> Result<(), OptionError> {
         if let Some(name) = parameters.get("type") {
             let known = BOARDS.iter().find(|(known, _)| *known == name);
             self.board = known
@@ -312,14 +315,14 @@ impl Settings {
         if let Some(backend) = parameters.get("memory-backend") {
             self.memory.config.backend = Some(backend.to_owned());
         }
-        self.memory.config.merge = parameters.flag("mem-merge", self.memory.config.merge);
-        self.memory.config.dump = parameters.flag("dump-guest-core", self.memory.config.dump);
+        self.memory.config.merge = parameters.given_flag("mem-merge").unwrap_or(self.memory.config.merge);
+        self.memory.config.dump = parameters.given_flag("dump-guest-core").unwrap_or(self.memory.config.dump);
         for property in ["usb", "graphics"] {
-            if parameters.flag(property, false) {
+            if parameters.flag(property) {
                 return Err(parameters.error(format!("'{property}=on' is not supported yet")));
             }
         }
-        if !parameters.flag("acpi", true) {
+        if !parameters.flag("acpi") {
             return Err(parameters.error("'acpi=off' is not supported yet"));
         }
         Ok(())
@@ -353,15 +356,11 @@ impl Settings {
         Ok(())
     }
 
-    fn accelerator(&mut self, parameters: &KeyValues, value: &str, said: &mut Said) -> Result<(), OptionError> {
-        if value == "help" {
-            self.print = Some("Accelerators supported in this build:\ntcg\nqtest\n".to_owned());
-            return Ok(());
-        }
+    fn accelerator(&mut self, parameters: &KeyValues, said: &mut Said) -> Result<(), OptionError> {
         said.accelerators.push(parameters.require("accel")?.to_owned());
-        match parameters.get("thread") {
-            None | Some("multi") => Ok(()),
-            Some(other) => Err(parameters.error(format!("'thread={other}' is not there; 'multi' is"))),
+        match parameters.or_default("thread").unwrap_or_default() {
+            "multi" => Ok(()),
+            other => Err(parameters.error(format!("'thread={other}' is not there; 'multi' is"))),
         }
     }
 
@@ -383,17 +382,17 @@ impl Settings {
         let path = || parameters.require("path").map(PathBuf::from);
         let options = match parameters.require("backend")? {
             "null" => CharOptions::Null,
-            "stdio" => CharOptions::Stdio { signal: parameters.flag("signal", true) },
+            "stdio" => CharOptions::Stdio { signal: parameters.flag("signal") },
             "pty" => CharOptions::Pty,
             "file" => CharOptions::File {
                 input: parameters.get("input-path").map(PathBuf::from),
                 output: path()?,
-                append: parameters.flag("append", false),
+                append: parameters.flag("append"),
             },
             "pipe" => CharOptions::Pipe { path: path()? },
             "socket" => socket(parameters)?,
             "ringbuf" | "memory" => {
-                let size = parameters.get("size").map_or(Some(RING_SIZE), |text| keyval::size(text, 1));
+                let size = parameters.or_default("size").and_then(|text| keyval::size(text, 1));
                 let size = size.and_then(|size| usize::try_from(size).ok());
                 CharOptions::Ring {
                     size: size.ok_or_else(|| parameters.error("a ringbuf that large is not possible"))?,
@@ -406,8 +405,8 @@ impl Settings {
             }
         };
         let log = parameters.get("logfile");
-        let log = log.map(|path| Log { path: path.into(), append: parameters.flag("logappend", false) });
-        self.add_backend(id, Definition { options, log, mux: parameters.flag("mux", false) })
+        let log = log.map(|path| Log { path: path.into(), append: parameters.flag("logappend") });
+        self.add_backend(id, Definition { options, log, mux: parameters.flag("mux") })
     }
 
     fn add_backend(&mut self, id: String, definition: Definition) -> Result<(), OptionError> {
@@ -419,12 +418,12 @@ impl Settings {
     }
 
     fn monitor(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {
-        let mode = match parameters.get("mode") {
-            Some("control") => MonitorMode::Control,
-            None | Some("readline") => MonitorMode::Readline,
-            Some(other) => return Err(parameters.error(format!("there is no mode '{other}'"))),
+        let mode = match parameters.or_default("mode").unwrap_or_default() {
+            "control" => MonitorMode::Control,
+            "readline" => MonitorMode::Readline,
+            other => return Err(parameters.error(format!("there is no mode '{other}'"))),
         };
-        if parameters.flag("pretty", false) {
+        if parameters.flag("pretty") {
             return Err(parameters.error("'pretty=on' is not supported yet"));
         }
         self.monitors.push(MonitorSettings { backend: parameters.require("chardev")?.to_owned(), mode });
@@ -532,6 +531,14 @@ impl Settings {
     }
 }
 
+fn machine_help() -> String {
+    "Supported machines are:\n\
+     none                 machine with nothing\n\
+     pc                   Standard PC (440FX + PIIX) (alias of pc-i440fx-10.0)\n\
+     pc-i440fx-10.0       Standard PC (440FX + PIIX) (default)\n"
+        .to_owned()
+}
+
 /// The first usable one of `names`; KVM never is.
 fn choose_accelerator(names: &[String]) -> Result<Accelerator, OptionError> {
     let usable = names.iter().find_map(|name| match name.as_str() {
@@ -550,7 +557,7 @@ fn choose_accelerator(names: &[String]) -> Result<Accelerator, OptionError> {
 }
 
 fn socket(parameters: &KeyValues) -> Result<CharOptions, OptionError> {
-    let server = parameters.flag("server", false);
+    let server = parameters.flag("server");
     let address = match (parameters.get("path"), parameters.number("fd"), parameters.number("port")) {
         (Some(path), None, None) => {
             if path.len() > 107 {
@@ -576,23 +583,42 @@ fn socket(parameters: &KeyValues) -> Result<CharOptions, OptionError> {
     if reconnect.is_some() && (server || matches!(address, Address::Descriptor(_))) {
         return Err(parameters.error("'reconnect' is for clients with an address"));
     }
-    Ok(CharOptions::Socket { address, server, wait: server && parameters.flag("wait", true), reconnect })
+    Ok(CharOptions::Socket { address, server, wait: server && parameters.flag("wait"), reconnect })
 }
 
-/// Puts an inherited descriptor into a set.
-fn add_descriptor(parameters: &KeyValues) -> Result<(), OptionError> {
-    let number = |key: &str| {
-        let text = parameters.require(key)?;
-        keyval::number(text)
-            .and_then(|number| i32::try_from(number).ok())
-            .ok_or_else(|| parameters.error(format!("'{key}={text}' is too large")))
-    };
-    let (descriptor, set) = (number("fd")?, number("set")?);
-    let inherited = files::inherited(descriptor)
-        .map_err(|error| parameters.error(format!("descriptor {descriptor}: {}", files::reason(&error))))?;
-    let note = parameters.get("opaque").map(str::to_owned);
-    DESCRIPTOR_SETS.add(inherited, Some(set.into()), note).map_err(|error| parameters.error(error))?;
-    Ok(())
+/// An inherited descriptor that goes into a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inherited {
+    descriptor: i32,
+    set: i32,
+    note: Option<String>,
+}
+
+impl Inherited {
+    fn read(parameters: &KeyValues) -> Result<Self, OptionError> {
+        let number = |key: &str| {
+            let text = parameters.require(key)?;
+            keyval::number(text)
+                .and_then(|number| i32::try_from(number).ok())
+                .ok_or_else(|| parameters.error(format!("'{key}={text}' is too large")))
+        };
+        let note = parameters.get("opaque").map(str::to_owned);
+        Ok(Self { descriptor: number("fd")?, set: number("set")?, note })
+    }
+
+    /// Takes the descriptor over and puts it into its set: in the process that is to use it, not in one that only starts
+    /// that.
+    ///
+    /// # Errors
+    /// There is no such descriptor, or it cannot be in a set.
+    pub fn take(&self) -> Result<(), OptionError> {
+        let failed = |reason: String| OptionError::about("add-fd", reason);
+        let Self { descriptor, set, note } = self;
+        let inherited = files::inherited(*descriptor)
+            .map_err(|error| failed(format!("descriptor {descriptor}: {}", files::reason(&error))))?;
+        let added = DESCRIPTOR_SETS.add(inherited, Some((*set).into()), note.clone());
+        added.map(drop).map_err(|error| failed(error.to_string()))
+    }
 }
 
 pub(super) fn check_id(parameters: &KeyValues, id: &str) -> Result<(), OptionError> {

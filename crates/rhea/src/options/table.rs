@@ -1,6 +1,6 @@
-//! The table of options: what parses the command line also answers `-help`.
+//! The table of options: what parses the command line also prints the help and answers query-command-line-options.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// What follows an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Argument {
     Word(&'static str),
     /// Parameters, shown in help by this text.
     Parameters(&'static str),
+    /// A driver or a type and its properties, which depend on it; shown in help by this text.
+    Properties(&'static str),
     /// What a serial port or monitor is connected to: a backend in short form.
     Device,
 }
@@ -37,6 +39,14 @@ pub struct Parameter {
     pub kind: ParameterKind,
     /// What it is for.
     pub help: &'static str,
+    /// What it is when not given, if that is fixed.
+    pub default: Option<&'static str>,
+}
+
+impl Parameter {
+    const fn or(self, default: &'static str) -> Self {
+        Self { default: Some(default), ..self }
+    }
 }
 
 /// An option.
@@ -60,6 +70,22 @@ impl OptionRow {
         self.parameters.iter().find(|parameter| parameter.name == name)
     }
 
+    /// What managers call its parameters as a whole; `None` if it takes none.
+    pub fn group(&self) -> Option<&'static str> {
+        matches!(self.argument, Argument::Parameters(_) | Argument::Properties(_))
+            .then(|| GROUPS.iter().find(|(option, _)| *option == self.name).map_or(self.name, |(_, group)| group))
+    }
+
+    /// What is printed instead of starting anything, if `text` asks for the parameters: it is `help`, or ends in it.
+    pub fn parameters_help(&self, text: &str) -> Option<String> {
+        let asks = matches!(text, "help" | "?") || text.ends_with(",help") || text.ends_with(",?");
+        if !asks || !matches!(self.argument, Argument::Parameters(_)) {
+            return None;
+        }
+        let lines: String = self.parameters.iter().map(|parameter| format!("  {parameter}\n")).collect();
+        Some(format!("{} options:\n{lines}", self.group().unwrap_or(self.name)))
+    }
+
     /// What may be given, for an error message.
     pub fn choices(&self) -> String {
         let names: Vec<_> = self.parameters.iter().map(|parameter| parameter.name).collect();
@@ -67,8 +93,27 @@ impl OptionRow {
     }
 }
 
+impl fmt::Display for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Text => "str",
+            Boolean => "bool (on/off)",
+            Number => "num",
+            Size => "size",
+        };
+        write!(f, "{}=<{kind}> - {}", self.name, self.help)?;
+        match self.default {
+            Some(default) => write!(f, " (default: {default})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What managers call the parameters of an option, where that is not the option's name.
+const GROUPS: [(&str, &str); 3] = [("smp", "smp-opts"), ("m", "memory"), ("acpitable", "acpi")];
+
 const fn parameter(name: &'static str, kind: ParameterKind, help: &'static str) -> Parameter {
-    Parameter { name, kind, help }
+    Parameter { name, kind, help, default: None }
 }
 
 const fn flag(name: &'static str, help: &'static str) -> OptionRow {
@@ -95,14 +140,14 @@ pub const OPTIONS: &[OptionRow] = &[
         help: "choose the machine; '-machine help' lists them",
         implied: Some("type"),
         parameters: &[
-            parameter("type", Text, "the machine's name"),
+            parameter("type", Text, "the machine's name").or("pc"),
             parameter("accel", Text, "accelerators to try, with colons between"),
-            parameter("usb", Boolean, "a USB controller"),
-            parameter("acpi", Boolean, "ACPI tables"),
-            parameter("dump-guest-core", Boolean, "guest memory in core files of this program"),
-            parameter("mem-merge", Boolean, "whether the host may merge pages of guest memory"),
+            parameter("usb", Boolean, "a USB controller").or("off"),
+            parameter("acpi", Boolean, "ACPI tables").or("on"),
+            parameter("dump-guest-core", Boolean, "guest memory in core files of this program").or("on"),
+            parameter("mem-merge", Boolean, "whether the host may merge pages of guest memory").or("on"),
             parameter("memory-backend", Text, "id of the object that is the guest's memory"),
-            parameter("graphics", Boolean, "a graphical console"),
+            parameter("graphics", Boolean, "a graphical console").or("off"),
         ],
     },
     OptionRow {
@@ -111,8 +156,8 @@ pub const OPTIONS: &[OptionRow] = &[
         help: "choose what runs the guest: 'tcg', the software processor, or 'qtest', nothing; the first of several that can be",
         implied: Some("accel"),
         parameters: &[
-            parameter("accel", Text, "the accelerator's name"),
-            parameter("thread", Text, "one thread a processor: 'multi'"),
+            parameter("accel", Text, "the accelerator's name").or("tcg"),
+            parameter("thread", Text, "one thread a processor: 'multi'").or("multi"),
             parameter("tb-size", Number, "accepted and ignored: size of a translation cache in MiB"),
         ],
     },
@@ -132,8 +177,8 @@ pub const OPTIONS: &[OptionRow] = &[
             parameter("cpus", Number, "processors at the start"),
             parameter("maxcpus", Number, "most processors, with those added later"),
             parameter("sockets", Number, "sockets"),
-            parameter("dies", Number, "dies in a socket; 1"),
-            parameter("clusters", Number, "clusters in a die; 1"),
+            parameter("dies", Number, "dies in a socket; 1").or("1"),
+            parameter("clusters", Number, "clusters in a die; 1").or("1"),
             parameter("cores", Number, "cores in a socket"),
             parameter("threads", Number, "threads in a core"),
         ],
@@ -144,8 +189,8 @@ pub const OPTIONS: &[OptionRow] = &[
         help: "memory of the guest; 128 MiB if not given",
         implied: Some("size"),
         parameters: &[
-            parameter("size", Text, "memory at the start, in MiB or with a suffix"),
-            parameter("slots", Number, "slots for memory added later"),
+            parameter("size", Text, "memory at the start, in MiB or with a suffix").or("128"),
+            parameter("slots", Number, "slots for memory added later").or("0"),
             parameter("maxmem", Size, "most memory, with what is added later"),
         ],
     },
@@ -204,21 +249,21 @@ pub const OPTIONS: &[OptionRow] = &[
             parameter("id", Text, "the name by which it is used"),
             parameter("path", Text, "file, pipe, or unix socket"),
             parameter("input-path", Text, "file that input comes from"),
-            parameter("append", Boolean, "write behind what the file holds"),
-            parameter("signal", Boolean, "whether the terminal's interrupt key ends the program"),
+            parameter("append", Boolean, "write behind what the file holds").or("off"),
+            parameter("signal", Boolean, "whether the terminal's interrupt key ends the program").or("on"),
             parameter("host", Text, "TCP host"),
             parameter("port", Number, "TCP port"),
             parameter("fd", Number, "inherited descriptor"),
             parameter("reconnect", Number, "seconds after which a client without connection tries again"),
             parameter("reconnect-ms", Number, "the same in milliseconds"),
-            parameter("server", Boolean, "listen"),
-            parameter("wait", Boolean, "wait for the first client before the machine starts"),
+            parameter("server", Boolean, "listen").or("off"),
+            parameter("wait", Boolean, "wait for the first client before the machine starts").or("on"),
             parameter("delay", Boolean, "accepted and ignored: Nagle's algorithm is always off"),
-            parameter("mux", Boolean, "several users, with Ctrl-a c to choose one"),
+            parameter("mux", Boolean, "several users, with Ctrl-a c to choose one").or("off"),
             parameter("chardev", Text, "id of the backend that a mux shares"),
-            parameter("size", Size, "bytes that a ringbuf holds: a power of two"),
+            parameter("size", Size, "bytes that a ringbuf holds: a power of two").or("65536"),
             parameter("logfile", Text, "file that a copy of all output goes to"),
-            parameter("logappend", Boolean, "keep what the log holds"),
+            parameter("logappend", Boolean, "keep what the log holds").or("off"),
         ],
     },
     OptionRow {
@@ -229,8 +274,8 @@ pub const OPTIONS: &[OptionRow] = &[
         parameters: &[
             parameter("chardev", Text, "the backend's id"),
             parameter("id", Text, "the monitor's name"),
-            parameter("mode", Text, "'control' is QMP, 'readline' is for people"),
-            parameter("pretty", Boolean, "replies in several lines; only 'off' is there"),
+            parameter("mode", Text, "'control' is QMP, 'readline' is for people").or("readline"),
+            parameter("pretty", Boolean, "replies in several lines; only 'off' is there").or("off"),
         ],
     },
     OptionRow {
@@ -241,17 +286,17 @@ pub const OPTIONS: &[OptionRow] = &[
         parameters: &[
             parameter("file", Text, "the image"),
             parameter("format", Text, "'raw' or 'qcow2'; what the file looks like if not given"),
-            parameter("if", Text, "'virtio' makes the device too, 'none' leaves it to -device"),
+            parameter("if", Text, "'virtio' makes the device too, 'none' leaves it to -device").or("ide"),
             parameter("id", Text, "the name by which it is used"),
             parameter("index", Number, "accepted and ignored: disks come in the order of the options"),
-            parameter("media", Text, "'disk'"),
-            parameter("readonly", Boolean, "whether it must not be written"),
-            parameter("read-only", Boolean, "the same as readonly"),
-            parameter("cache", Text, "'none', 'writeback', 'writethrough', 'directsync' or 'unsafe'"),
+            parameter("media", Text, "'disk'").or("disk"),
+            parameter("readonly", Boolean, "whether it must not be written").or("off"),
+            parameter("read-only", Boolean, "the same as readonly").or("off"),
+            parameter("cache", Text, "'none', 'writeback', 'writethrough', 'directsync' or 'unsafe'").or("writeback"),
             parameter("aio", Text, "accepted and ignored: how the host is asked"),
             parameter("discard", Text, "'unmap' gives room back, 'ignore' does not"),
             parameter("detect-zeroes", Text, "'off', 'on' or 'unmap': what becomes of zeros that are written"),
-            parameter("snapshot", Boolean, "only 'off' is there"),
+            parameter("snapshot", Boolean, "only 'off' is there").or("off"),
             parameter("serial", Text, "what the disk says it is"),
             parameter("file.locking", Text, "'off' lets others have the file open"),
             parameter("group", Text, "the group of limits that the disk is in; the same as throttling.group"),
@@ -292,21 +337,21 @@ pub const OPTIONS: &[OptionRow] = &[
     },
     OptionRow {
         name: "blockdev",
-        argument: Argument::Word("[driver=]DRIVER,node-name=NAME[,PROPERTY=VALUE]... or JSON"),
+        argument: Argument::Properties("[driver=]DRIVER,node-name=NAME[,PROPERTY=VALUE]... or JSON"),
         help: "make a block node, by the options of the command blockdev-add",
         implied: None,
         parameters: &[],
     },
     OptionRow {
         name: "device",
-        argument: Argument::Word("DRIVER[,PROPERTY=VALUE]... or JSON"),
+        argument: Argument::Properties("DRIVER[,PROPERTY=VALUE]... or JSON"),
         help: "make a device; '-device help' lists them, '-device DRIVER,help' its properties",
         implied: None,
         parameters: &[],
     },
     OptionRow {
         name: "object",
-        argument: Argument::Word("TYPE,id=ID[,PROPERTY=VALUE]... or JSON"),
+        argument: Argument::Properties("TYPE,id=ID[,PROPERTY=VALUE]... or JSON"),
         help: "make an object that is no device; '-object help' lists them, '-object TYPE,help' its properties",
         implied: None,
         parameters: &[],
@@ -341,17 +386,17 @@ pub const OPTIONS: &[OptionRow] = &[
                 "base",
                 Text,
                 "what it shows at the start: 'utc', 'localtime', 2006-06-17 or 2006-06-17T16:01:21",
-            ),
+            ).or("utc"),
             parameter(
                 "clock",
                 Text,
                 "what it follows: 'host', also when that is set; 'rt', the host's time that is never set; 'vm', the machine's time, which stops with it",
-            ),
+            ).or("host"),
             parameter(
                 "driftfix",
                 Text,
                 "what becomes of its lost interrupts: 'none', or 'slew', which catches up with them",
-            ),
+            ).or("none"),
         ],
     },
     OptionRow {
@@ -375,10 +420,10 @@ pub const OPTIONS: &[OptionRow] = &[
         help: "choose what is done when the guest resets, powers off, panics or does not tend its watchdog",
         implied: None,
         parameters: &[
-            parameter("reboot", Text, "'reset', or 'shutdown' to end the machine"),
-            parameter("shutdown", Text, "'poweroff', or 'pause' to leave the machine there, stopped"),
-            parameter("panic", Text, "'shutdown', 'pause' to leave the machine there, or 'none' to let it run"),
-            parameter("watchdog", Text, "reset, shutdown, poweroff, pause, debug, none or inject-nmi"),
+            parameter("reboot", Text, "'reset', or 'shutdown' to end the machine").or("reset"),
+            parameter("shutdown", Text, "'poweroff', or 'pause' to leave the machine there, stopped").or("poweroff"),
+            parameter("panic", Text, "'shutdown', 'pause' to leave the machine there, or 'none' to let it run").or("shutdown"),
+            parameter("watchdog", Text, "reset, shutdown, poweroff, pause, debug, none or inject-nmi").or("reset"),
         ],
     },
     word("watchdog-action", "ACTION", "the same as -action watchdog=ACTION"),
@@ -415,14 +460,13 @@ pub fn help(program: &str) -> String {
     for row in OPTIONS {
         let argument = match row.argument {
             Argument::None => "",
-            Argument::Word(name) => name,
-            Argument::Parameters(shown) => shown,
+            Argument::Word(shown) | Argument::Parameters(shown) | Argument::Properties(shown) => shown,
             Argument::Device => "DEVICE",
         };
         // Writing to a string does not fail.
         let _ = writeln!(text, "-{} {argument}\n        {}", row.name, row.help);
         for parameter in row.parameters {
-            let _ = writeln!(text, "          {}: {}", parameter.name, parameter.help);
+            let _ = writeln!(text, "          {parameter}");
         }
     }
     text.push_str(
@@ -435,6 +479,7 @@ pub fn help(program: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::keyval;
 
     #[test]
     fn names_are_unique_and_implied_parameters_exist() {
@@ -445,6 +490,34 @@ mod tests {
             }
             assert_eq!(matches!(row.argument, Argument::Parameters(_)), !row.parameters.is_empty(), "{}", row.name);
         }
+    }
+
+    #[test]
+    fn defaults_are_of_their_kind() {
+        for row in OPTIONS {
+            for parameter in row.parameters {
+                let Some(default) = parameter.default else { continue };
+                let fits = match parameter.kind {
+                    ParameterKind::String => true,
+                    ParameterKind::Boolean => keyval::boolean(default).is_some(),
+                    ParameterKind::Number => keyval::number(default).is_some(),
+                    ParameterKind::Size => keyval::size(default, 1).is_some(),
+                };
+                assert!(fits, "-{} {}", row.name, parameter.name);
+            }
+        }
+    }
+
+    #[test]
+    fn parameters_are_explained_to_who_asks() {
+        let memory = option("m").unwrap();
+        let text = memory.parameters_help("help").unwrap();
+        assert!(text.starts_with("memory options:\n  size=<str> - ") && text.contains("maxmem=<size>"), "{text}");
+        assert!(text.contains("(default: 128)"), "{text}");
+        let chardev = option("chardev").unwrap();
+        assert_eq!(chardev.parameters_help("socket,help"), chardev.parameters_help("?"));
+        assert_eq!(memory.parameters_help("64"), None);
+        assert_eq!(option("device").unwrap().parameters_help("help"), None);
     }
 
     #[test]
