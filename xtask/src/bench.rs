@@ -3,6 +3,7 @@
 //! Whoever is measured first or last would gain or lose by what else the host does, so that both take turns.
 
 mod dumps;
+mod latency;
 
 use std::{
     env,
@@ -28,6 +29,7 @@ use crate::{cargo, guest, root, run as run_command, target};
 const USAGE: &str =
     "usage: cargo xtask bench [--quick]\n\n  --quick   leave out what needs a guest: the boot and the dumps";
 
+const QUERY_STATUS: &str = "{\"execute\": \"query-status\"}\r\n";
 /// Starts of each program.
 const STARTS: usize = 21;
 /// Round trips of each program: so many in a row, and so many turns.
@@ -138,7 +140,7 @@ fn measure(programs: &[Program], guest: Option<&guest::Guest>) -> anyhow::Result
     rows.push(Row { what: "resident memory then", unit: "MB", figures: memory, aim: Aim::AtMost(1.0 / 3.0) });
     let mut sessions = programs.iter().map(Session::start).collect::<Result<Vec<_>, _>>()?;
     for session in &mut sessions {
-        session.negotiate()?;
+        session.monitor.negotiate()?;
     }
     let figures = round_trips(&mut sessions)?;
     rows.push(Row { what: "query-status round trip", unit: "us", figures, aim: Aim::AtMost(0.25) });
@@ -148,7 +150,9 @@ fn measure(programs: &[Program], guest: Option<&guest::Guest>) -> anyhow::Result
         session.quit()?;
     }
     if let Some(guest) = guest {
-        rows.extend(dumps::measure(programs, guest)?);
+        let contents = dumps::Contents::new()?;
+        rows.extend(dumps::measure(programs, guest, &contents)?);
+        rows.extend(latency::measure(programs, guest, &contents)?);
         // A guest that does not boot is told of in the table: the other figures hold all the same.
         let figures = programs.iter().map(|program| {
             boot(program, guest).unwrap_or_else(|error| {
@@ -170,44 +174,38 @@ fn measure(programs: &[Program], guest: Option<&guest::Guest>) -> anyhow::Result
     Ok(rows)
 }
 
-/// A program with a stopped machine and our connection to its monitor.
-struct Session {
-    child: Child,
+/// A connection to a program's monitor.
+struct Monitor {
     stream: BufReader<UnixStream>,
-    /// When the program was started.
-    started: Instant,
     line: String,
 }
 
-impl Session {
-    /// Starts the program and connects, as managers do it: the listening socket is made first and inherited, so that the
-    /// connection waits for the program and nobody asks again and again whether it is there.
-    fn start(program: &Program) -> anyhow::Result<Self> {
-        Self::start_with(program, &[])
-    }
-
-    /// The same, with arguments of its own.
-    fn start_with(program: &Program, arguments: &[OsString]) -> anyhow::Result<Self> {
-        let path = env::temp_dir().join(format!("rhea-bench-{}.qmp", std::process::id()));
+impl Monitor {
+    /// A monitor `id` for the program that `command` is to start, and the socket that it inherits. It is connected as
+    /// managers do it: the listening socket is made first and inherited, so that the connection waits for the program and
+    /// nobody asks again and again whether it is there.
+    fn of(command: &mut Command, id: &str) -> anyhow::Result<(Self, UnixListener)> {
+        let path = env::temp_dir().join(format!("rhea-bench-{}-{id}.qmp", std::process::id()));
         let listener = UnixListener::bind(&path).with_context(|| format!("could not listen at {}", path.display()))?;
         let connection = UnixStream::connect(&path);
         fs::remove_file(&path)?;
         let stream = connection?;
-        let mut command = Command::new(&program.path);
-        command.args(["-machine", "pc", "-accel", "tcg", "-S", "-nodefaults", "-display", "none"]);
-        command.args(arguments);
-        command.arg("-chardev").arg(format!("socket,id=qmp,fd={},server=on,wait=off", listener.as_raw_fd()));
-        command.args(["-mon", "chardev=qmp,mode=control"]).stdin(Stdio::null());
+        command.arg("-chardev").arg(format!("socket,id={id},fd={},server=on,wait=off", listener.as_raw_fd()));
+        command.arg("-mon").arg(format!("chardev={id},mode=control"));
         fcntl_setfd(&listener, FdFlags::empty())?;
-        let started = Instant::now();
-        let child = command.spawn().with_context(|| format!("could not start {}", program.path.display()))?;
-        Ok(Self { child, stream: BufReader::with_capacity(1 << 18, stream), started, line: String::new() })
+        Ok((Self { stream: BufReader::with_capacity(1 << 18, stream), line: String::new() }, listener))
     }
 
     /// The next message.
     fn receive(&mut self) -> anyhow::Result<&str> {
         self.line.clear();
         ensure!(self.stream.read_line(&mut self.line)? > 0, "the monitor ended");
+        Ok(&self.line)
+    }
+
+    /// The next message that is no event.
+    fn answer(&mut self) -> anyhow::Result<&str> {
+        while self.receive()?.contains("\"event\"") {}
         Ok(&self.line)
     }
 
@@ -223,6 +221,44 @@ impl Session {
         ensure!(answer.contains("\"return\""), "no negotiation: {answer}");
         Ok(())
     }
+}
+
+/// A program with a stopped machine and our connection to its monitor.
+struct Session {
+    child: Child,
+    monitor: Monitor,
+    /// When the program was started.
+    started: Instant,
+}
+
+impl Session {
+    fn start(program: &Program) -> anyhow::Result<Self> {
+        Self::start_with(program, &[])
+    }
+
+    /// The same, with arguments of its own.
+    fn start_with(program: &Program, arguments: &[OsString]) -> anyhow::Result<Self> {
+        let (session, []) = Self::start_watched(program, arguments, [])?;
+        Ok(session)
+    }
+
+    /// The same, with further monitors.
+    fn start_watched<const N: usize>(
+        program: &Program,
+        arguments: &[OsString],
+        further: [&str; N],
+    ) -> anyhow::Result<(Self, [Monitor; N])> {
+        let mut command = Command::new(&program.path);
+        command.args(["-machine", "pc", "-accel", "tcg", "-S", "-nodefaults", "-display", "none"]);
+        command.args(arguments).stdin(Stdio::null());
+        let (monitor, _listener) = Monitor::of(&mut command, "qmp")?;
+        let further: Vec<_> = further.iter().map(|id| Monitor::of(&mut command, id)).collect::<Result<_, _>>()?;
+        let (further, _listeners): (Vec<_>, Vec<_>) = further.into_iter().unzip();
+        let started = Instant::now();
+        let child = command.spawn().with_context(|| format!("could not start {}", program.path.display()))?;
+        let further = further.try_into().map_err(|_| anyhow::anyhow!("a monitor is missing"))?;
+        Ok((Self { child, monitor, started }, further))
+    }
 
     /// Resident memory in megabytes.
     fn memory(&self) -> anyhow::Result<f64> {
@@ -233,10 +269,10 @@ impl Session {
     }
 
     fn quit(mut self) -> anyhow::Result<()> {
-        self.send("{\"execute\": \"quit\"}\r\n")?;
+        self.monitor.send("{\"execute\": \"quit\"}\r\n")?;
         let mut rest = Vec::new();
         // A program that resets the connection has ended, too.
-        let _ = self.stream.read_to_end(&mut rest);
+        let _ = self.monitor.stream.read_to_end(&mut rest);
         let status = self.child.wait()?;
         ensure!(status.success(), "the program ended with {status}");
         Ok(())
@@ -258,7 +294,7 @@ fn starts(programs: &[Program]) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     for turn in 0..=STARTS {
         for (index, program) in programs.iter().enumerate() {
             let mut session = Session::start(program)?;
-            session.receive().with_context(|| format!("{} sent no greeting", program.name))?;
+            session.monitor.receive().with_context(|| format!("{} sent no greeting", program.name))?;
             let elapsed = session.started.elapsed();
             let size = session.memory()?;
             // The first turn brings the files into memory.
@@ -266,7 +302,7 @@ fn starts(programs: &[Program]) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
                 times[index].push(elapsed.as_secs_f64() * 1e3);
                 sizes[index].push(size);
             }
-            session.send("{\"execute\": \"qmp_capabilities\"}\r\n")?;
+            session.monitor.send("{\"execute\": \"qmp_capabilities\"}\r\n")?;
             session.quit()?;
         }
     }
@@ -280,11 +316,11 @@ fn round_trips(sessions: &mut [Session]) -> anyhow::Result<Vec<f64>> {
         for (session, times) in sessions.iter_mut().zip(&mut times) {
             for _ in 0..ROUND_TRIPS {
                 let start = Instant::now();
-                session.send("{\"execute\": \"query-status\"}\r\n")?;
-                session.receive()?;
+                session.monitor.send(QUERY_STATUS)?;
+                session.monitor.receive()?;
                 times.push(start.elapsed().as_secs_f64() * 1e6);
             }
-            ensure!(session.line.contains("\"prelaunch\""), "not the answer: {}", session.line);
+            ensure!(session.monitor.line.contains("\"prelaunch\""), "not the answer: {}", session.monitor.line);
         }
     }
     Ok(times.into_iter().map(median).collect())
@@ -303,17 +339,17 @@ fn pipelined(sessions: &mut [Session]) -> anyhow::Result<Vec<f64>> {
 
 fn pipeline(session: &mut Session) -> anyhow::Result<f64> {
     const BATCH: usize = 100;
-    let batch = "{\"execute\": \"query-status\"}\r\n".repeat(BATCH);
-    let mut writer = session.stream.get_ref().try_clone()?;
+    let batch = QUERY_STATUS.repeat(BATCH);
+    let mut writer = session.monitor.stream.get_ref().try_clone()?;
     let start = Instant::now();
     let sender = thread::spawn(move || (0..PIPELINED / BATCH).try_for_each(|_| writer.write_all(batch.as_bytes())));
     let mut answers = 0;
     while answers < PIPELINED {
-        let bytes = session.stream.fill_buf()?;
+        let bytes = session.monitor.stream.fill_buf()?;
         ensure!(!bytes.is_empty(), "the monitor ended");
         answers += bytes.iter().filter(|byte| **byte == b'\n').count();
         let count = bytes.len();
-        session.stream.consume(count);
+        session.monitor.stream.consume(count);
     }
     let elapsed = start.elapsed();
     sender.join().map_err(|_| anyhow::anyhow!("the sending thread failed"))??;

@@ -7,12 +7,13 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::{Aim, Program, Row, Session, median};
 use crate::guest::Guest;
@@ -37,17 +38,14 @@ fn works() -> [(&'static str, &'static str, Value, Aim); 3] {
 }
 
 /// Medians in seconds, a row a kind.
-pub(super) fn measure(programs: &[Program], guest: &Guest) -> anyhow::Result<Vec<Row>> {
-    let directory = tempfile::tempdir()?;
-    let content = directory.path().join("content");
-    write_content(&content)?;
+pub(super) fn measure(programs: &[Program], guest: &Guest, contents: &Contents) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (what, command, arguments, aim) in works() {
         let mut times = vec![Vec::new(); programs.len()];
         for _ in 0..TURNS {
             for (program, times) in programs.iter().zip(&mut times) {
-                let file = directory.path().join("written");
-                times.push(one(program, guest, &content, command, &arguments, &file)?);
+                let file = contents.file("written");
+                times.push(one(program, &contents.machine(program, guest), command, &arguments, &file)?);
                 std::fs::remove_file(file)?;
             }
         }
@@ -58,22 +56,14 @@ pub(super) fn measure(programs: &[Program], guest: &Guest) -> anyhow::Result<Vec
 
 fn one(
     program: &Program,
-    guest: &Guest,
-    content: &Path,
+    machine: &[OsString],
     command: &str,
     arguments: &Value,
     file: &Path,
 ) -> anyhow::Result<f64> {
-    let mut machine: Vec<OsString> = vec!["-m".into(), MEMORY.into()];
-    if program.loads_initrd {
-        machine.extend(["-kernel".into(), guest.kernel.clone().into()]);
-        machine.extend(["-initrd".into(), content.into()]);
-    } else {
-        let loader = format!("loader,file={},addr=0x8000000,force-raw=on", content.display());
-        machine.extend(["-device".into(), loader.into()]);
-    }
-    let mut session = Session::start_with(program, &machine)?;
-    session.negotiate()?;
+    let mut session = Session::start_with(program, machine)?;
+    let monitor = &mut session.monitor;
+    monitor.negotiate()?;
     let mut arguments = arguments.clone();
     match command {
         "pmemsave" => arguments["filename"] = json!(file),
@@ -81,12 +71,44 @@ fn one(
     }
     let text = json!({ "execute": command, "arguments": arguments }).to_string();
     let start = Instant::now();
-    session.send(&text)?;
-    while session.receive()?.contains("\"event\"") {}
+    monitor.send(&text)?;
+    monitor.answer()?;
     let elapsed = start.elapsed().as_secs_f64();
-    ensure!(session.line.contains("\"return\""), "{}: {}", program.name, session.line);
+    ensure!(monitor.line.contains("\"return\""), "{}: {}", program.name, monitor.line);
     session.quit()?;
     Ok(elapsed)
+}
+
+/// What the guest's memory holds, as a file.
+pub(super) struct Contents {
+    directory: TempDir,
+}
+
+impl Contents {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let contents = Self { directory: tempfile::tempdir()? };
+        write_content(&contents.file("content"))?;
+        Ok(contents)
+    }
+
+    /// A file beside them.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Arguments for a machine that has them in its memory.
+    pub(super) fn machine(&self, program: &Program, guest: &Guest) -> Vec<OsString> {
+        let content = self.file("content");
+        let mut machine: Vec<OsString> = vec!["-m".into(), MEMORY.into()];
+        if program.loads_initrd {
+            machine.extend(["-kernel".into(), guest.kernel.clone().into()]);
+            machine.extend(["-initrd".into(), content.into()]);
+        } else {
+            let loader = format!("loader,file={},addr=0x8000000,force-raw=on", content.display());
+            machine.extend(["-device".into(), loader.into()]);
+        }
+        machine
+    }
 }
 
 fn write_content(path: &Path) -> anyhow::Result<()> {
