@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use rhea_core::files;
 
-use super::throttle::LimitError;
+use super::{SnapshotError, throttle::LimitError};
 
 /// Why a node was not made, not removed or not given to a device.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +123,19 @@ pub enum BlockError {
         node: String,
         /// Why.
         source: io::Error,
+    },
+    /// It is nothing that has snapshots.
+    #[error("Device '{0}' is writable but does not support snapshots")]
+    NoSnapshots(String),
+    /// A snapshot was not made, loaded or deleted.
+    #[error("Error while {what} snapshot on '{node}': {reason}")]
+    Snapshot {
+        /// What was tried.
+        what: &'static str,
+        /// On which node.
+        node: String,
+        /// Why.
+        reason: SnapshotError,
     },
     /// The size cannot be changed.
     #[error("Could not resize: {}", files::reason(.0))]

@@ -7,6 +7,7 @@ mod node;
 mod nodes;
 mod options;
 mod qcow2;
+mod snapshots;
 mod throttle;
 mod usage;
 
@@ -15,5 +16,7 @@ pub use layer::ImageDetails;
 pub use node::Node;
 pub use nodes::{BlockNodes, Disk, DriveConfig, DriveLimits};
 pub use options::{DetectZeroes, NodeSettings};
+pub use qcow2::{NewSnapshot, Snapshot, SnapshotError};
+pub use snapshots::SnapshotWriter;
 pub use throttle::{GroupMember, LIMIT_NAMES, LimitError, Limits, ThrottleGroup};
 pub use usage::{BlockStatistics, BlockUse, Count};

@@ -134,6 +134,10 @@ impl Node {
         })
     }
 
+    pub(super) fn body(&self) -> &Body {
+        &self.body
+    }
+
     /// Its name; one that begins with `#` was made up.
     pub fn name(&self) -> &str {
         &self.name

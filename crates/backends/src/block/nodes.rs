@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock, Weak},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 
 use super::{
@@ -278,8 +278,7 @@ impl BlockNodes {
             return Err(BlockError::Options("The size of a disk is a multiple of 512".to_owned()));
         }
         node.resize(size).map_err(BlockError::Resize)?;
-        // Whoever uses it by way of others looks again, and finds it as it was.
-        self.uses().iter().for_each(|usage| usage.resized());
+        self.tell_sizes();
         Ok(())
     }
 
@@ -334,10 +333,7 @@ impl BlockNodes {
         for (done, node) in nodes.iter().rev().enumerate() {
             if let Err(reason) = node.inactivate() {
                 let gone = nodes.iter().skip(nodes.len() - done);
-                return match gone.map(|node| node.activate()).collect() {
-                    Ok(()) => Err(reason),
-                    Err(worse) => Err(worse),
-                };
+                return gone.map(|node| node.activate()).find(Result::is_err).unwrap_or(Err(reason));
             }
         }
         self.state.lock().inactive = true;
@@ -362,9 +358,18 @@ impl BlockNodes {
             }
         }
         self.state.lock().inactive = false;
-        // They may have another size now.
-        self.uses().iter().for_each(|usage| usage.resized());
+        self.tell_sizes();
         Ok(())
+    }
+
+    /// Has changes wait for each other.
+    pub(super) fn one_change(&self) -> MutexGuard<'_, ()> {
+        self.change.lock()
+    }
+
+    /// Tells the users of nodes that these may have another size now. Whoever uses one by way of others looks, too.
+    pub(super) fn tell_sizes(&self) {
+        self.uses().iter().for_each(|usage| usage.resized());
     }
 
     /// Opens a node, and registers it and those within it.

@@ -4,6 +4,11 @@
 
 #![allow(unsafe_code, reason = "the library's trait for storage has unsafe methods")]
 
+mod editor;
+mod snapshots;
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -26,6 +31,12 @@ use super::{
     layer::{ImageDetails, Layer},
     node::{Edge, Node, inactive},
 };
+
+pub use editor::SnapshotError;
+pub use snapshots::{NewSnapshot, Reader, Snapshot, Writer, delete, go_back};
+
+/// Zeros that are written at once where the format knows no better way.
+const ZEROS: u64 = 64 << 10;
 
 /// The first bytes of an image.
 pub const MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -194,6 +205,7 @@ pub struct Qcow2 {
 #[derive(Debug)]
 struct State {
     header: Header,
+    snapshots: Vec<Snapshot>,
     /// The library's hands on it; none while somebody else may change it.
     access: Option<FormatAccess<NodeStorage>>,
 }
@@ -209,7 +221,7 @@ impl Qcow2 {
     ) -> Self {
         Self {
             full_backing,
-            state: RwLock::new(State { header, access: None }),
+            state: RwLock::new(State { header, snapshots: Vec::new(), access: None }),
             file: Edge::new(Arc::clone(file)),
             backing: backing.cloned(),
             writable,
@@ -243,7 +255,12 @@ impl Qcow2 {
         let builder = Image::<_, FormatAccess<NodeStorage>>::builder(NodeStorage::new(Arc::clone(file)));
         let builder = builder.write(self.writable).backing(below);
         let image = builder.open(DenyImplicitOpenGate::default()).map_err(error)?;
-        *state = State { header, access: Some(FormatAccess::new(image)) };
+        let snapshots = editor::Fields::read(file).and_then(|fields| snapshots::read_snapshots(file, &fields));
+        let (snapshots, _) = snapshots.unwrap_or_else(|error| {
+            tracing::warn!("{}: {error}", file.filename());
+            Default::default()
+        });
+        *state = State { header, snapshots, access: Some(FormatAccess::new(image)) };
         Ok(())
     }
 
@@ -263,8 +280,29 @@ impl Qcow2 {
         Ok(())
     }
 
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        self.state.read().access.is_some()
+    }
+
+    /// The snapshots in it.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.state.read().snapshots.clone()
+    }
+
     fn with<T>(&self, work: impl FnOnce(&FormatAccess<NodeStorage>) -> io::Result<T>) -> io::Result<T> {
         work(self.state.read().access.as_ref().ok_or_else(inactive)?)
+    }
+
+    fn zero_by_hand(&self, offset: u64, length: u64) -> io::Result<()> {
+        let zeros = vec![0; length.min(ZEROS) as usize];
+        let mut done = 0;
+        while done < length {
+            let part = zeros.get(..(length - done).min(ZEROS) as usize).unwrap_or_default();
+            self.write(offset + done, part)?;
+            done += part.len() as u64;
+        }
+        Ok(())
     }
 
     /// Works on it while nobody else does.
@@ -302,7 +340,8 @@ impl Layer for Qcow2 {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.with(write_back)
+        // One that is not open holds nothing back.
+        self.state.read().access.as_ref().map_or(Ok(()), write_back)
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -313,10 +352,16 @@ impl Layer for Qcow2 {
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
-        if unmap {
-            return self.alone(|access| access.discard_to_zero(offset, length));
+        let result = if unmap {
+            self.alone(|access| access.discard_to_zero(offset, length))
+        } else {
+            self.with(|access| access.write_zeroes(offset, length))
+        };
+        match result {
+            // Old images have no clusters of zeros.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.zero_by_hand(offset, length),
+            result => result,
         }
-        self.with(|access| access.write_zeroes(offset, length))
     }
 
     fn resize(&self, size: u64) -> io::Result<()> {
