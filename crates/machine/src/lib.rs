@@ -6,6 +6,7 @@ pub mod board;
 pub mod boot;
 pub mod config;
 pub mod devices;
+mod dirty;
 pub mod dump;
 mod error;
 mod inbox;
@@ -26,6 +27,7 @@ pub use config::{
     Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, MAX_SLOTS, MemoryConfig, Software, Topology,
 };
 pub use devices::{DeviceConfig, DeviceError};
+pub use dirty::DirtyLog;
 pub use error::MachineError;
 pub use inbox::{GuestRequest, SlotKind};
 pub use machine::{EventSink, Machine};

@@ -23,6 +23,7 @@ use crate::{
     board::{Board, Window, hotplug::SlotReport, none::NoBoard, pc::Pc},
     config::{Accelerator, BoardKind, Config},
     devices::{Devices, show_backends},
+    dirty::DirtyLog,
     dump::DumpProgress,
     error::MachineError,
     inbox::{GuestRequest, Inbox},
@@ -57,6 +58,8 @@ pub struct Machine {
     control: Mutex<RunControl>,
     events: EventSink,
     dump: DumpProgress,
+    /// The log of written pages that belongs to no job, while it is on.
+    global_log: Mutex<Option<DirtyLog>>,
 }
 
 impl fmt::Debug for Machine {
@@ -122,7 +125,8 @@ impl Machine {
             dumping: false,
         });
         let devices = Devices::default();
-        let machine = Arc::new(Self { config, parts, board, devices, control, events, dump: DumpProgress::default() });
+        let (dump, global_log) = (DumpProgress::default(), Mutex::default());
+        let machine = Arc::new(Self { config, parts, board, devices, control, events, dump, global_log });
         machine.let_first_processors_leave();
         let built = machine.add_first_devices().and_then(|()| machine.board.reset(machine.processors()));
         // Whoever has no machine has nobody to end its processors.
@@ -138,6 +142,10 @@ impl Machine {
 
     pub(crate) fn parts(&self) -> &Parts {
         &self.parts
+    }
+
+    pub(crate) fn global_log(&self) -> &Mutex<Option<DirtyLog>> {
+        &self.global_log
     }
 
     pub(crate) fn devices(&self) -> &Devices {

@@ -399,6 +399,7 @@ impl CpuState {
             match access {
                 Access::Read => set.read.insert(linear, host, translation.global),
                 Access::Write if range.writable && !holds_code(range, address) => {
+                    range.ram.note_way_to_write(range.offset_of(address));
                     set.write.insert(linear, host, translation.global);
                 }
                 Access::Write | Access::Execute => {}
@@ -411,7 +412,7 @@ impl CpuState {
     }
 
     /// Drops every translation that may be written through.
-    pub(crate) fn drop_write_translations(&mut self) {
+    pub fn drop_write_translations(&mut self) {
         for set in &mut self.tlb {
             set.write.clear(false);
         }

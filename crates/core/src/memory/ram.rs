@@ -31,8 +31,8 @@ pub struct PageState {
     pub code: AtomicU64,
     /// Counts the times that decoded code of this page was overwritten; what was decoded under another value is stale.
     pub generation: AtomicU32,
-    /// Bits of those who follow writes, reserved for dirty logging.
-    pub dirty: AtomicU32,
+    /// One bit for each [`Follower`](super::Follower) who has not heard yet that the page was written.
+    pub(super) dirty: AtomicU32,
 }
 
 /// A piece of guest RAM.
@@ -41,6 +41,8 @@ pub struct Ram {
     mapping: Mapping,
     length: u64,
     pages: Box<[PageState]>,
+    /// One bit for each [`Follower`](super::Follower) of its writes.
+    pub(super) followers: AtomicU32,
 }
 
 impl Ram {
@@ -60,7 +62,7 @@ impl Ram {
         let mapping = Mapping::new(length, options)?;
         let pages = <[PageState]>::new_box_zeroed_with_elems((length / PAGE) as usize);
         let pages = pages.map_err(|_| io::ErrorKind::OutOfMemory)?;
-        Ok(Arc::new(Self { name: name.into(), mapping, length, pages }))
+        Ok(Arc::new(Self { name: name.into(), mapping, length, pages, followers: AtomicU32::new(0) }))
     }
 
     /// What the RAM is called, such as `pc.ram`.
@@ -72,6 +74,11 @@ impl Ram {
     #[allow(clippy::len_without_is_empty, reason = "RAM is never empty")]
     pub const fn len(&self) -> u64 {
         self.length
+    }
+
+    /// The states of all pages.
+    pub(super) fn pages(&self) -> &[PageState] {
+        &self.pages
     }
 
     /// The state of the page at `offset`.
@@ -169,7 +176,8 @@ impl Ram {
         true
     }
 
-    /// To be called after a write that was not made by [`write`](Self::write), if it may have hit code.
+    /// To be called after a write that was not made by [`write`](Self::write): it may have hit code, and there may be
+    /// followers.
     pub fn note_write(&self, offset: u64, length: u64) {
         if length == 0 {
             return;
@@ -177,12 +185,14 @@ impl Ram {
         // The write comes before the look at the marks; whoever decodes marks first and reads then, so that one of the
         // two sees the other.
         fence(Ordering::SeqCst);
+        let followers = self.followers.load(Ordering::Relaxed);
         let last = offset.saturating_add(length - 1).min(self.length - 1);
         let mut at = offset;
         while at <= last {
             let page_last = at | (PAGE - 1);
             let end = page_last.min(last);
             if let Some(page) = self.page(at) {
+                page.mark_written(followers);
                 let code = page.code.load(Ordering::SeqCst);
                 if code & grains(at, end) != 0 {
                     // In this order a mark made meanwhile is kept, or what was decoded under it is stale.

@@ -97,6 +97,19 @@ impl FlatView {
         &self.ranges
     }
 
+    /// The RAM in it, each once, by address.
+    pub fn rams(&self) -> Vec<Arc<Ram>> {
+        let mut rams: Vec<Arc<Ram>> = Vec::new();
+        for range in &self.ranges {
+            if let Target::Ram { ram, .. } = &range.target
+                && !rams.iter().any(|known| Arc::ptr_eq(known, ram))
+            {
+                rams.push(Arc::clone(ram));
+            }
+        }
+        rams
+    }
+
     fn render(regions: &[Region]) -> Self {
         let mut ordered: Vec<&Region> = regions.iter().collect();
         // The highest priority first; among equals the one mapped last.
@@ -134,6 +147,8 @@ impl FlatView {
 struct Regions {
     list: Vec<Region>,
     next: u64,
+    /// Bits of who follows writes.
+    followers: u32,
     on_change: Vec<Arc<dyn Fn() + Send + Sync>>,
 }
 
@@ -199,8 +214,31 @@ impl AddressSpace {
         self.regions.lock().on_change.push(Arc::new(listener));
     }
 
+    /// Changes who follows writes; `false` if that changed nothing.
+    pub(super) fn change_followers(&self, change: impl FnOnce(u32) -> u32) -> bool {
+        let mut regions = self.regions.lock();
+        let followers = change(regions.followers);
+        let changed = followers != regions.followers;
+        regions.followers = followers;
+        for ram in self.view.load().rams() {
+            ram.set_followers(followers);
+        }
+        changed
+    }
+
     fn publish(&self, regions: parking_lot::MutexGuard<'_, Regions>) {
-        self.view.store(Arc::new(FlatView::render(&regions.list)));
+        let view = FlatView::render(&regions.list);
+        if regions.followers != 0 {
+            // Who comes is followed before anybody sees it, and who goes is not any more.
+            let (came, gone) = (view.rams(), self.view.load().rams());
+            for ram in gone.iter().filter(|gone| !came.iter().any(|ram| Arc::ptr_eq(ram, gone))) {
+                ram.set_followers(0);
+            }
+            for ram in came {
+                ram.set_followers(regions.followers);
+            }
+        }
+        self.view.store(Arc::new(view));
         let listeners = regions.on_change.clone();
         drop(regions);
         for listener in listeners {

@@ -93,6 +93,21 @@ impl Processors {
         }
     }
 
+    /// Has all processors give up the ways to write memory that nobody looks at. What they write after this has returned
+    /// is noted in its [`Ram`](rhea_core::Ram) anew.
+    pub fn give_up_ways_to_write(&self) {
+        let list = self.list();
+        // All are asked before one is waited for.
+        let answers: Vec<_> = list
+            .iter()
+            .filter_map(|processor| processor.begin(|vcpu| vcpu.state_mut().drop_write_translations()))
+            .collect();
+        for answer in answers {
+            // One that has ended writes no more.
+            let _ = answer.recv();
+        }
+    }
+
     /// Makes all processors stand still until the guard is dropped.
     pub fn pause(&self) -> Paused<'_> {
         self.hold();

@@ -5,6 +5,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{AtomicI32, Ordering},
+        mpsc::{self, Receiver},
     },
     thread::{self, Thread},
 };
@@ -119,20 +120,28 @@ impl Processor {
     /// Has `work` done on the processor's own thread, between two instructions, and waits for the result. `None` if
     /// the thread has ended.
     pub fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Vcpu) -> T + Send + 'static) -> Option<T> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.begin(work)?.recv().ok()
+    }
+
+    /// As [`with`](Self::with), but does not wait: the result comes through the channel, or its end if the thread ends.
+    pub(super) fn begin<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Vcpu) -> T + Send + 'static,
+    ) -> Option<Receiver<T>> {
+        let (sender, receiver) = mpsc::sync_channel(1);
         {
             let mut control = self.control.lock();
             if control.quit {
                 return None;
             }
             control.jobs.push_back(Box::new(move |vcpu| {
-                // The receiver waits below; it cannot have gone.
+                // Whoever asked may have gone.
                 let _ = sender.send(work(vcpu));
             }));
         }
         self.ask(Request::EXIT);
         self.changed.notify_all();
-        receiver.recv().ok()
+        Some(receiver)
     }
 
     /// Asks it to stand still, `times` times.

@@ -19,6 +19,7 @@ mod object;
 mod options;
 mod pci;
 mod run_state;
+mod xen;
 
 use std::{any::Any, sync::Arc};
 
