@@ -22,7 +22,7 @@ pub use gate::Gate;
 pub use host_time::{HostTime, ToldHostTime};
 pub use interrupt::{InterruptLine, InterruptSink, Tap, TapListener};
 pub use memory::{AddressSpace, Dma, Mmio, Ram};
-pub use state::{LoadError, SaveState};
+pub use state::{LoadError, SaveError, SaveState, Saveable, Stateful};
 pub use time::{Clock, Instant, Timer, TimerQueue};
 pub use worker::{Polling, Task, Work, Worker};
 

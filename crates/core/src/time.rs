@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 /// A moment of the machine's time: nanoseconds since power-on, stopped time not counted.
@@ -187,6 +187,11 @@ impl TimerQueue {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             callback: Arc::new(callback),
         }
+    }
+
+    /// Keeps timers from running until the guard is dropped: devices get other states. Not to be called by a timer.
+    pub fn pause(&self) -> MutexGuard<'_, ()> {
+        self.step.lock()
     }
 
     /// The earliest deadline, if any timer is set.

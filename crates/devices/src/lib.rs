@@ -14,7 +14,7 @@ pub mod lost_ticks;
 pub mod misc;
 pub mod virtio;
 
-pub use saved::Saveable;
+pub use rhea_core::Saveable;
 
 use rhea_core::object::{TypeInfo, Typed};
 

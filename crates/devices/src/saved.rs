@@ -1,22 +1,5 @@
 //! Saved state of chips, written once: the versioned structure and its exhaustive copying both ways.
 
-use rhea_core::{LoadError, SaveState};
-
-/// An adapter whose chip can be saved and put back.
-pub trait Saveable {
-    /// The chip inside.
-    type Chip: SaveState;
-
-    /// The chip's state now.
-    fn save(&self) -> <Self::Chip as SaveState>::State;
-
-    /// Puts a saved state back and drives the outputs accordingly.
-    ///
-    /// # Errors
-    /// A state that the chip cannot have is refused, and nothing changes.
-    fn restore(&self, state: <Self::Chip as SaveState>::State) -> Result<(), LoadError>;
-}
-
 /// Makes the saved form of a chip: `saved_state!(Chip => ChipV1 { field: Type, ... } if |state| valid)`. The chip is
 /// taken apart exhaustively, so that a field that the list does not name fails to compile.
 macro_rules! saved_state {

@@ -19,6 +19,16 @@ pub enum BoardKind {
     Pc,
 }
 
+impl BoardKind {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Pc => "pc",
+        }
+    }
+}
+
 /// What runs the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Accelerator {

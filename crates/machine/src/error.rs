@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{boot::LoadError, config::ConfigError, devices::DeviceError, processors::PlaceError};
+use crate::{boot::LoadError, config::ConfigError, devices::DeviceError, hold::Job, processors::PlaceError};
 
 /// Why a machine could not be built, or did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -107,9 +107,9 @@ pub enum MachineError {
     /// A number that a processor has.
     #[error("Unable to add CPU: {0}, it already exists")]
     ProcessorExists(i64),
-    /// A dump is being written.
-    #[error("There is a dump in process, please wait.")]
-    DumpActive,
+    /// Something is under way that needs the machine as it is.
+    #[error("{0}")]
+    Busy(Job),
     /// A file that is to be written cannot be made.
     #[error("Could not create '{}': {reason}", path.display())]
     Create {

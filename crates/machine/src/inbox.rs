@@ -50,6 +50,15 @@ pub enum GuestRequest {
 }
 
 impl GuestRequest {
+    /// Whether it comes from the host.
+    fn is_of_host(&self) -> bool {
+        match self {
+            Self::Quit => true,
+            Self::Reset(reason) | Self::Shutdown(reason) => !is_guest(*reason),
+            _ => false,
+        }
+    }
+
     fn is_report(&self) -> bool {
         matches!(self, Self::Reported { .. })
     }
@@ -60,9 +69,32 @@ impl GuestRequest {
     }
 }
 
+/// Which requests are attended to; the others wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Attention {
+    /// All.
+    #[default]
+    All,
+    /// All but those by which devices leave.
+    NoEjection,
+    /// Those of the host: the machine stands.
+    Host,
+}
+
+impl Attention {
+    fn is_for(self, request: &GuestRequest) -> bool {
+        match self {
+            Self::All => true,
+            Self::NoEjection => !matches!(request, GuestRequest::Ejected(..)),
+            Self::Host => request.is_of_host(),
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     requests: VecDeque<GuestRequest>,
+    attention: Attention,
     /// The earliest deadline came nearer.
     woken: bool,
 }
@@ -103,6 +135,27 @@ impl Inbox {
         self.changed.notify_one();
     }
 
+    /// Has only some requests attended to.
+    pub(crate) fn attend(&self, attention: Attention) {
+        let mut state = self.state.lock();
+        state.attention = attention;
+        state.woken = true;
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The requests that wait.
+    pub(crate) fn waiting(&self) -> Vec<GuestRequest> {
+        self.state.lock().requests.iter().copied().collect()
+    }
+
+    /// Puts other requests of the guest in place of those that wait; those of the host stay.
+    pub(crate) fn replace(&self, requests: impl IntoIterator<Item = GuestRequest>) {
+        let mut state = self.state.lock();
+        state.requests.retain(GuestRequest::is_of_host);
+        state.requests.extend(requests);
+    }
+
     /// Makes the main loop look at the timers again.
     pub fn wake(&self) {
         self.state.lock().woken = true;
@@ -112,7 +165,8 @@ impl Inbox {
     /// The next request, or `None` after `timeout` (for ever without one) or a [`wake`](Self::wake).
     pub fn wait(&self, timeout: Option<Duration>) -> Option<GuestRequest> {
         let mut state = self.state.lock();
-        if state.requests.is_empty() && !state.woken {
+        let next = |state: &State| state.requests.iter().position(|request| state.attention.is_for(request));
+        if next(&state).is_none() && !state.woken {
             match timeout {
                 Some(timeout) => {
                     self.changed.wait_for(&mut state, timeout);
@@ -121,8 +175,19 @@ impl Inbox {
             }
         }
         state.woken = false;
-        state.requests.pop_front()
+        next(&state).and_then(|at| state.requests.remove(at))
     }
+}
+
+/// Whether the guest itself is the cause.
+pub(crate) fn is_guest(reason: ShutdownCause) -> bool {
+    matches!(
+        reason,
+        ShutdownCause::GuestShutdown
+            | ShutdownCause::GuestReset
+            | ShutdownCause::GuestPanic
+            | ShutdownCause::SubsystemReset
+    )
 }
 
 #[cfg(test)]

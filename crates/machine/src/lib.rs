@@ -2,13 +2,14 @@
 
 mod acpi;
 mod backends;
-pub mod board;
+mod board;
 pub mod boot;
 pub mod config;
 pub mod devices;
 mod dirty;
 pub mod dump;
 mod error;
+pub mod hold;
 mod inbox;
 mod machine;
 pub mod modules;
@@ -18,6 +19,7 @@ mod parts;
 mod processors;
 mod save;
 mod slots;
+pub mod state;
 pub mod taps;
 mod test_access;
 

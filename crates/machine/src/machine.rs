@@ -1,8 +1,14 @@
 //! A machine as its managers see it: run state, and the changes that stop, start, reset or end it.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rhea_api::{
     Event,
     run_state::{GuestPanicAction, RunState, ShutdownCause, WatchdogAction},
@@ -26,7 +32,8 @@ use crate::{
     dirty::DirtyLog,
     dump::DumpProgress,
     error::MachineError,
-    inbox::{GuestRequest, Inbox},
+    hold::{Held, Job},
+    inbox::{GuestRequest, Inbox, is_guest},
     modules::MemoryModules,
     numa::{self, Numa},
     objects::Objects,
@@ -37,16 +44,16 @@ use crate::{
 /// Takes the events of a machine; called on the thread that made them happen.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 
-struct RunControl {
-    state: RunState,
+pub(crate) struct RunControl {
+    pub state: RunState,
     /// Whether the processors may run.
     released: bool,
     /// Whether what works for devices stands still.
     gated: bool,
     /// Stopped while the guest slept.
-    was_suspended: bool,
-    /// A dump is being written: nobody else stops or starts the machine.
-    dumping: bool,
+    pub was_suspended: bool,
+    /// Work that needs the machine as it is.
+    pub held: Option<Held>,
 }
 
 /// A machine.
@@ -60,6 +67,9 @@ pub struct Machine {
     dump: DumpProgress,
     /// The log of written pages that belongs to no job, while it is on.
     global_log: Mutex<Option<DirtyLog>>,
+    /// It was asked to end.
+    ending: AtomicBool,
+    job_ended: Condvar,
 }
 
 impl fmt::Debug for Machine {
@@ -122,11 +132,21 @@ impl Machine {
             released: false,
             gated: false,
             was_suspended: false,
-            dumping: false,
+            held: None,
         });
         let devices = Devices::default();
-        let (dump, global_log) = (DumpProgress::default(), Mutex::default());
-        let machine = Arc::new(Self { config, parts, board, devices, control, events, dump, global_log });
+        let machine = Arc::new(Self {
+            config,
+            parts,
+            board,
+            devices,
+            control,
+            events,
+            dump: DumpProgress::default(),
+            global_log: Mutex::default(),
+            ending: AtomicBool::new(false),
+            job_ended: Condvar::new(),
+        });
         machine.let_first_processors_leave();
         let built = machine.add_first_devices().and_then(|()| machine.board.reset(machine.processors()));
         // Whoever has no machine has nobody to end its processors.
@@ -146,6 +166,19 @@ impl Machine {
 
     pub(crate) fn global_log(&self) -> &Mutex<Option<DirtyLog>> {
         &self.global_log
+    }
+
+    pub(crate) fn control(&self) -> &Mutex<RunControl> {
+        &self.control
+    }
+
+    pub(crate) fn job_ended(&self) -> &Condvar {
+        &self.job_ended
+    }
+
+    /// Whether it was asked to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
     }
 
     pub(crate) fn devices(&self) -> &Devices {
@@ -260,7 +293,7 @@ impl Machine {
     }
 
     /// Lets clock and processors go on, and says so.
-    fn resume(&self, control: &mut RunControl) {
+    pub(crate) fn resume(&self, control: &mut RunControl) {
         if control.was_suspended {
             control.was_suspended = false;
             control.state = RunState::Suspended;
@@ -316,18 +349,16 @@ impl Machine {
     /// Stops the machine. A machine that does not run stays as it is.
     ///
     /// # Errors
-    /// A dump is being written.
+    /// Something is under way for which the machine stands.
     pub fn stop(&self) -> Result<(), MachineError> {
         let mut control = self.control.lock();
-        if control.dumping {
-            return Err(MachineError::DumpActive);
-        }
+        Self::check_free(control.held)?;
         self.stop_into(&mut control, RunState::Paused);
         Ok(())
     }
 
     /// Stops the machine in `state`, if it runs; whether it did.
-    fn stop_into(&self, control: &mut RunControl, state: RunState) -> bool {
+    pub(crate) fn stop_into(&self, control: &mut RunControl, state: RunState) -> bool {
         match control.state {
             RunState::Running => {}
             RunState::Suspended => control.was_suspended = true,
@@ -339,35 +370,13 @@ impl Machine {
         true
     }
 
-    /// Makes the machine stand for a dump. Whether it ran before.
-    pub(crate) fn hold_for_dump(&self) -> Result<bool, MachineError> {
-        let mut control = self.control.lock();
-        if control.dumping {
-            return Err(MachineError::DumpActive);
-        }
-        control.dumping = true;
-        Ok(self.stop_into(&mut control, RunState::SaveVm))
-    }
-
-    /// The dump has ended: says so, and lets the machine go on if it `ran` and nothing has ended it meanwhile.
-    pub(crate) fn release_from_dump(&self, ran: bool, completed: Event) {
-        let mut control = self.control.lock();
-        control.dumping = false;
-        self.emit(completed);
-        if ran && control.state == RunState::SaveVm {
-            self.resume(&mut control);
-        }
-    }
-
     /// Lets the machine go on.
     ///
     /// # Errors
-    /// A guest that has ended must be reset first.
+    /// A guest that has ended must be reset first, and something may be under way for which the machine stands.
     pub fn cont(&self) -> Result<(), MachineError> {
         let mut control = self.control.lock();
-        if control.dumping {
-            return Err(MachineError::DumpActive);
-        }
+        Self::check_free(control.held)?;
         match control.state {
             RunState::Running | RunState::Suspended => Ok(()),
             RunState::Shutdown | RunState::InternalError | RunState::GuestPanicked => Err(MachineError::ResetRequired),
@@ -381,7 +390,7 @@ impl Machine {
     /// Resets the machine, or ends it if a reset is to end it. Events are emitted before this returns.
     ///
     /// # Errors
-    /// The software could not be loaded again.
+    /// The software could not be loaded again, or the machine's state is being saved or loaded.
     pub fn reset(&self, reason: ShutdownCause) -> Result<(), MachineError> {
         if self.config.no_reboot {
             self.shut_down(reason);
@@ -389,6 +398,10 @@ impl Machine {
         }
         let _held = self.devices.hold();
         let mut control = self.control.lock();
+        match control.held {
+            Some(Held { job: Job::Dump, .. }) => {}
+            held => Self::check_free(held)?,
+        }
         let paused = self.processors().pause();
         let gone = self.take_pending_away();
         let result = self.board.reset(self.processors());
@@ -447,8 +460,9 @@ impl Machine {
     pub fn quit(&self, reason: ShutdownCause) {
         let mut control = self.control.lock();
         self.halt(&mut control);
-        // What stood for a dump does not go on.
-        if control.state == RunState::SaveVm {
+        self.ending.store(true, Ordering::Release);
+        // What stood for a while does not go on.
+        if Self::check_free(control.held).is_err() {
             control.state = RunState::Shutdown;
         }
         self.dump.cancel();
@@ -565,6 +579,7 @@ impl Machine {
             }
         }
         self.dump.wait_for_end();
+        self.wait_for_job();
         self.processors().quit();
     }
 }
@@ -597,15 +612,4 @@ fn modules(config: &Config) -> Result<MemoryModules, MachineError> {
 /// What `pages` in the balloon leave of `ram` bytes. The number is the guest's own.
 fn left(ram: u64, pages: u32) -> i64 {
     ram.saturating_sub(u64::from(pages) * BALLOON_PAGE) as i64
-}
-
-/// Whether the guest itself is the cause.
-fn is_guest(reason: ShutdownCause) -> bool {
-    matches!(
-        reason,
-        ShutdownCause::GuestShutdown
-            | ShutdownCause::GuestReset
-            | ShutdownCause::GuestPanic
-            | ShutdownCause::SubsystemReset
-    )
 }

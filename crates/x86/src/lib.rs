@@ -15,6 +15,7 @@ pub mod integer;
 pub mod mmu;
 pub mod op;
 pub mod protection;
+pub mod saved;
 pub mod simd;
 pub mod state;
 pub mod system;

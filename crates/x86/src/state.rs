@@ -285,7 +285,7 @@ pub struct CpuState {
 }
 
 /// Model-specific registers that are plain values to the processor.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[allow(missing_docs, reason = "the registers' own names, SDM vol. 4")]
 pub struct Msrs {
     pub star: u64,
@@ -383,6 +383,11 @@ impl Requests {
     /// What is asked for, without taking it.
     pub fn peek(&self) -> Request {
         Request::from_bits_truncate(self.bits.load(Ordering::SeqCst))
+    }
+
+    /// Whether address bit 20 is held at zero.
+    pub(crate) fn a20_masked(&self) -> bool {
+        self.a20_masked.load(Ordering::SeqCst)
     }
 
     /// Takes those of `requests` that are asked for.

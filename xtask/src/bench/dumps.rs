@@ -54,13 +54,7 @@ pub(super) fn measure(programs: &[Program], guest: &Guest, contents: &Contents) 
     Ok(rows)
 }
 
-fn one(
-    program: &Program,
-    machine: &[OsString],
-    command: &str,
-    arguments: &Value,
-    file: &Path,
-) -> anyhow::Result<f64> {
+fn one(program: &Program, machine: &[OsString], command: &str, arguments: &Value, file: &Path) -> anyhow::Result<f64> {
     let mut session = Session::start_with(program, machine)?;
     let monitor = &mut session.monitor;
     monitor.negotiate()?;

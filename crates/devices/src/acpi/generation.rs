@@ -72,6 +72,7 @@ impl Device for GenerationId {
 
 impl Saveable for GenerationId {
     type Chip = Identifier;
+    const KIND: &'static str = "vmgenid";
 
     fn save(&self) -> IdentifierV1 {
         self.identifier.lock().save()

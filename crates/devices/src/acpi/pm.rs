@@ -181,6 +181,7 @@ impl Device for Pm {
 
 impl Saveable for Pm {
     type Chip = PowerManagement;
+    const KIND: &'static str = "PIIX4_PM";
 
     fn save(&self) -> PowerManagementV1 {
         self.inner.lock().chip.save()

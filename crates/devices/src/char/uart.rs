@@ -599,6 +599,7 @@ impl Device for Serial {
 
 impl Saveable for Serial {
     type Chip = Uart;
+    const KIND: &'static str = "isa-serial";
 
     fn save(&self) -> UartV1 {
         self.inner.lock().chip.save()

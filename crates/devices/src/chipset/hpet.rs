@@ -406,6 +406,7 @@ impl Device for MmioHpet {
 
 impl Saveable for MmioHpet {
     type Chip = Hpet;
+    const KIND: &'static str = "hpet";
 
     fn save(&self) -> HpetV1 {
         self.inner.lock().chip.save()

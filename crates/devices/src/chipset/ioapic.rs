@@ -290,6 +290,7 @@ impl Device for IoApic {
 
 impl Saveable for IoApic {
     type Chip = Chip;
+    const KIND: &'static str = "ioapic";
 
     fn save(&self) -> IoApicV1 {
         self.chip.lock().save()

@@ -511,6 +511,7 @@ impl Device for Pic {
 
 impl Saveable for Pic {
     type Chip = Pair;
+    const KIND: &'static str = "isa-i8259";
 
     fn save(&self) -> PairV1 {
         self.inner.lock().0.save()

@@ -259,6 +259,7 @@ impl Device for IsaPit {
 
 impl Saveable for IsaPit {
     type Chip = Pit;
+    const KIND: &'static str = "isa-pit";
 
     fn save(&self) -> PitV1 {
         self.inner.lock().chip.save()

@@ -143,6 +143,7 @@ impl Device for ResetPorts {
 
 impl Saveable for ResetPorts {
     type Chip = Registers;
+    const KIND: &'static str = "port92";
 
     fn save(&self) -> ResetV1 {
         self.chip.lock().save()

@@ -35,6 +35,14 @@ impl SharedWire {
     }
 }
 
+impl SharedWire {
+    /// Tells the ends the level once more: they have had another state meanwhile.
+    pub fn drive(&self) {
+        let level = self.state.lock().levels != 0;
+        self.ends.iter().for_each(|end| end.set(level));
+    }
+}
+
 impl InterruptSink for SharedWire {
     fn set_level(&self, pin: u32, level: bool) {
         let mut state = self.state.lock();
@@ -67,6 +75,11 @@ impl IsaInterrupts {
             SharedWire::new(ends)
         });
         Self { wires }
+    }
+
+    /// Has each wire tell its ends its level once more.
+    pub fn drive(&self) {
+        self.wires.iter().for_each(|wire| wire.drive());
     }
 
     /// A line for one device to drive interrupt `irq`; unconnected above 15.

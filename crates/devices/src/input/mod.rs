@@ -87,6 +87,7 @@ impl Device for Ps2 {
 
 impl Saveable for Ps2 {
     type Chip = I8042;
+    const KIND: &'static str = "i8042";
 
     fn save(&self) -> I8042V1 {
         self.chip.lock().save()

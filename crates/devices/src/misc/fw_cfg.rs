@@ -287,6 +287,7 @@ impl Device for FwCfg {
 
 impl Saveable for FwCfg {
     type Chip = Channel;
+    const KIND: &'static str = "fw_cfg";
 
     fn save(&self) -> ChannelV1 {
         self.channel.lock().save()

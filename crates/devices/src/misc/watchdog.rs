@@ -315,6 +315,7 @@ impl Device for PciWatchdog {
 
 impl Saveable for PciWatchdog {
     type Chip = Watchdog;
+    const KIND: &'static str = "i6300esb";
 
     fn save(&self) -> WatchdogV1 {
         self.chip.lock().save()

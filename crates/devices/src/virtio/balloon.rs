@@ -180,7 +180,7 @@ pub struct BalloonV1 {
 
 impl VirtioDevice for Balloon {
     fn device_type(&self) -> DeviceType {
-        DeviceType { id: 5, transitional: 0x1002, class: 0x00_ff00 }
+        DeviceType { name: "virtio-balloon-pci", id: 5, transitional: 0x1002, class: 0x00_ff00 }
     }
 
     /// To inflate, to deflate, for statistics.

@@ -327,7 +327,7 @@ pub struct BlockV1 {
 
 impl VirtioDevice for Block {
     fn device_type(&self) -> DeviceType {
-        DeviceType { id: 2, transitional: 0x1001, class: 0x01_0000 }
+        DeviceType { name: "virtio-blk-pci", id: 2, transitional: 0x1001, class: 0x01_0000 }
     }
 
     fn queues(&self) -> Vec<u16> {

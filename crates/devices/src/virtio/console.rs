@@ -301,7 +301,7 @@ pub struct ConsoleV1 {
 
 impl VirtioDevice for Console {
     fn device_type(&self) -> DeviceType {
-        DeviceType { id: 3, transitional: 0x1003, class: 0x07_8000 }
+        DeviceType { name: "virtio-serial-pci", id: 3, transitional: 0x1003, class: 0x07_8000 }
     }
 
     fn queues(&self) -> Vec<u16> {

@@ -21,6 +21,8 @@ pub use registers::{DeviceStatus, Registers, RegistersV1};
 /// What a driver recognises a device by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceType {
+    /// What it is in a saved machine.
+    pub name: &'static str,
     /// Device ID (§5).
     pub id: u16,
     /// PCI device ID of the transitional device (§4.1.2.1).

@@ -9,8 +9,10 @@ use std::{
 
 use parking_lot::Mutex;
 use rhea_core::{
-    AddressSpace, Device, Dma, Gate, InterruptLine, LoadError, Mmio, PortIo, PortSpace, Task, Width, Work,
+    AddressSpace, Device, Dma, Gate, InterruptLine, LoadError, Mmio, PortIo, PortSpace, SaveError, Stateful, Task,
+    Width, Work,
     memory::Target,
+    state::{Value, from_value, to_value},
 };
 use serde::{Deserialize, Serialize};
 use virtio_queue::QueueT;
@@ -626,10 +628,10 @@ impl VirtioPci {
         let VirtioPciV1 { config, msix, isr, config_vector, queue_vectors, registers, queues, device } = state;
         let invalid = || LoadError::invalid("VirtioPci", "not of this function");
         if queues.len() != self.queues.len() || queue_vectors.len() != self.queues.len() {
-            return Err(invalid());
+            return Err(LoadError::invalid(self.kind(), "another number of queues"));
         }
         self.device.restore(&device)?;
-        self.registers.lock().restore(&registers);
+        self.registers.lock().restore(&registers)?;
         for (queue, state) in self.queues.iter().zip(&queues) {
             queue.restore(state)?;
         }
@@ -642,6 +644,9 @@ impl VirtioPci {
         }
         (front.isr, front.config_vector, front.queue_vectors) = (isr, config_vector, queue_vectors);
         self.settle(&mut front);
+        drop(front);
+        // Whoever looked for buffers all the time had told the driver to be silent.
+        self.notify_all();
         Ok(())
     }
 }
@@ -729,6 +734,24 @@ impl PciFunction for VirtioPci {
     fn set_forwarded(&self, forwarded: &Forwarded) {
         self.windows.set_forwarded(forwarded);
         self.windows.update(&self.front.lock().config);
+    }
+}
+
+impl Stateful for VirtioPci {
+    fn kind(&self) -> &'static str {
+        self.device.device_type().name
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn save_value(&self) -> Result<Value, SaveError> {
+        to_value(self.kind(), &self.save())
+    }
+
+    fn load_value(&self, state: &Value) -> Result<(), LoadError> {
+        self.restore(from_value(self.kind(), state)?)
     }
 }
 

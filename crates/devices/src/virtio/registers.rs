@@ -3,6 +3,7 @@
 //! Source: VIRTIO 1.2 §2.1, §4.1.4.3, §4.1.4.10 (cited as §).
 
 use bitfield_struct::bitfield;
+use rhea_core::LoadError;
 
 /// Feature bit: the driver is one of version 1.
 pub const VERSION_1: u64 = 1 << 32;
@@ -300,9 +301,16 @@ impl Registers {
     }
 
     /// Puts it back.
-    pub fn restore(&mut self, state: &RegistersV1) {
+    ///
+    /// # Errors
+    /// The driver uses what the device does not offer.
+    pub fn restore(&mut self, state: &RegistersV1) -> Result<(), LoadError> {
         let RegistersV1 { accepted, device_feature_select, driver_feature_select, status, queue_select, generation } =
             *state;
+        if DeviceStatus::from_bits(status).features_ok() && accepted & !self.offered != 0 {
+            let reason = format!("features {:#x}, which this device does not offer", accepted & !self.offered);
+            return Err(LoadError::invalid("virtio", reason));
+        }
         *self = Self {
             offered: self.offered,
             accepted,
@@ -312,6 +320,7 @@ impl Registers {
             queue_select,
             generation,
         };
+        Ok(())
     }
 }
 
@@ -342,7 +351,7 @@ mod tests {
         assert_eq!(registers.set_status(0b1111, false), StatusChange::Nothing);
         let state = registers.save();
         let mut other = Registers::new(VERSION_1 | 0b101);
-        other.restore(&state);
+        other.restore(&state).unwrap();
         assert_eq!(other, registers);
         assert_eq!(registers.set_status(0, false), StatusChange::Reset);
         registers.reset();

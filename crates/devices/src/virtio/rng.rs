@@ -25,7 +25,7 @@ impl Rng {
 
 impl VirtioDevice for Rng {
     fn device_type(&self) -> DeviceType {
-        DeviceType { id: 4, transitional: 0x1005, class: 0x00_ff00 }
+        DeviceType { name: "virtio-rng-pci", id: 4, transitional: 0x1005, class: 0x00_ff00 }
     }
 
     fn queues(&self) -> Vec<u16> {

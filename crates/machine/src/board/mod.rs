@@ -22,10 +22,10 @@ use rhea_x86::bus::SystemBus;
 use self::sockets::Sockets;
 pub use ram::Window;
 
-use crate::{MachineError, processors::Processors};
+use crate::{MachineError, processors::Processors, state::parts::BoardParts};
 
 /// A board: what the machine is, apart from its run state.
-pub trait Board: Send + Sync {
+pub(crate) trait Board: Send + Sync {
     /// Everything back to power-on, software loaded again. The processors stand still, and are reset by this too.
     ///
     /// # Errors
@@ -40,6 +40,14 @@ pub trait Board: Send + Sync {
 
     /// Memory and ports as the first processor sees them, if there is one.
     fn first_processor_bus(&self) -> Option<Arc<dyn SystemBus>>;
+
+    /// Its parts whose state is saved, but for what is on its PCI bus.
+    fn parts(&self) -> BoardParts {
+        BoardParts::default()
+    }
+
+    /// Has all wires tell their ends their level once more.
+    fn drive_wires(&self) {}
 
     /// Where processors come and go, if the board has such places.
     fn sockets(&self) -> Option<&Sockets>;

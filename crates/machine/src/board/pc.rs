@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use rhea_api::run_state::ShutdownCause;
 use rhea_backends::clock::HostClock;
 use rhea_core::{
-    AddressSpace, Device, HostTime, InterruptLine, InterruptSink, Mmio, ToldHostTime,
+    AddressSpace, Device, HostTime, InterruptLine, InterruptSink, Mmio, Stateful, ToldHostTime,
     memory::Target,
     object::{Fixed, Object, Settings as _},
 };
@@ -48,6 +48,7 @@ use crate::{
     objects::PciHost,
     parts::Parts,
     processors::Processors,
+    state::parts::{BoardParts, Part},
 };
 
 /// Where the ACPI root pointer goes: in the area that operating systems search.
@@ -91,6 +92,13 @@ pub struct Pc {
     clock: (Arc<IsaRtc>, String),
     /// Everything that a reset resets, in order.
     devices: Vec<Arc<dyn Device>>,
+    isa: Arc<IsaBus>,
+    /// Where alarm and timer meet on interrupt 8.
+    interrupt_8: Arc<SharedWire>,
+    /// What is saved by name, in order of loading.
+    saved: Vec<(&'static str, Arc<dyn Stateful>)>,
+    pic: Arc<Pic>,
+    io_apic: Arc<IoApic>,
 }
 
 /// A window in which nothing answers: reads are all ones, as on an open bus.
@@ -238,12 +246,24 @@ impl Pc {
 
         // Lines move while devices are reset. The interrupt controllers come first, so that nothing of that reaches a
         // processor, and last, so that they forget it.
-        let controllers: [Arc<dyn Device>; 3] = [pic, Arc::clone(&apics) as _, io_apic];
+        let saved: Vec<(_, Arc<dyn Stateful>)> = vec![
+            ("fw_cfg", Arc::clone(&firmware) as _),
+            ("hpet", Arc::clone(&hpet) as _),
+            ("isa-pit", Arc::clone(&pit) as _),
+            ("rtc", Arc::clone(&rtc) as _),
+            ("port92", Arc::clone(&reset) as _),
+            ("i8042", Arc::clone(&keyboard) as _),
+            ("cpu-hotplug", Arc::clone(&hotplug.processors) as _),
+            ("memory-hotplug", Arc::clone(&hotplug.memory) as _),
+            ("pci-hotplug", Arc::clone(&hotplug.pci) as _),
+        ];
+        let controllers: [Arc<dyn Device>; 3] =
+            [Arc::clone(&pic) as _, Arc::clone(&apics) as _, Arc::clone(&io_apic) as _];
         let mut devices = Vec::from(controllers.clone());
         let others: [Arc<dyn Device>; 7] =
             [hpet, pit, rtc, reset, keyboard, Arc::clone(&firmware) as _, Arc::clone(&pci) as _];
         devices.extend(others);
-        devices.push(isa);
+        devices.push(Arc::clone(&isa) as _);
         devices.extend(hotplug.devices());
         devices.extend(controllers);
         let software = config.software.clone();
@@ -268,6 +288,11 @@ impl Pc {
             pci,
             clock,
             devices,
+            isa,
+            interrupt_8,
+            saved,
+            pic,
+            io_apic,
         })
     }
 
@@ -381,6 +406,24 @@ impl Board for Pc {
         self.power.wake(cause);
         self.reset_processors(processors, Some(Entry::Real { address: vector }));
         Ok(())
+    }
+
+    fn parts(&self) -> BoardParts {
+        let mut devices: Vec<Part> =
+            self.saved.iter().map(|(place, part)| Part::new(*place, Arc::clone(part))).collect();
+        devices.extend(self.isa.parts());
+        let mut controllers = vec![
+            Part::new("isa-i8259", Arc::clone(&self.pic) as _),
+            Part::new("ioapic", Arc::clone(&self.io_apic) as _),
+        ];
+        let apics = self.apics.apics();
+        controllers.extend(apics.iter().map(|apic| Part::new(format!("apic.{}", apic.index()), Arc::clone(apic) as _)));
+        BoardParts { devices, controllers }
+    }
+
+    fn drive_wires(&self) {
+        self.interrupt_8.drive();
+        self.isa.interrupts().drive();
     }
 
     fn first_processor_bus(&self) -> Option<Arc<dyn SystemBus>> {

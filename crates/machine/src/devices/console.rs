@@ -12,7 +12,7 @@ use super::{
     character::{ConsolePort, Sink},
     virtio::{self, Made, virtio_drivers},
 };
-use crate::{Machine, MachineError};
+use crate::{Machine, MachineError, state::parts::Kept};
 
 /// Serial ports and consoles, by virtconsole and virtserialport.
 #[derive(Object)]
@@ -134,7 +134,7 @@ fn plug_port(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, Machin
     bus.taken.lock().push(number);
     bus.console.add_port(PortOptions { number, name, console, output });
     front.connect(Arc::new(ConsolePort(Arc::clone(&bus.console), number)));
-    Ok(Plugged { node, bus: Some(bus_node), unplug: Some(Arc::new(OnBus { bus, number })) })
+    Ok(Plugged { node, bus: Some(bus_node), unplug: Some(Arc::new(OnBus { bus, number })), kept: Kept::Elsewhere })
 }
 
 impl SerialBus {

@@ -16,6 +16,7 @@ use crate::{
     Machine, MachineError,
     inbox::SlotKind,
     modules::{MemoryModule, Wanted},
+    state::parts::Kept,
 };
 
 property_link! {
@@ -123,7 +124,7 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
     machine.processors().memory_changed();
     hotplug.occupy(SlotKind::Dimm, slot, device);
     hotplug.memory.insert(slot, MemorySlot { address, size, node });
-    Ok(Plugged { node: device, bus: None, unplug: Some(Arc::new(InSlot(slot))) })
+    Ok(Plugged { node: device, bus: None, unplug: Some(Arc::new(InSlot(slot))), kept: Kept::Elsewhere })
 }
 
 /// How a module leaves.

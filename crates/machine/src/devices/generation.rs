@@ -11,7 +11,7 @@ use rhea_devices::acpi::generation::GenerationId;
 use uuid::Uuid;
 
 use super::{DeviceConfig, DeviceError, Driver, Plugged};
-use crate::{Machine, MachineError};
+use crate::{Machine, MachineError, state::parts::Kept};
 
 /// An identifier as it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +76,9 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
     }
     let generation = machine.board().add_generation_id(settings.guid.bytes()?)?;
     // Nobody else has the id: that was looked at.
+    let kept = Kept::Own("vmgenid", Arc::clone(&generation) as _);
     let node = machine.objects().plug(config.id.as_deref(), Arc::new(GenerationObject(generation)))?;
-    Ok(Plugged { node, bus: None, unplug: None })
+    Ok(Plugged { node, bus: None, unplug: None, kept })
 }
 
 struct GenerationObject(Arc<GenerationId>);

@@ -13,7 +13,11 @@ use rhea_devices::{
 };
 
 use super::{DeviceConfig, DeviceError, Driver, Plugged, character::connect_serial};
-use crate::{Machine, MachineError, parts::Parts};
+use crate::{
+    Machine, MachineError,
+    parts::Parts,
+    state::parts::{Kept, Part},
+};
 
 /// The type of the bus.
 pub(super) const BUS: &TypeInfo = &TypeInfo::plain("ISA", "bus");
@@ -33,6 +37,20 @@ impl IsaBus {
     /// A bus with these interrupts.
     pub(crate) fn new(interrupts: IsaInterrupts) -> Arc<Self> {
         Arc::new(Self { interrupts, serials: Mutex::default() })
+    }
+
+    /// The interrupts.
+    pub(crate) const fn interrupts(&self) -> &IsaInterrupts {
+        &self.interrupts
+    }
+
+    /// The serial ports, to be saved.
+    pub(crate) fn parts(&self) -> Vec<Part> {
+        let serials = self.serials.lock();
+        let part = |(settings, serial): &(SerialSettings, Arc<Serial>)| {
+            Part::new(format!("isa-serial.{}", settings.index), Arc::clone(serial) as _)
+        };
+        serials.iter().map(part).collect()
     }
 
     /// Makes a serial port; what of its place was not said is chosen, and stands in the settings that come back.
@@ -110,5 +128,5 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
     let settings = bus.add_serial(machine.parts(), settings)?;
     let object = machine.objects().plug(config.id.as_deref(), Arc::new(Fixed(settings)))?;
     machine.objects().tree().link(object, "parent_bus", BUS.name, Some(node))?;
-    Ok(Plugged { node: object, bus: Some(node), unplug: None })
+    Ok(Plugged { node: object, bus: Some(node), unplug: None, kept: Kept::Elsewhere })
 }

@@ -35,7 +35,11 @@ use rhea_devices::virtio::Worker;
 
 pub(crate) use self::{character::show_backends, isa::IsaBus, pci::PciSlots};
 pub use self::{config::DeviceConfig, error::DeviceError};
-use crate::{Machine, MachineError, objects::types};
+use crate::{
+    Machine, MachineError,
+    objects::types,
+    state::parts::{Kept, Part},
+};
 
 /// A driver: what makes devices of one type.
 #[derive(Clone, Copy)]
@@ -58,6 +62,8 @@ pub(crate) struct Plugged {
     pub bus: Option<NodeId>,
     /// How it leaves, if it ever does.
     pub unplug: Option<Arc<dyn Unplug>>,
+    /// Where its state is kept when the machine is saved.
+    pub kept: Kept,
 }
 
 /// How a plugged device leaves.
@@ -154,6 +160,7 @@ struct Entry {
     unplug: Option<Arc<dyn Unplug>>,
     /// Its removal is under way.
     pending: bool,
+    kept: Kept,
 }
 
 /// The devices of a machine.
@@ -175,14 +182,49 @@ pub(crate) struct Devices {
 impl Devices {
     /// Lets a part of the board leave like a device that somebody asked for.
     pub(crate) fn adopt(&self, node: NodeId, unplug: Arc<dyn Unplug>) {
-        self.list
-            .lock()
-            .insert(node, Entry { id: None, bus: None, hotpluggable: true, unplug: Some(unplug), pending: false });
+        self.list.lock().insert(
+            node,
+            Entry {
+                id: None,
+                bus: None,
+                hotpluggable: true,
+                unplug: Some(unplug),
+                pending: false,
+                kept: Kept::Elsewhere,
+            },
+        );
     }
 
     /// Keeps devices from coming and going.
     pub(crate) fn hold(&self) -> MutexGuard<'_, ()> {
         self.changes.lock()
+    }
+
+    /// Those devices whose state is kept by itself.
+    pub(crate) fn own_parts(&self) -> Vec<Part> {
+        let list = self.list.lock();
+        let parts = list.values().filter_map(|entry| match &entry.kept {
+            Kept::Elsewhere => None,
+            Kept::Own(place, part) => Some(Part::new(*place, Arc::clone(part))),
+        });
+        parts.collect()
+    }
+
+    /// Whether a device of this node came by its driver, or leaves like one.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.list.lock().contains_key(&node)
+    }
+
+    /// The devices whose removal is under way.
+    pub(crate) fn leaving(&self) -> Vec<NodeId> {
+        self.list.lock().iter().filter(|(_, entry)| entry.pending).map(|(node, _)| *node).collect()
+    }
+
+    /// Says of which devices the removal is under way.
+    pub(crate) fn set_leaving(&self, nodes: &[NodeId]) {
+        for (node, entry) in self.list.lock().iter_mut() {
+            entry.pending = nodes.contains(node);
+        }
     }
 
     /// The guest runs from now on.
@@ -217,6 +259,7 @@ impl Machine {
     pub fn device_add(&self, mut config: DeviceConfig) -> Result<(), MachineError> {
         let devices = self.devices();
         let _held = devices.hold();
+        self.check_devices_free()?;
         let driver = driver(&config.driver).ok_or_else(|| DeviceError::Driver(config.driver.clone()))?;
         driver.info.name.clone_into(&mut config.driver);
         if let Some(id) = &config.id {
@@ -233,9 +276,9 @@ impl Machine {
         if hotplugged && !hotpluggable {
             return Err(DeviceError::NotHotpluggable(config.driver).into());
         }
-        let Plugged { node, bus, unplug } = (driver.plug)(self, &config)?;
+        let Plugged { node, bus, unplug, kept } = (driver.plug)(self, &config)?;
         self.objects().tree().set_device(node, DeviceState { hotpluggable, hotplugged });
-        let entry = Entry { id: config.id, bus, hotpluggable, unplug, pending: false };
+        let entry = Entry { id: config.id, bus, hotpluggable, unplug, pending: false, kept };
         devices.list.lock().insert(node, entry);
         Ok(())
     }
@@ -248,6 +291,7 @@ impl Machine {
     pub fn device_del(&self, id_or_path: &str) -> Result<Option<NodeId>, MachineError> {
         let devices = self.devices();
         let _held = devices.hold();
+        self.check_devices_free()?;
         let name = || id_or_path.to_owned();
         let node = self.find_device(id_or_path)?;
         let unplug = {
@@ -321,11 +365,8 @@ impl Machine {
 
     /// Takes all devices away whose removal is under way. Devices must be held; the events are to be emitted.
     pub(crate) fn take_pending_away(&self) -> Vec<Event> {
-        let list = self.devices().list.lock();
-        let pending: Vec<NodeId> = list.iter().filter(|(_, entry)| entry.pending).map(|(node, _)| *node).collect();
-        drop(list);
         let mut gone = Vec::new();
-        for node in pending {
+        for node in self.devices().leaving() {
             for node in self.devices().leaves_with(node) {
                 self.take_away(node, &mut gone);
             }

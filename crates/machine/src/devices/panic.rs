@@ -6,7 +6,7 @@ use rhea_core::object::{Fixed, Object, Typed};
 use rhea_devices::misc::panic::{DEFAULT_PORT, PANICKED, PanicPort};
 
 use super::{DeviceConfig, DeviceError, Driver, Plugged};
-use crate::{Machine, MachineError, inbox::GuestRequest};
+use crate::{Machine, MachineError, inbox::GuestRequest, state::parts::Kept};
 
 /// A port by which the guest says that it panicked.
 #[derive(Object)]
@@ -30,5 +30,5 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
     port.map(&machine.parts().ports, settings.ioport);
     // Nobody else has the id: that was looked at.
     let node = machine.objects().plug(config.id.as_deref(), Arc::new(Fixed(settings)))?;
-    Ok(Plugged { node, bus: None, unplug: None })
+    Ok(Plugged { node, bus: None, unplug: None, kept: Kept::Elsewhere })
 }

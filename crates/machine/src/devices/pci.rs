@@ -6,7 +6,7 @@ use rhea_core::object::{NodeId, Object, PropertyKind, TypeInfo, Typed, Unsuitabl
 use rhea_devices::chipset::pci::{Bridge, PciBus, PciFunction, SlotFunction, Slots};
 
 use super::{DeviceConfig, DeviceError, Devices, Plugged, Removal, Unplug};
-use crate::{Machine, MachineError};
+use crate::{Machine, MachineError, state::parts::Kept};
 
 /// Place of a function on its bus; none for the first slot that is free. In words `5` or `5.1`, in hexadecimal; as a
 /// number eight times the slot and the function, or -1.
@@ -158,7 +158,7 @@ impl Machine {
             }
         }
         let unplug = Arc::new(OnPci { slots: Arc::clone(slots), at: *at, number: *number });
-        Ok(Plugged { node, bus: Some(*bus), unplug: Some(unplug) })
+        Ok(Plugged { node, bus: Some(*bus), unplug: Some(unplug), kept: Kept::Elsewhere })
     }
 
     /// The guest let go of a slot: all that is in it goes.

@@ -10,6 +10,7 @@ use crate::{
     board::sockets::Shown,
     objects::PlaceSettings,
     processors::{Choice, PlaceError, Removable},
+    state::parts::Kept,
 };
 
 pub(super) const DRIVER: Driver = Driver { info: PlaceSettings::INFO, aliases: &[], hotpluggable: true, plug };
@@ -35,5 +36,5 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
         return Err(PlaceError::Node(node).into());
     }
     let node = machine.place_processor(index, Shown::Device(config.id.as_deref()))?;
-    Ok(Plugged { node, bus: None, unplug: Some(Arc::new(Removable(index))) })
+    Ok(Plugged { node, bus: None, unplug: Some(Arc::new(Removable(index))), kept: Kept::Elsewhere })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rhea_core::object::{Object, TypeInfo, Typed, Value};
 
 use super::{DeviceConfig, DeviceError, Driver, Plugged};
-use crate::{Machine, MachineError};
+use crate::{Machine, MachineError, state::parts::Kept};
 
 /// The item's name.
 pub(crate) const ITEM: &str = "etc/vmcoreinfo";
@@ -46,7 +46,7 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
     machine.board().add_vmcoreinfo()?;
     // Nobody else has the id: that was looked at.
     let node = machine.objects().plug(config.id.as_deref(), Arc::new(VmcoreinfoObject))?;
-    Ok(Plugged { node, bus: None, unplug: None })
+    Ok(Plugged { node, bus: None, unplug: None, kept: Kept::Elsewhere })
 }
 
 struct VmcoreinfoObject;

@@ -26,7 +26,11 @@ use rhea_vmcore::{Flattened, Memory as _, Raw, Sink, Source, Sparse, Stream, Vmc
 pub use rhea_vmcore::{elf::Layout, kdump::Compression};
 
 use self::source::{GuestMemory, registers};
-use crate::{error::MachineError, machine::Machine};
+use crate::{
+    error::MachineError,
+    hold::{After, Hold, Job},
+    machine::Machine,
+};
 
 /// How long the end of the program waits for a dump that was called off: it may write to someone who does not read.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -167,9 +171,8 @@ pub struct Dump {
     format: DumpFormat,
     output: Option<Output>,
     memory: GuestMemory,
-    /// Whether the machine ran before.
-    ran: bool,
-    ended: bool,
+    /// Until it has ended.
+    hold: Option<Hold>,
 }
 
 impl Dump {
@@ -180,7 +183,7 @@ impl Dump {
     pub fn begin(machine: &Arc<Machine>, request: DumpRequest) -> Result<Self, MachineError> {
         let DumpRequest { format, destination } = request;
         if machine.dump_progress().query().status == DumpStatus::Active {
-            return Err(MachineError::DumpActive);
+            return Err(MachineError::Busy(Job::Dump));
         }
         let memory = GuestMemory::new(machine.memory());
         let total = total(&clip(memory.ranges(), window(&format)));
@@ -191,9 +194,9 @@ impl Dump {
         if matches!(format, DumpFormat::Kdump { flattened: false, .. }) && output.file().stream_position().is_err() {
             return Err(MachineError::Dump("kdump-raw formats require a seekable file".to_owned()));
         }
-        let ran = machine.hold_for_dump()?;
+        let hold = Some(machine.hold_for(Job::Dump)?);
         machine.dump_progress().begin(total);
-        Ok(Self { machine: Arc::clone(machine), format, output: Some(output), memory, ran, ended: false })
+        Ok(Self { machine: Arc::clone(machine), format, output: Some(output), memory, hold })
     }
 
     /// Writes it, and lets the machine go on.
@@ -232,21 +235,19 @@ impl Dump {
     }
 
     fn end(&mut self, error: Option<&MachineError>) {
-        self.ended = true;
+        let Some(hold) = self.hold.take() else { return };
         // An unfinished file goes before anybody hears of the end.
         self.output = None;
         let status = if error.is_some() { DumpStatus::Failed } else { DumpStatus::Completed };
         let result = self.machine.dump_progress().end(status);
         let completed = Event::DumpCompleted { result, error: error.map(ToString::to_string) };
-        self.machine.release_from_dump(self.ran, completed);
+        hold.release(Some(completed), After::AsBefore);
     }
 }
 
 impl Drop for Dump {
     fn drop(&mut self) {
-        if !self.ended {
-            self.end(Some(&MachineError::Dump("it was given up".to_owned())));
-        }
+        self.end(Some(&MachineError::Dump("it was given up".to_owned())));
     }
 }
 

@@ -163,6 +163,7 @@ impl Machine {
             return Err(MachineError::ProcessorLimit { index, last });
         }
         let _held = self.devices().hold();
+        self.check_devices_free()?;
         let node = self.place_processor(place, Shown::Board).map_err(|error| match error {
             MachineError::Place(PlaceError::Taken { .. }) => MachineError::ProcessorExists(index),
             other => other,

@@ -11,10 +11,14 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use rhea_core::object::NodeId;
+use rhea_core::{
+    LoadError, SaveError, Stateful,
+    object::NodeId,
+    state::{Value, from_value, to_value},
+};
 use rhea_devices::chipset::lapic::ProcessorPins;
 use rhea_x86::{
-    engine::{Exit, Vcpu},
+    engine::{Exit, Vcpu, VcpuV1},
     state::{Request, Requests},
 };
 
@@ -234,6 +238,27 @@ impl Drop for Ended<'_> {
         drop(control);
         drop(jobs);
         self.0.changed.notify_all();
+    }
+}
+
+impl Stateful for Processor {
+    fn kind(&self) -> &'static str {
+        "x86_64-cpu"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn save_value(&self) -> Result<Value, SaveError> {
+        let gone = || SaveError { part: self.kind(), reason: "the machine is ending".to_owned() };
+        to_value(self.kind(), &self.with(|vcpu| vcpu.save()).ok_or_else(gone)?)
+    }
+
+    fn load_value(&self, state: &Value) -> Result<(), LoadError> {
+        let saved: VcpuV1 = from_value(self.kind(), state)?;
+        let gone = || LoadError::invalid(self.kind(), "the machine is ending");
+        self.with(move |vcpu| vcpu.load(saved)).ok_or_else(gone)?
     }
 }
 

@@ -10,6 +10,7 @@ use rhea_api::dump::{DumpGuestMemoryCapability, DumpGuestMemoryFormat, DumpQuery
 use rhea_machine::{
     MachineError,
     dump::{Compression, Destination, Dump, DumpFormat, DumpRequest, Layout},
+    hold::Job,
 };
 use rhea_qmp::{Error, reply::Later};
 
@@ -26,7 +27,7 @@ impl Handler for Commands<'_> {
         format: Option<DumpGuestMemoryFormat>,
     ) -> Result<Later<()>, Error> {
         if self.machine().dump_progress().query().status == DumpStatus::Active {
-            return Err(failed(MachineError::DumpActive));
+            return Err(failed(MachineError::Busy(Job::Dump)));
         }
         let format = form(format.unwrap_or(DumpGuestMemoryFormat::Elf), paging, begin, length)?;
         let request = DumpRequest { format, destination: self.destination(&protocol)? };

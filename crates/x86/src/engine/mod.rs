@@ -7,12 +7,14 @@ mod epoch;
 pub mod mode;
 mod ram;
 pub mod run;
+mod saved;
 pub mod testing;
 
 pub use epoch::CodeEpoch;
 pub use mode::Mode;
 pub(crate) use ram::RamRange;
 pub use run::{Exit, Vcpu, VcpuConfig};
+pub use saved::VcpuV1;
 
 use crate::mmu::Paging;
 

@@ -58,8 +58,8 @@ pub enum Exit {
 }
 
 /// What a processor does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Activity {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) enum Activity {
     Running,
     Halted,
     Shutdown,
@@ -68,19 +68,19 @@ enum Activity {
 
 /// One processor.
 pub struct Vcpu {
-    state: CpuState,
-    cache: Cache,
+    pub(super) state: CpuState,
+    pub(super) cache: Cache,
     /// Operations of a block that is executed once and not kept.
-    once: Vec<Op>,
-    member: Member,
+    pub(super) once: Vec<Op>,
+    pub(super) member: Member,
     /// The epoch up to which write translations were dropped.
-    epoch: u64,
-    index: usize,
-    bootstrap: bool,
-    activity: Activity,
-    nmi_pending: bool,
-    instructions: u64,
-    stop_at_exceptions: bool,
+    pub(super) epoch: u64,
+    pub(super) index: usize,
+    pub(super) bootstrap: bool,
+    pub(super) activity: Activity,
+    pub(super) nmi_pending: bool,
+    pub(super) instructions: u64,
+    pub(super) stop_at_exceptions: bool,
 }
 
 /// Where the next instructions are.

@@ -69,7 +69,7 @@ impl CpuState {
     }
 
     /// CR4's bits that this processor's model has. SMAP is not among them: translations do not depend on RFLAGS.AC.
-    fn cr4_bits(&self) -> u64 {
+    pub(crate) fn cr4_bits(&self) -> u64 {
         let mut bits = Cr4::TSD | Cr4::DE | Cr4::PSE | Cr4::PAE | Cr4::MCE | Cr4::PGE | Cr4::PCE;
         bits |= Cr4::OSFXSR | Cr4::OSXMMEXCPT;
         for (feature, bit) in

@@ -5,7 +5,7 @@
 use crate::{
     op::Op,
     protection::address::is_canonical,
-    state::{CpuState, Efer, reg, seg},
+    state::{CpuState, Efer, Msrs, reg, seg},
     system::cpuid::Feature,
     trap::{Exception, Trap},
 };
@@ -190,6 +190,47 @@ impl CpuState {
             _ => return None,
         }
         Some(())
+    }
+
+    /// Whether registers can hold these values together.
+    pub(crate) fn holds(&self, values: &Msrs) -> bool {
+        let Msrs {
+            star: _,
+            lstar,
+            cstar,
+            sfmask,
+            kernel_gs_base,
+            sysenter_cs,
+            sysenter_esp,
+            sysenter_eip,
+            pat,
+            tsc_offset: _,
+            tsc_aux,
+            misc_enable: _,
+            mtrr_def_type,
+            mtrr_fixed,
+            mtrr_base,
+            mtrr_mask,
+            mcg_status,
+            mcg_ctl: _,
+            machine_check: _,
+            syscfg,
+            hwcr,
+            interrupt_pending,
+        } = values;
+        let fixed = |value: &u64| value.to_le_bytes().iter().all(|&byte| is_memory_type(byte & !0x18));
+        let base = |value: &u64| value & (self.beyond_physical() | 0xf00) == 0 && is_memory_type(*value as u8);
+        let mask = |value: &u64| value & (self.beyond_physical() | 0x7ff) == 0;
+        [lstar, cstar, kernel_gs_base, sysenter_esp, sysenter_eip].into_iter().all(|&address| is_canonical(address))
+            && [sfmask, tsc_aux, syscfg, hwcr, interrupt_pending].into_iter().all(|value| value >> 32 == 0)
+            && sysenter_cs >> 16 == 0
+            && pat.to_le_bytes().iter().all(|&byte| is_memory_type(byte) || byte == 7)
+            && mtrr_def_type & !0xcff == 0
+            && is_memory_type(*mtrr_def_type as u8)
+            && mtrr_fixed.iter().all(fixed)
+            && mtrr_base.iter().all(base)
+            && mtrr_mask.iter().all(mask)
+            && mcg_status & !7 == 0
     }
 
     fn write_variable_mtrr(&mut self, msr: u32, value: u64) -> Option<()> {

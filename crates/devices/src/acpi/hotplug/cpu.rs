@@ -91,6 +91,7 @@ impl CpuRegisters {
 impl Registers for CpuRegisters {
     const BASE: u16 = BASE;
     const LENGTH: u32 = LENGTH as u32;
+    const KIND: &'static str = "cpu-hotplug";
 
     fn read(&mut self, offset: u16, _: Width) -> u32 {
         let Some(processor) = self.selected() else { return 0 };

@@ -90,6 +90,7 @@ impl MemoryRegisters {
 impl Registers for MemoryRegisters {
     const BASE: u16 = BASE;
     const LENGTH: u32 = LENGTH as u32;
+    const KIND: &'static str = "memory-hotplug";
 
     fn read(&mut self, offset: u16, width: Width) -> u32 {
         let Some(Module { memory, slot }) = self.modules.get(self.selector as usize) else {

@@ -158,6 +158,8 @@ pub trait Registers: SaveState + Send {
     const BASE: u16;
     /// Ports.
     const LENGTH: u32;
+    /// What they are, in a saved machine.
+    const KIND: &'static str;
 
     /// A read.
     fn read(&mut self, offset: u16, width: Width) -> u32;
@@ -297,6 +299,7 @@ impl<R: Registers> Device for Controller<R> {
 
 impl<R: Registers> Saveable for Controller<R> {
     type Chip = R;
+    const KIND: &'static str = R::KIND;
 
     fn save(&self) -> R::State {
         self.registers.lock().save()

@@ -82,6 +82,7 @@ impl PciRegisters {
 impl Registers for PciRegisters {
     const BASE: u16 = BASE;
     const LENGTH: u32 = LENGTH as u32;
+    const KIND: &'static str = "pci-hotplug";
 
     fn read(&mut self, offset: u16, width: Width) -> u32 {
         let shift = 8 * (offset & 3);

@@ -316,6 +316,7 @@ impl Device for LocalApic {
 
 impl Saveable for LocalApic {
     type Chip = Apic;
+    const KIND: &'static str = "apic";
 
     fn save(&self) -> ApicV1 {
         self.inner.lock().chip.save()

@@ -258,6 +258,7 @@ impl Device for Bridge {
 
 impl Saveable for Bridge {
     type Chip = BridgeRegisters;
+    const KIND: &'static str = "pci-bridge";
 
     fn save(&self) -> BridgeV1 {
         self.inner.lock().chip.save()

@@ -194,6 +194,7 @@ impl Device for HostBridge {
 
 impl Saveable for HostBridge {
     type Chip = Northbridge;
+    const KIND: &'static str = "i440FX";
 
     fn save(&self) -> HostBridgeV1 {
         self.chip.lock().save()

@@ -176,6 +176,7 @@ impl Device for IsaBridge {
 
 impl Saveable for IsaBridge {
     type Chip = Piix3;
+    const KIND: &'static str = "PIIX3";
 
     fn save(&self) -> IsaBridgeV1 {
         self.chip.lock().save()

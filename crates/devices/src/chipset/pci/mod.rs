@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bitfield_struct::bitfield;
 use parking_lot::Mutex;
 use rhea_core::{
-    AddressSpace, Device, InterruptLine, InterruptSink, LoadError, PortIo, PortSpace, SaveState, Width,
+    AddressSpace, Device, InterruptLine, InterruptSink, LoadError, PortIo, PortSpace, SaveState, Stateful, Width,
     memory::{RegionId, Target},
 };
 
@@ -33,7 +33,7 @@ pub use state::MechanismV1;
 use crate::Saveable;
 
 /// A function on the bus. It has its own lock; accesses come from any processor.
-pub trait PciFunction: Device {
+pub trait PciFunction: Device + Stateful {
     /// A configuration read.
     fn read_config(&self, offset: u8, width: Width) -> u32;
 
@@ -168,6 +168,7 @@ impl Device for PciBus {
 
 impl Saveable for PciBus {
     type Chip = Mechanism;
+    const KIND: &'static str = "PCI";
 
     fn save(&self) -> MechanismV1 {
         self.mechanism.lock().save()
@@ -352,6 +353,19 @@ mod tests {
             let mut config = self.config.lock();
             config.write(4, Width::Word, 0);
             self.windows.update(&config);
+        }
+    }
+
+    impl Saveable for Card {
+        type Chip = Mechanism;
+        const KIND: &'static str = "card";
+
+        fn save(&self) -> MechanismV1 {
+            Mechanism::default().save()
+        }
+
+        fn restore(&self, _: MechanismV1) -> Result<(), LoadError> {
+            Ok(())
         }
     }
 

@@ -157,6 +157,7 @@ impl Device for IsaRtc {
 
 impl Saveable for IsaRtc {
     type Chip = Rtc;
+    const KIND: &'static str = "mc146818rtc";
 
     fn save(&self) -> RtcV1 {
         self.with(|chip, _| chip.save())

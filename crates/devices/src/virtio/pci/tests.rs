@@ -18,7 +18,7 @@ struct Echo {
 
 impl VirtioDevice for Echo {
     fn device_type(&self) -> DeviceType {
-        DeviceType { id: 42, transitional: 0x1042, class: 0xff_0000 }
+        DeviceType { name: "virtio-test-pci", id: 42, transitional: 0x1042, class: 0xff_0000 }
     }
 
     fn queues(&self) -> Vec<u16> {
