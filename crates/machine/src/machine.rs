@@ -54,6 +54,8 @@ pub(crate) struct RunControl {
     pub was_suspended: bool,
     /// Work that needs the machine as it is.
     pub held: Option<Held>,
+    /// What is done when the guest does not tend its watchdog.
+    pub on_watchdog: WatchdogAction,
 }
 
 /// A machine.
@@ -133,6 +135,7 @@ impl Machine {
             gated: false,
             was_suspended: false,
             held: None,
+            on_watchdog: config.on_watchdog,
         });
         let devices = Devices::default();
         let machine = Arc::new(Self {
@@ -513,9 +516,14 @@ impl Machine {
         }
     }
 
+    /// Says what is done from now on when the guest does not tend its watchdog.
+    pub fn set_watchdog_action(&self, action: WatchdogAction) {
+        self.control.lock().on_watchdog = action;
+    }
+
     /// The guest did not tend its watchdog.
     fn watchdog_expired(&self) {
-        let action = self.config.on_watchdog;
+        let action = self.control.lock().on_watchdog;
         self.emit(Event::Watchdog { action });
         match action {
             WatchdogAction::Reset => self.request(GuestRequest::Reset(ShutdownCause::GuestReset)),

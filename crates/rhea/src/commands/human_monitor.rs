@@ -4,9 +4,10 @@ use std::cell::Cell;
 
 use rhea_api::human_monitor::Handler;
 use rhea_qmp::Error;
+use serde_json::Value;
 
 use super::Commands;
-use crate::human;
+use crate::human::{self, Answer};
 
 impl Handler for Commands<'_> {
     fn human_monitor_command(&mut self, command_line: String, cpu_index: Option<i64>) -> Result<String, Error> {
@@ -14,6 +15,14 @@ impl Handler for Commands<'_> {
             Some(index) => self.processor(index)?,
             None => 0,
         };
-        Ok(human::run(self.context, self.session, &Cell::new(processor), &command_line))
+        match human::run(self.context, self.session, &Cell::new(processor), &[], &command_line) {
+            Answer::Printed(text) => Ok(text),
+            Answer::Later(unfinished) => {
+                let (work, guard) = unfinished.into_parts();
+                self.after_answer = guard;
+                self.instead = Some(Box::new(move || Ok(Value::String(work()))));
+                Ok(String::new())
+            }
+        }
     }
 }

@@ -26,7 +26,7 @@ use std::{any::Any, sync::Arc};
 use rhea_api::Outcome;
 use rhea_backends::char::CharDevices;
 use rhea_machine::{Machine, MachineError};
-use rhea_qmp::{Dispatcher, Error, Execution, SessionHandle};
+use rhea_qmp::{Dispatcher, Error, Execution, SessionHandle, reply::Later};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -61,6 +61,8 @@ pub struct Commands<'a> {
     then: Option<Job>,
     /// What waits for the command's answer to be on its way.
     after_answer: Option<Box<dyn Any + Send>>,
+    /// What has the answer instead of the handler, for commands that only sometimes take long.
+    instead: Option<Later<Value>>,
 }
 
 /// Work.
@@ -69,12 +71,17 @@ type Job = Box<dyn FnOnce()>;
 impl<'a> Commands<'a> {
     /// The handlers over `context`, for a command of `session`.
     pub fn new(context: &'a Context, session: &'a SessionHandle) -> Self {
-        Self { context, session, then: None, after_answer: None }
+        Self { context, session, then: None, after_answer: None, instead: None }
     }
 
     /// Drops `guard` once the command's answer is on its way, or nobody waits for it any more.
     fn after_answer(&mut self, guard: impl Any + Send) {
         self.after_answer = Some(Box::new(guard));
+    }
+
+    /// What is to be dropped once the answer is on its way.
+    pub fn into_guard(self) -> Option<Box<dyn Any + Send>> {
+        self.after_answer
     }
 
     fn machine(&self) -> &'a Arc<Machine> {
@@ -108,7 +115,12 @@ impl Dispatcher for Context {
 
     fn execute(&self, session: &SessionHandle, command: &str, arguments: Map<String, Value>) -> Execution {
         let mut commands = Commands::new(self, session);
-        match rhea_api::dispatch(&mut commands, command, arguments) {
+        let outcome = rhea_api::dispatch(&mut commands, command, arguments);
+        let outcome = match (outcome, commands.instead.take()) {
+            (Ok(_), Some(job)) => Ok(Outcome::Later(job)),
+            (outcome, _) => outcome,
+        };
+        match outcome {
             Ok(Outcome::Done(value)) => match commands.then {
                 Some(then) => Execution::DoneThen(Ok(value), then),
                 None => Execution::Done(Ok(value)),

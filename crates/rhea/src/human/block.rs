@@ -3,26 +3,22 @@
 use std::fmt::Write as _;
 
 use rhea_api::block::{BlockDeviceInfo, Handler, ImageInfo};
-use rhea_qmp::Error;
 
-use super::Call;
+use super::table::{Call, Failure, Printed};
 
 /// `info block [-n] [-v] [NAME]`.
-pub(super) fn info(call: &Call<'_>) -> Result<String, Error> {
-    let (mut nodes, mut verbose, mut wanted) = (false, false, None);
-    for word in call.arguments.split_whitespace() {
-        match word {
-            "-n" => nodes = true,
-            "-v" => verbose = true,
-            "-nv" | "-vn" => (nodes, verbose) = (true, true),
-            name => wanted = Some(name),
-        }
-    }
+pub(super) fn info(call: &Call<'_>) -> Printed {
+    let mut line = call.line();
+    let options = line.options("nv")?;
+    let (nodes, verbose) = (options.has('n'), options.has('v'));
+    let wanted = line.word()?;
+    line.end()?;
+    let is_wanted = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
     let mut parts = Vec::new();
     if nodes {
         for node in Handler::query_named_block_nodes(&mut call.commands(), None)? {
             let name = node.node_name.clone().unwrap_or_default();
-            if wanted.is_none_or(|wanted| wanted == name) {
+            if is_wanted(&name) {
                 parts.push(show(&name, None, &node, verbose));
             }
         }
@@ -34,7 +30,7 @@ pub(super) fn info(call: &Call<'_>) -> Result<String, Error> {
                 "" => own.to_owned(),
                 device => format!("{device} ({own})"),
             };
-            if wanted.is_none_or(|wanted| wanted == disk.device || wanted == own) {
+            if is_wanted(&disk.device) || is_wanted(own) {
                 parts.push(show(&name, disk.qdev.as_deref(), &node, verbose));
             }
         }
@@ -94,7 +90,7 @@ fn show_image(text: &mut String, image: &ImageInfo) {
 }
 
 /// `info blockstats`.
-pub(super) fn statistics(call: &Call<'_>) -> Result<String, Error> {
+pub(super) fn statistics(call: &Call<'_>) -> Printed {
     let mut text = String::new();
     for disk in Handler::query_blockstats(&mut call.commands(), None)? {
         let stats = &disk.stats;
@@ -120,10 +116,12 @@ pub(super) fn statistics(call: &Call<'_>) -> Result<String, Error> {
 }
 
 /// `block_resize NAME SIZE`: SIZE is in megabytes, or has a suffix.
-pub(super) fn resize(call: &Call<'_>) -> Result<String, Error> {
-    let wrong = || Error::generic("block_resize needs the name of a disk and a size");
-    let (name, size) = call.arguments.split_once(char::is_whitespace).ok_or_else(wrong)?;
-    let size = crate::options::size(size.trim(), 1 << 20).and_then(|size| i64::try_from(size).ok());
-    Handler::block_resize(&mut call.commands(), Some(name.to_owned()), None, size.ok_or_else(wrong)?)?;
+pub(super) fn resize(call: &Call<'_>) -> Printed {
+    let mut line = call.line();
+    let (name, size) = (line.need("string")?, line.need("size")?);
+    line.end()?;
+    let size = crate::options::size(&size, 1 << 20).and_then(|size| i64::try_from(size).ok());
+    let size = size.ok_or_else(|| Failure::new("block_resize needs the name of a disk and a size"))?;
+    Handler::block_resize(&mut call.commands(), Some(name), None, size)?;
     Ok(String::new())
 }

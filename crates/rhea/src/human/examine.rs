@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use rhea_qmp::Error;
+use rhea_hmp::{Format, Letter};
 
-use crate::commands::Context;
+use super::table::{Call, Failure, Printed};
 
 /// Whose addresses are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,168 +15,110 @@ pub(super) enum Memory {
 
 /// The most bytes that one command shows.
 const LIMIT: u64 = 1 << 20;
+/// Bytes that are read at once: full lines of any size of value.
+const BLOCK: u64 = 4096;
+/// The longest instruction.
+const LONGEST: u64 = 15;
 
-/// How memory is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Format {
-    count: u64,
-    letter: char,
-    size: u64,
+fn no_memory(address: u64) -> Failure {
+    Failure::new(format_args!("Cannot access memory at 0x{address:x}"))
 }
 
-impl Format {
-    /// Reads `4xw` and the like.
-    fn parse(text: &str) -> Result<Self, Error> {
-        let bad = || Error::generic(format!("invalid format '/{text}': a count, one of x d u o c i, one of b h w g"));
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let count = if digits == 0 { 1 } else { text[..digits].parse().map_err(|_| bad())? };
-        let mut format = Self { count, letter: 'x', size: 4 };
-        let mut sized = false;
-        for letter in text[digits..].chars() {
-            match letter {
-                'x' | 'd' | 'u' | 'o' | 'c' | 'i' => format.letter = letter,
-                'b' => (format.size, sized) = (1, true),
-                'h' => (format.size, sized) = (2, true),
-                'w' => (format.size, sized) = (4, true),
-                'g' => (format.size, sized) = (8, true),
-                _ => return Err(bad()),
-            }
-        }
-        if format.letter == 'c' && !sized {
-            format.size = 1;
-        }
-        Ok(format)
-    }
-}
-
-/// Shows memory as `arguments` say: `/FORMAT ADDRESS`.
-pub(super) fn run(context: &Context, processor: usize, arguments: &str, memory: Memory) -> Result<String, Error> {
-    let (format, address) = match arguments.strip_prefix('/') {
-        Some(rest) => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
-        None => ("", arguments),
+/// Shows memory: `/FORMAT ADDRESS`.
+pub(super) fn run(call: &Call<'_>, memory: Memory) -> Printed {
+    let mut line = call.line();
+    let format = line.format()?;
+    let address = call.number(&mut line)?;
+    line.end()?;
+    let size = match (format.letter, format.size) {
+        (Letter::Instruction, _) => LONGEST as u8,
+        (_, Some(size)) => size,
+        (Letter::Character, None) => 1,
+        (_, None) => 4,
     };
-    let format = Format::parse(format)?;
-    let mut address = address_of(context, processor, address.trim())?;
-    let per_item = if format.letter == 'i' { 16 } else { format.size };
-    if format.count.saturating_mul(per_item) > LIMIT {
-        return Err(Error::generic(format!(
-            "{} items are too many: {LIMIT} bytes are shown at the most",
-            format.count
-        )));
+    if format.count.saturating_mul(size.into()) > LIMIT {
+        let count = format.count;
+        return Err(Failure::new(format_args!("{count} items are too many: {LIMIT} bytes are shown at the most")));
     }
-    if format.letter == 'i' {
-        return instructions(context, processor, address, format.count, memory);
+    match format.letter {
+        Letter::Instruction => instructions(call, address, format.count, memory),
+        _ => values(call, address, format, size, memory),
     }
+}
+
+fn values(call: &Call<'_>, mut address: u64, format: Format, size: u8, memory: Memory) -> Printed {
+    let per_line = match (format.letter, size) {
+        (Letter::Character, _) => 16,
+        (_, 1) => 8,
+        _ => 16 / u64::from(size),
+    };
     let mut text = String::new();
-    let per_line = (16 / format.size).min(if format.letter == 'c' { 8 } else { 16 }).max(1);
     let mut left = format.count;
     while left > 0 {
-        let _ = write!(text, "{address:016x}:");
-        for _ in 0..per_line.min(left) {
-            let mut bytes = [0; 8];
-            read(context, processor, address, &mut bytes[..format.size as usize], memory)?;
-            let value = u64::from_le_bytes(bytes);
-            let _ = match format.letter {
-                'd' => {
-                    let shift = 64 - 8 * format.size;
-                    write!(text, " {}", (value << shift) as i64 >> shift)
-                }
-                'u' => write!(text, " {value}"),
-                'o' => write!(text, " {value:#o}"),
-                'c' => write!(text, " {:?}", char::from(value as u8)),
-                _ => write!(text, " 0x{value:0width$x}", width = 2 * format.size as usize),
-            };
-            address = address.wrapping_add(format.size);
+        // Many lines at once; near the end of what is mapped, one value after the other.
+        let count = left.min(BLOCK / u64::from(size));
+        let mut bytes = vec![0; (count * u64::from(size)) as usize];
+        if !read(call, address, &mut bytes, memory) {
+            let there =
+                |(at, value): (u64, &mut [u8])| read(call, address.wrapping_add(at * u64::from(size)), value, memory);
+            let values = (0..).zip(bytes.chunks_mut(usize::from(size)));
+            let good = values.map(there).take_while(|good| *good).count();
+            return Err(no_memory(address.wrapping_add(good as u64 * u64::from(size))));
         }
-        text.push_str("\r\n");
-        left -= per_line.min(left);
+        for line in bytes.chunks(per_line as usize * usize::from(size)) {
+            // Writing to a string does not fail.
+            let _ = write!(text, "{address:016x}:");
+            for value in line.chunks(usize::from(size)) {
+                let value = value.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+                text.push(' ');
+                text.push_str(&format.show(value, size));
+            }
+            text.push_str("\r\n");
+            address = address.wrapping_add(line.len() as u64);
+        }
+        left -= count;
     }
     Ok(text)
 }
 
-/// A number, or the value of a register: `$rip`, `$pc`, `$rsp` and the like.
-fn address_of(context: &Context, processor: usize, text: &str) -> Result<u64, Error> {
-    let bad = || {
-        Error::generic(format!("invalid address '{text}': a number, 0x for hexadecimal, or a register such as $rip"))
-    };
-    if let Some(register) = text.strip_prefix('$') {
-        let names = [
-            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
-            "r15",
-        ];
-        let number = names
-            .iter()
-            .position(|name| *name == register || (name[1..] == register[1..] && register.starts_with('e')));
-        let processor = context.machine.processors().get(processor).ok_or_else(bad)?;
-        let value = match (register, number) {
-            ("pc" | "rip" | "eip", _) => processor.with(|vcpu| vcpu.state().linear_instruction_pointer()),
-            (_, Some(number)) => processor.with(move |vcpu| vcpu.state().gpr[number]),
-            _ => return Err(bad()),
-        };
-        return value.ok_or_else(bad);
-    }
-    match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16).map_err(|_| bad()),
-        None => text.parse().map_err(|_| bad()),
-    }
-}
-
-fn read(context: &Context, processor: usize, address: u64, bytes: &mut [u8], memory: Memory) -> Result<(), Error> {
-    let machine = &context.machine;
+/// `false` where nothing is mapped.
+fn read(call: &Call<'_>, address: u64, bytes: &mut [u8], memory: Memory) -> bool {
+    let machine = &call.context.machine;
     match memory {
-        Memory::Physical => machine.memory().read(address, bytes),
-        Memory::Virtual => {
-            if !machine.read_virtual(processor, address, bytes) {
-                return Err(Error::generic(format!("Cannot access memory at 0x{address:x}")));
-            }
+        Memory::Physical => {
+            machine.memory().read(address, bytes);
+            true
         }
+        Memory::Virtual => machine.read_virtual(call.processor, address, bytes),
     }
-    Ok(())
 }
 
-fn instructions(
-    context: &Context,
-    processor: usize,
-    mut address: u64,
-    count: u64,
-    memory: Memory,
-) -> Result<String, Error> {
-    let processors = context.machine.processors();
-    let bits = processors.get(processor).and_then(|processor| processor.with(|vcpu| vcpu.state().code_bits()));
+fn instructions(call: &Call<'_>, mut address: u64, count: u64, memory: Memory) -> Printed {
+    let processors = call.context.machine.processors();
+    let bits = processors.get(call.processor).and_then(|processor| processor.with(|vcpu| vcpu.state().code_bits()));
     let bits = bits.unwrap_or(32);
     let mut text = String::new();
     for _ in 0..count {
-        let mut bytes = [0; 16];
-        let mut length = 0;
-        // The bytes behind the last instruction of a page may not be there.
-        while length < 15
-            && read(context, processor, address.wrapping_add(length as u64), &mut bytes[length..=length], memory)
-                .is_ok()
-        {
-            length += 1;
+        let mut bytes = [0; LONGEST as usize];
+        // All of it if it is there; at the end of what is mapped, as much as there is.
+        let mut length = bytes.len();
+        if !read(call, address, &mut bytes, memory) {
+            let there = |&at: &usize| {
+                let mut byte = [0];
+                let found = read(call, address.wrapping_add(at as u64), &mut byte, memory);
+                bytes[at] = byte[0];
+                found
+            };
+            length = (0..LONGEST as usize).take_while(there).count();
         }
         if length == 0 {
-            return Err(Error::generic(format!("Cannot access memory at 0x{address:x}")));
+            return Err(no_memory(address));
         }
         let (shown, used) = rhea_x86::inspect::disassemble(&bytes[..length], bits, address);
-        let _ = write!(text, "0x{address:08x}:  {shown}\r\n");
+        let used = used.min(length);
+        let code: String = bytes[..used].iter().map(|byte| format!("{byte:02x} ")).collect();
+        let _ = write!(text, "0x{address:08x}:  {code:<24} {shown}\r\n");
         address = address.wrapping_add(used as u64);
     }
     Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn formats_have_count_letter_and_size_in_any_measure() {
-        assert_eq!(Format::parse("4xb").unwrap(), Format { count: 4, letter: 'x', size: 1 });
-        assert_eq!(Format::parse("").unwrap(), Format { count: 1, letter: 'x', size: 4 });
-        assert_eq!(Format::parse("2gd").unwrap(), Format { count: 2, letter: 'd', size: 8 });
-        assert_eq!(Format::parse("8c").unwrap().size, 1);
-        for bad in ["z", "99999999999999999999x", "4xq"] {
-            assert!(Format::parse(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -6,14 +6,13 @@ use rhea_api::{
     cpu,
     memory::{Handler, MemoryDeviceInfo},
 };
-use rhea_qmp::Error;
 
-use super::Call;
+use super::table::{Call, Printed};
 
 // Writing to a string does not fail.
 
 /// `info memdev`.
-pub(super) fn memdev(call: &Call<'_>) -> Result<String, Error> {
+pub(super) fn memdev(call: &Call<'_>) -> Printed {
     let mut text = String::new();
     for backend in Handler::query_memdev(&mut call.commands())? {
         let _ = write!(
@@ -35,7 +34,7 @@ pub(super) fn memdev(call: &Call<'_>) -> Result<String, Error> {
 }
 
 /// `info memory-devices`.
-pub(super) fn modules(call: &Call<'_>) -> Result<String, Error> {
+pub(super) fn modules(call: &Call<'_>) -> Printed {
     let mut text = String::new();
     for MemoryDeviceInfo::Dimm(module) in Handler::query_memory_devices(&mut call.commands())? {
         let module = module.data;
@@ -57,14 +56,14 @@ pub(super) fn modules(call: &Call<'_>) -> Result<String, Error> {
 }
 
 /// `info memory_size_summary`.
-pub(super) fn sizes(call: &Call<'_>) -> Result<String, Error> {
+pub(super) fn sizes(call: &Call<'_>) -> Printed {
     let sizes = Handler::query_memory_size_summary(&mut call.commands())?;
     let plugged = sizes.plugged_memory.unwrap_or_default();
     Ok(format!("base memory: {}\r\nplugged memory: {plugged}\r\n", sizes.base_memory))
 }
 
 /// `info numa`: a node's size is that of its modules too.
-pub(super) fn numa(call: &Call<'_>) -> Result<String, Error> {
+pub(super) fn numa(call: &Call<'_>) -> Printed {
     let machine = &call.context.machine;
     let nodes = machine.numa().nodes();
     let processors = cpu::Handler::query_cpus_fast(&mut call.commands())?;

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use rhea_api::{iothread, object::Handler};
 use rhea_core::object::{NodeId, Tree};
-use rhea_qmp::Error;
+use rhea_hmp::LineError;
 use serde_json::Value;
 
-use super::Call;
+use super::table::{Call, Failure, Printed};
 use crate::options;
 
 /// `info qom-tree [PATH]`: an object and all below it, `/machine` if none is named.
-pub(super) fn tree(call: &Call<'_>) -> Result<String, Error> {
+pub(super) fn tree(call: &Call<'_>) -> Printed {
     let path = if call.arguments.is_empty() { "/machine" } else { call.arguments };
     let commands = call.commands();
     let (tree, top) = (commands.tree(), commands.node(path)?);
@@ -31,7 +31,7 @@ fn show(text: &mut String, tree: &Tree, name: &str, node: NodeId, depth: usize) 
 }
 
 /// `qom-list [PATH]`.
-pub(super) fn list(call: &Call<'_>) -> Result<String, Error> {
+pub(super) fn list(call: &Call<'_>) -> Printed {
     if call.arguments.is_empty() {
         return Ok("/\r\n".to_owned());
     }
@@ -42,54 +42,41 @@ pub(super) fn list(call: &Call<'_>) -> Result<String, Error> {
     Ok(text)
 }
 
-fn words<'a, const N: usize>(call: &Call<'a>, names: [&str; N]) -> Result<[&'a str; N], Error> {
-    let mut words = call.arguments.splitn(N, char::is_whitespace).map(str::trim);
-    let mut taken = [""; N];
-    for (slot, name) in taken.iter_mut().zip(names) {
-        *slot = words
-            .next()
-            .filter(|word| !word.is_empty())
-            .ok_or_else(|| Error::generic(format!("Parameter '{name}' is missing")))?;
-    }
-    Ok(taken)
-}
-
 /// `object_add`: as the option.
-pub(super) fn add(call: &Call<'_>) -> Result<String, Error> {
-    let config = options::object("object", call.arguments).map_err(Error::generic)?;
-    call.context.machine.objects().create(&config).map_err(Error::generic)?;
+pub(super) fn add(call: &Call<'_>) -> Printed {
+    let config = options::object("object", call.arguments).map_err(Failure::new)?;
+    call.context.machine.objects().create(&config).map_err(Failure::new)?;
     Ok(String::new())
 }
 
 /// `object_del ID`.
-pub(super) fn delete(call: &Call<'_>) -> Result<String, Error> {
-    let [id] = words(call, ["id"])?;
-    Handler::object_del(&mut call.commands(), id.to_owned())?;
+pub(super) fn delete(call: &Call<'_>) -> Printed {
+    Handler::object_del(&mut call.commands(), call.only_word()?)?;
     Ok(String::new())
 }
 
 /// `device_add`: as the option.
-pub(super) fn add_device(call: &Call<'_>) -> Result<String, Error> {
+pub(super) fn add_device(call: &Call<'_>) -> Printed {
     if let Some(text) = options::device_help(call.arguments) {
         return Ok(text.replace('\n', "\r\n"));
     }
-    let config = options::device("device", call.arguments).map_err(Error::generic)?;
-    call.context.machine.device_add(config).map_err(Error::generic)?;
+    let config = options::device("device", call.arguments).map_err(Failure::new)?;
+    call.context.machine.device_add(config).map_err(Failure::new)?;
     Ok(String::new())
 }
 
 /// `device_del ID`.
-pub(super) fn delete_device(call: &Call<'_>) -> Result<String, Error> {
-    let [id] = words(call, ["id"])?;
+pub(super) fn delete_device(call: &Call<'_>) -> Printed {
+    let id = call.only_word()?;
     let machine = &call.context.machine;
-    if let Some(node) = machine.device_del(id).map_err(Error::generic)? {
+    if let Some(node) = machine.device_del(&id).map_err(Failure::new)? {
         machine.finish_removal(node);
     }
     Ok(String::new())
 }
 
 /// `info iothreads`.
-pub(super) fn iothreads(call: &Call<'_>) -> Result<String, Error> {
+pub(super) fn iothreads(call: &Call<'_>) -> Printed {
     let mut text = String::new();
     for thread in iothread::Handler::query_iothreads(&mut call.commands())? {
         let _ = write!(
@@ -102,21 +89,34 @@ pub(super) fn iothreads(call: &Call<'_>) -> Result<String, Error> {
 }
 
 /// `qom-get PATH PROPERTY`: the value as JSON.
-pub(super) fn get(call: &Call<'_>) -> Result<String, Error> {
-    let [path, property] = words(call, ["path", "property"])?;
-    let value = Handler::qom_get(&mut call.commands(), path.to_owned(), property.to_owned())?;
-    Ok(format!("{value}\r\n"))
+pub(super) fn get(call: &Call<'_>) -> Printed {
+    let mut line = call.line();
+    let (path, property) = (line.need("string")?, line.need("string")?);
+    line.end()?;
+    let value = Handler::qom_get(&mut call.commands(), path, property)?;
+    Ok(format!("{value:#}").replace('\n', "\r\n") + "\r\n")
 }
 
-/// `qom-set PATH PROPERTY VALUE`: the value is a word as on the command line, or JSON.
-pub(super) fn set(call: &Call<'_>) -> Result<String, Error> {
-    let [path, property, text] = words(call, ["path", "property", "value"])?;
+/// `qom-set [-j] PATH PROPERTY VALUE`: the value is a word as on the command line, or JSON.
+pub(super) fn set(call: &Call<'_>) -> Printed {
+    let mut line = call.line();
+    let as_json = line.options("j")?.has('j');
+    let (path, property) = (line.need("string")?, line.need("string")?);
+    let text = line.rest();
+    if text.is_empty() {
+        return Err(LineError::Missing("string").into());
+    }
     let mut commands = call.commands();
-    let node = commands.node(path)?;
-    let info = commands.tree().object(node).map(|object| object.info());
-    let known = info.and_then(|info| commands.tree().types().property(info, property));
-    let value = known.and_then(|known| (known.from_text)(text)).or_else(|| serde_json::from_str(text).ok());
-    let value = value.unwrap_or_else(|| Value::from(text));
-    Handler::qom_set(&mut commands, path.to_owned(), property.to_owned(), value)?;
+    let json = || serde_json::from_str(text);
+    let value = if as_json {
+        json().map_err(|error| Failure::new(format_args!("JSON parse error, {error}")))?
+    } else {
+        let node = commands.node(&path)?;
+        let info = commands.tree().object(node).map(|object| object.info());
+        let known = info.and_then(|info| commands.tree().types().property(info, &property));
+        let value = known.and_then(|known| (known.from_text)(text)).or_else(|| json().ok());
+        value.unwrap_or_else(|| Value::from(text))
+    };
+    Handler::qom_set(&mut commands, path, property, value)?;
     Ok(String::new())
 }

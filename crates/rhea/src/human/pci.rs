@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 
 use rhea_api::pci::{Handler, PciDeviceInfo};
-use rhea_qmp::Error;
 
-use super::Call;
+use super::table::{Call, Printed};
 
-pub(super) fn info(call: &Call<'_>) -> Result<String, Error> {
+pub(super) fn info(call: &Call<'_>) -> Printed {
     let mut text = String::new();
     for bus in Handler::query_pci(&mut call.commands())? {
         bus.devices.iter().for_each(|device| show(&mut text, device));

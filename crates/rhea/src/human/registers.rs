@@ -2,24 +2,28 @@
 
 use std::fmt::Write as _;
 
-use rhea_qmp::Error;
 use rhea_x86::state::{CpuState, Rflags, Segment};
 
-use super::Call;
+use super::table::{Call, Failure, Printed};
 
 /// Prints the registers of the call's processor, or of all with `-a`.
-pub(super) fn info(call: &Call<'_>) -> Result<String, Error> {
+pub(super) fn info(call: &Call<'_>) -> Printed {
     let list = call.context.machine.processors().list();
     if list.is_empty() {
-        return Err(Error::generic("this machine has no processor"));
+        return Err(Failure::new("this machine has no processor"));
     }
-    let all = match call.arguments {
-        "" => false,
-        "-a" => true,
-        other => return Err(Error::generic(format!("info registers: unknown argument '{other}'"))),
+    let mut line = call.line();
+    let options = line.options("av")?;
+    let wanted = match call.number_if_any(&mut line)? {
+        Some(number) => usize::try_from(number).unwrap_or(usize::MAX),
+        None => call.processor,
     };
+    line.end()?;
+    if !options.has('a') && !list.iter().any(|processor| processor.index() == wanted) {
+        return Err(Failure::new(format_args!("CPU#{wanted} not available")));
+    }
     let mut text = String::new();
-    for processor in list.iter().filter(|processor| all || processor.index() == call.processor) {
+    for processor in list.iter().filter(|processor| options.has('a') || processor.index() == wanted) {
         // One that leaves at this moment is not shown.
         let Some(registers) = processor.with(|vcpu| render(vcpu.state(), vcpu.idle())) else { continue };
         // Writing to a string does not fail.
@@ -117,4 +121,11 @@ fn segment(text: &mut String, name: &str, segment: &Segment, wide: &dyn Fn(u64) 
         segment.limit,
         u32::from(segment.attributes) << 8
     );
+}
+
+/// The value of the register `name` of the call's processor.
+pub(super) fn value(call: &Call<'_>, name: &str) -> Option<u64> {
+    let processor = call.context.machine.processors().get(call.processor)?;
+    let name = name.to_owned();
+    processor.with(move |vcpu| vcpu.state().register_named(&name))?
 }

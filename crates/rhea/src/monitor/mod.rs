@@ -10,7 +10,11 @@ use tokio::{
     task::spawn_local,
 };
 
-use crate::{commands::Context, human, options::MonitorMode};
+use crate::{
+    commands::Context,
+    human::{self, Job, Step},
+    options::MonitorMode,
+};
 
 /// How long clients have to read the last messages at the end.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -109,15 +113,43 @@ async fn converse(context: Context, mut connection: Connection) {
         if connection.write_all(said.as_bytes()).await.is_err() {
             return;
         }
-        let ended;
-        match connection.read(&mut bytes).await {
+        said.clear();
+        let mut typed = match connection.read(&mut bytes).await {
             Ok(0) | Err(_) => return,
-            Ok(count) => (said, ended) = session.take(&context, &bytes[..count]),
+            Ok(count) => &bytes[..count],
+        };
+        loop {
+            match session.take(&context, &mut typed, &mut said) {
+                Step::Done => break,
+                Step::Wait(unfinished) => {
+                    if connection.write_all(said.as_bytes()).await.is_err() {
+                        return;
+                    }
+                    said.clear();
+                    let (work, guard) = unfinished.into_parts();
+                    let printed = elsewhere(work).await;
+                    session.finish(&printed, &mut said);
+                    drop(guard);
+                }
+                Step::End => {
+                    // Nobody may be there to read it.
+                    let _ = connection.write_all(said.as_bytes()).await;
+                    return;
+                }
+            }
         }
-        if ended {
-            // Nobody may be there to read it.
-            let _ = connection.write_all(said.as_bytes()).await;
-            return;
-        }
+    }
+}
+
+/// Has `work` done on a thread of its own, while other conversations go on.
+async fn elsewhere(work: Job) -> String {
+    let (done, result) = oneshot::channel();
+    let started = std::thread::Builder::new().name("job".to_owned()).spawn(move || {
+        // The conversation may have ended.
+        let _ = done.send(work());
+    });
+    match started {
+        Ok(_) => result.await.unwrap_or_else(|_| "Error: the command failed inside Rhea\r\n".to_owned()),
+        Err(error) => format!("Error: Could not start a thread: {error}\r\n"),
     }
 }

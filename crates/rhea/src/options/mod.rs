@@ -13,5 +13,5 @@ mod table;
 pub use devices::{device, device_help};
 pub use keyval::size;
 pub use objects::object;
-pub use settings::{CharUse, FIRST_TERMINAL, Inherited, MonitorMode, Settings, parse};
+pub use settings::{CharUse, FIRST_TERMINAL, Inherited, MonitorMode, Settings, chardev, parse};
 pub use table::{Argument, OPTIONS, ParameterKind};

@@ -377,36 +377,8 @@ impl Settings {
     }
 
     fn chardev(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {
-        let id = parameters.require("id")?.to_owned();
-        check_id(parameters, &id)?;
-        let path = || parameters.require("path").map(PathBuf::from);
-        let options = match parameters.require("backend")? {
-            "null" => CharOptions::Null,
-            "stdio" => CharOptions::Stdio { signal: parameters.flag("signal") },
-            "pty" => CharOptions::Pty,
-            "file" => CharOptions::File {
-                input: parameters.get("input-path").map(PathBuf::from),
-                output: path()?,
-                append: parameters.flag("append"),
-            },
-            "pipe" => CharOptions::Pipe { path: path()? },
-            "socket" => socket(parameters)?,
-            "ringbuf" | "memory" => {
-                let size = parameters.or_default("size").and_then(|text| keyval::size(text, 1));
-                let size = size.and_then(|size| usize::try_from(size).ok());
-                CharOptions::Ring {
-                    size: size.ok_or_else(|| parameters.error("a ringbuf that large is not possible"))?,
-                }
-            }
-            "mux" => CharOptions::Mux { over: parameters.require("chardev")?.to_owned() },
-            other => {
-                let kinds = CharDevices::kinds().join(", ");
-                return Err(parameters.error(format!("there is no backend '{other}'; there are {kinds}")));
-            }
-        };
-        let log = parameters.get("logfile");
-        let log = log.map(|path| Log { path: path.into(), append: parameters.flag("logappend") });
-        self.add_backend(id, Definition { options, log, mux: parameters.flag("mux") })
+        let (id, definition) = backend_of(parameters)?;
+        self.add_backend(id, definition)
     }
 
     fn add_backend(&mut self, id: String, definition: Definition) -> Result<(), OptionError> {
@@ -689,6 +661,47 @@ fn topology(parameters: &KeyValues) -> Result<Topology, OptionError> {
         return Err(parameters.error(format!("maxcpus ({maxcpus}) is less than cpus ({cpus})")));
     }
     Ok(Topology { cpus, sockets, cores, threads })
+}
+
+/// Reads `BACKEND,id=ID,NAME=VALUE`, as `-chardev` and the monitor for people take it.
+///
+/// # Errors
+/// An unknown backend or parameter, or a value that is none of its kind.
+pub fn chardev(text: &str) -> Result<(String, Definition), OptionError> {
+    let row = table::option("chardev").ok_or_else(|| OptionError::about("chardev", "no backends"))?;
+    backend_of(&KeyValues::parse(row, text)?)
+}
+
+/// What a character backend is, and its id.
+fn backend_of(parameters: &KeyValues) -> Result<(String, Definition), OptionError> {
+    let id = parameters.require("id")?.to_owned();
+    check_id(parameters, &id)?;
+    let path = || parameters.require("path").map(PathBuf::from);
+    let options = match parameters.require("backend")? {
+        "null" => CharOptions::Null,
+        "stdio" => CharOptions::Stdio { signal: parameters.flag("signal") },
+        "pty" => CharOptions::Pty,
+        "file" => CharOptions::File {
+            input: parameters.get("input-path").map(PathBuf::from),
+            output: path()?,
+            append: parameters.flag("append"),
+        },
+        "pipe" => CharOptions::Pipe { path: path()? },
+        "socket" => socket(parameters)?,
+        "ringbuf" | "memory" => {
+            let size = parameters.or_default("size").and_then(|text| keyval::size(text, 1));
+            let size = size.and_then(|size| usize::try_from(size).ok());
+            CharOptions::Ring { size: size.ok_or_else(|| parameters.error("a ringbuf that large is not possible"))? }
+        }
+        "mux" => CharOptions::Mux { over: parameters.require("chardev")?.to_owned() },
+        other => {
+            let kinds = CharDevices::kinds().join(", ");
+            return Err(parameters.error(format!("there is no backend '{other}'; there are {kinds}")));
+        }
+    };
+    let log = parameters.get("logfile");
+    let log = log.map(|path| Log { path: path.into(), append: parameters.flag("logappend") });
+    Ok((id, Definition { options, log, mux: parameters.flag("mux") }))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ const LONGEST: usize = 4096;
 
 /// What typing led to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Typed {
+pub enum Typed {
     /// A line was ended.
     Line(String),
     /// The end of input was typed on an empty line.
@@ -26,7 +26,7 @@ enum Escape {
 
 /// An editor of lines.
 #[derive(Debug, Default)]
-pub(super) struct Editor {
+pub struct Editor {
     line: Vec<char>,
     cursor: usize,
     escape: Escape,
@@ -39,8 +39,13 @@ pub(super) struct Editor {
 }
 
 impl Editor {
+    /// The lines that were typed, the newest first.
+    pub fn history(&self) -> Vec<String> {
+        self.history.iter().cloned().collect()
+    }
+
     /// Takes one byte; what is to be echoed is appended to `echo`.
-    pub(super) fn take(
+    pub fn take(
         &mut self,
         byte: u8,
         prompt: &str,
@@ -195,7 +200,10 @@ impl Editor {
         }
         let mut text = before[..word_start].to_owned() + common;
         if candidates.len() == 1 {
-            text.push(' ');
+            // What goes on inside of the word has no space behind it.
+            if !text.ends_with(['=', ',', '-', '/']) {
+                text.push(' ');
+            }
         } else if text.len() <= before.len() {
             echo.push_str("\r\n");
             echo.push_str(&candidates.join("  "));
@@ -272,7 +280,7 @@ mod tests {
             let mut editor = Editor::default();
             let mut echo = String::new();
             for byte in bytes {
-                editor.take(byte, "> ", &super::super::complete, &mut echo);
+                editor.take(byte, "> ", &|line: &str| vec![line.to_owned() + "x", line.to_owned() + "y"], &mut echo);
             }
         }
     }
