@@ -103,6 +103,50 @@ fn a_wrong_command_line_is_one_line_that_names_it() {
 }
 
 #[test]
+fn what_is_said_of_all_devices_is_held_against_those_there_are() {
+    let quit = |global: &str| {
+        let mut child = Command::new(program().unwrap())
+            .args([
+                "-nodefaults",
+                "-display",
+                "none",
+                "-S",
+                "-qmp",
+                "stdio",
+                "-device",
+                "virtio-rng-pci",
+                "-global",
+                global,
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = child.stdin.as_mut().unwrap().write_all(b"{'execute':'qmp_capabilities'}{'execute':'quit'}");
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), err(&output).to_owned())
+    };
+    for global in ["virtio-rng-pci.vectors=1", "virtio-balloon-pci.vectors=1"] {
+        assert_eq!(quit(global), (Some(0), String::new()));
+    }
+    for (global, status, said) in [
+        (
+            "virtio-rng-pci.colour=red",
+            1,
+            "can't apply global virtio-rng-pci.colour=red: Property 'virtio-rng-pci.colour' not found",
+        ),
+        ("virtio-rng-pci.vectors=soon", 1, "can't apply global virtio-rng-pci.vectors=soon"),
+        ("mc146818rtc.date=1", 1, "Property 'mc146818rtc.date' not found"),
+        ("mc146818rtc.lost_tick_policy=never", 1, "can't apply global mc146818rtc.lost_tick_policy=never"),
+        ("warp-drive.speed=9", 0, "global warp-drive.speed has invalid class name"),
+    ] {
+        let (code, text) = quit(global);
+        assert!(code == Some(status) && text.contains(said), "{global}: {code:?} {text}");
+    }
+}
+
+#[test]
 fn each_option_explains_its_parameters() {
     for (option, said) in [
         ("-m", "  slots=<num> - slots for memory added later (default: 0)"),

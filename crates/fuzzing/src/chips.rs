@@ -12,7 +12,7 @@ use rhea_devices::{
             memory::{self, MemoryHotplug, MemorySlot},
             pci::{self, PciHotplug},
         },
-        pm::{DEFAULT_BASE, GPE_BASE, Pm, SMI_COMMAND, WakeCause},
+        pm::{DEFAULT_BASE, GPE_BASE, HiddenStates, Pm, SMI_COMMAND, WakeCause},
     },
     char::{debugcon::Debugcon, uart::Serial},
     chipset::{
@@ -460,7 +460,8 @@ impl Subject for Power {
     const OTHER: bool = true;
 
     fn new(bench: &Bench) -> Self {
-        let power = Pm::new(&bench.timers, bench.line(9), Arc::clone(&bench.ports), DEFAULT_BASE);
+        let power =
+            Pm::new(&bench.timers, bench.line(9), Arc::clone(&bench.ports), DEFAULT_BASE, HiddenStates::default());
         power.on_sleep(Box::new(|_| ()));
         Self(power)
     }

@@ -7,7 +7,10 @@ use rhea_devices::misc::rtc::RtcOptions;
 use rhea_x86::system::cpuid::{Package, Seat};
 use serde_json::Map;
 
-use crate::{boot::linux::Kernel, devices::DeviceConfig, numa::NumaOption, objects::ObjectConfig, processors::Place};
+use crate::{
+    boot::linux::Kernel, devices::DeviceConfig, globals::Globals, numa::NumaOption, objects::ObjectConfig,
+    processors::Place,
+};
 
 /// The boards there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,6 +128,8 @@ pub struct Config {
     pub serials: Vec<Option<String>>,
     /// Devices that somebody asked for, in order.
     pub devices: Vec<DeviceConfig>,
+    /// Properties that all devices of a type are to have.
+    pub globals: Globals,
     /// Whether the machine waits for `cont` at the start.
     pub start_stopped: bool,
     /// Whether a reset ends the machine.
@@ -155,6 +160,7 @@ impl Config {
             drives: Vec::new(),
             serials: Vec::new(),
             devices: Vec::new(),
+            globals: Globals::default(),
             start_stopped: false,
             no_reboot: false,
             no_shutdown: false,

@@ -22,6 +22,9 @@ pub enum MachineError {
     /// A device was not made, or stays.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// What is said of all devices of a type does not fit one.
+    #[error(transparent)]
+    Global(#[from] Box<crate::globals::GlobalError>),
     /// A device that was asked for with the machine cannot be.
     #[error("-device {driver}: {reason}")]
     Asked {

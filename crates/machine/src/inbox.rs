@@ -26,6 +26,8 @@ pub enum GuestRequest {
     Shutdown(ShutdownCause),
     /// Suspend to RAM.
     Suspend,
+    /// Suspend to disk.
+    SuspendToDisk,
     /// Wake up, if it sleeps.
     Wake(WakeCause),
     /// It panicked.

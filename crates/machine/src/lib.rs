@@ -9,6 +9,7 @@ pub mod devices;
 mod dirty;
 pub mod dump;
 mod error;
+mod globals;
 pub mod hold;
 mod inbox;
 mod machine;
@@ -31,6 +32,7 @@ pub use config::{
 pub use devices::{DeviceConfig, DeviceError};
 pub use dirty::DirtyLog;
 pub use error::MachineError;
+pub use globals::{Global, GlobalError, Globals};
 pub use inbox::{GuestRequest, SlotKind};
 pub use machine::{EventSink, Machine};
 pub use processors::{Choice, Place, PlaceError, Processor, ProcessorPlace, Processors};

@@ -155,6 +155,9 @@ impl Machine {
         // Whoever has no machine has nobody to end its processors.
         built.inspect_err(|_| machine.processors().quit())?;
         machine.follow_clock();
+        for warning in machine.config.globals.unused() {
+            tracing::warn!("{warning}");
+        }
         Ok(machine)
     }
 
@@ -572,6 +575,11 @@ impl Machine {
                 }
                 Some(GuestRequest::Shutdown(reason)) => self.shut_down(reason),
                 Some(GuestRequest::Suspend) => self.suspend(),
+                Some(GuestRequest::SuspendToDisk) => {
+                    // It wrote itself to its disk: this machine has done its work.
+                    self.emit(Event::SuspendDisk);
+                    self.shut_down(ShutdownCause::GuestShutdown);
+                }
                 Some(GuestRequest::Wake(cause)) => match self.wake_up(cause) {
                     // Alarms go off for those who are awake, too.
                     Ok(()) | Err(MachineError::NotSuspended) => {}

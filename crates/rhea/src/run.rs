@@ -16,7 +16,9 @@ use rhea_backends::{
     char::{Address, CharDevices, FrontEnd, Options as CharOptions},
 };
 use rhea_core::{files, memory::say_when_memory_is_gone};
-use rhea_machine::{Accelerator, Backends, Config, GivenTable, GuestRequest, Machine, Software, boot::linux::Kernel};
+use rhea_machine::{
+    Accelerator, Backends, Config, GivenTable, Globals, GuestRequest, Machine, Software, boot::linux::Kernel,
+};
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
@@ -167,6 +169,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         nodes: settings.devices.blocks.nodes.clone(),
         drives: settings.devices.blocks.drives.clone(),
         devices: settings.devices.lines.clone(),
+        globals: Globals::new(settings.devices.globals.iter().cloned()),
         start_stopped: settings.start_stopped,
         no_reboot: settings.no_reboot,
         no_shutdown: settings.no_shutdown,

@@ -79,3 +79,47 @@ fn sleep_type_1_suspends() {
     machine.event("SUSPEND");
     assert_eq!(machine.qmp("query-status", json!({}))["status"], "suspended");
 }
+
+#[test]
+fn sleep_type_2_says_that_the_guest_is_on_its_disk_and_ends_the_program() {
+    let mut machine = start(&[]);
+    machine.outw(CONTROL, 1 << 13 | 2 << 10);
+    machine.event("SUSPEND_DISK");
+    let data = machine.event("SHUTDOWN");
+    assert_eq!((&data["guest"], &data["reason"]), (&json!(true), &json!("guest-shutdown")));
+    assert!(machine.process().wait(Duration::from_secs(10)).unwrap().success());
+}
+
+#[test]
+fn suspend_to_disk_leaves_the_machine_there_where_that_is_wanted() {
+    let mut machine = start(&["-no-shutdown"]);
+    machine.outw(CONTROL, 1 << 13 | 2 << 10);
+    machine.event("SUSPEND_DISK");
+    machine.event("SHUTDOWN");
+    machine.event("STOP");
+    assert_eq!(machine.qmp("query-status", json!({}))["status"], "shutdown");
+}
+
+/// Whether the tables in the guest's memory have an object of this name: a NameOp in front of it (ACPI §20.2.5.1).
+fn tables_have(machine: &mut TestMachine, state: &[u8; 4]) -> bool {
+    let name: Vec<u8> = [b"\x08", &state[..]].concat();
+    // They are at the top of memory.
+    machine.read(56 << 20, 8 << 20).windows(5).any(|window| window == name)
+}
+
+#[test]
+fn sleep_states_are_in_the_tables_unless_they_are_disabled() {
+    let mut machine = TestMachine::start(&["-m", "64"]);
+    assert!([b"_S3_", b"_S4_", b"_S5_"].iter().all(|state| tables_have(&mut machine, state)));
+    let mut machine =
+        TestMachine::start(&["-m", "64", "-global", "PIIX4_PM.disable_s3=1", "-global", "PIIX4_PM.disable_s4=1"]);
+    assert_eq!([b"_S3_", b"_S4_", b"_S5_"].map(|state| tables_have(&mut machine, state)), [false, false, true]);
+    let path = machine.qmp("qom-list", json!({ "path": "/machine/unattached" }));
+    let named = |kind: &str| {
+        let all = path.as_array().unwrap();
+        let found = all.iter().find(|object| object["type"] == format!("child<{kind}>")).unwrap();
+        format!("/machine/unattached/{}", found["name"].as_str().unwrap())
+    };
+    let get = json!({ "path": named("PIIX4_PM"), "property": "disable_s4" });
+    assert_eq!(machine.qmp("qom-get", get), json!(1));
+}

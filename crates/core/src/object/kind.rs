@@ -141,19 +141,33 @@ impl PropertyKind for Size {
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        Self::in_units(text, 1)
+    }
+}
+
+impl Size {
+    /// What `text` says: digits, perhaps with a point, and a suffix; without one it counts units of `unit` bytes.
+    pub fn in_units(text: &str, unit: u64) -> Option<Self> {
+        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (digits, suffix) = text.split_at(split);
-        let shift = match suffix {
-            "" | "b" | "B" => 0,
-            "k" | "K" => 10,
-            "m" | "M" => 20,
-            "g" | "G" => 30,
-            "t" | "T" => 40,
-            "p" | "P" => 50,
-            "e" | "E" => 60,
+        let unit = match suffix {
+            "" => unit,
+            "b" | "B" => 1,
+            "k" | "K" => 1 << 10,
+            "m" | "M" => 1 << 20,
+            "g" | "G" => 1 << 30,
+            "t" | "T" => 1 << 40,
+            "p" | "P" => 1 << 50,
+            "e" | "E" => 1 << 60,
             _ => return None,
         };
-        digits.parse::<u64>().ok()?.checked_mul(1 << shift).map(Self)
+        let Some((whole, fraction)) = digits.split_once('.') else {
+            return digits.parse::<u64>().ok()?.checked_mul(unit).map(Self);
+        };
+        let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+        let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+        let part = u128::from(fraction.parse::<u64>().ok()?) * u128::from(unit) / u128::from(scale);
+        whole.checked_add(u64::try_from(part).ok()?).map(Self)
     }
 }
 
@@ -283,6 +297,8 @@ mod tests {
     #[test]
     fn words_of_a_command_line_never_wrap() {
         assert_eq!(Size::from_text("64M"), Some(Size(64 << 20)));
+        assert_eq!(Size::from_text("1.5k"), Some(Size(1536)));
+        assert_eq!(Size::in_units("2", 1 << 20), Some(Size(2 << 20)));
         assert_eq!(Size::from_text("16E"), None);
         assert_eq!(Size::from_text("M"), None);
         assert_eq!(u16::from_text("0x3f8"), Some(0x3f8));

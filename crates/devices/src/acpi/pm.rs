@@ -28,6 +28,15 @@ pub const GPE_BASE: u16 = 0xafe0;
 /// The ports by which ACPI is switched on and off.
 pub const SMI_COMMAND: u16 = 0xb2;
 
+/// Which sleep states firmware is not to tell of, where that is not 0. The chip has them all the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HiddenStates {
+    /// Suspend to RAM.
+    pub s3: u8,
+    /// Suspend to disk.
+    pub s4: u8,
+}
+
 struct Inner {
     chip: PowerManagement,
     /// Where the registers are mapped.
@@ -44,6 +53,12 @@ type OnWake = Box<dyn Fn(WakeCause) + Send + Sync>;
 #[derive(rhea_core::object::Object)]
 #[object(type = "PIIX4_PM", parent = "pci-device")]
 pub struct Pm {
+    /// 1 leaves suspend to RAM out of the firmware's tables.
+    #[property(name = "disable_s3", default = 0)]
+    disable_s3: u8,
+    /// 1 leaves suspend to disk out of the firmware's tables.
+    #[property(name = "disable_s4", default = 0)]
+    disable_s4: u8,
     inner: Mutex<Inner>,
     base: u16,
     sci: InterruptLine,
@@ -57,7 +72,13 @@ pub struct Pm {
 
 impl Pm {
     /// A chip in `ports`, with its registers at `base` (0: nowhere until the guest says so), that drives `sci` (9).
-    pub fn new(timers: &Arc<TimerQueue>, sci: InterruptLine, ports: Arc<PortSpace>, base: u16) -> Arc<Self> {
+    pub fn new(
+        timers: &Arc<TimerQueue>,
+        sci: InterruptLine,
+        ports: Arc<PortSpace>,
+        base: u16,
+        hidden: HiddenStates,
+    ) -> Arc<Self> {
         let pm = Arc::new_cyclic(|weak: &Weak<Self>| {
             let expired = Weak::clone(weak);
             let timer = timers.timer(move |_| {
@@ -67,13 +88,35 @@ impl Pm {
             });
             let registers = Arc::new(Window { pm: Weak::clone(weak), part: Part::Registers });
             let inner = Mutex::new(Inner { chip: PowerManagement::new(base), mapped: None });
-            Self { inner, base, sci, timer, ports, registers, on_sleep: OnceLock::new(), on_wake: OnceLock::new() }
+            let HiddenStates { s3: disable_s3, s4: disable_s4 } = hidden;
+            Self {
+                disable_s3,
+                disable_s4,
+                inner,
+                base,
+                sci,
+                timer,
+                ports,
+                registers,
+                on_sleep: OnceLock::new(),
+                on_wake: OnceLock::new(),
+            }
         });
         let window = |part| Arc::new(Window { pm: Arc::downgrade(&pm), part });
         pm.ports.map(GPE_BASE, 4, window(Part::Events));
         pm.ports.map(SMI_COMMAND, 2, window(Part::Apm));
         pm.reset();
         pm
+    }
+
+    /// The sleep states that firmware is to tell of.
+    pub fn offered(&self) -> Vec<SleepRequest> {
+        let hidden = |request: &SleepRequest| match request {
+            SleepRequest::S3 => self.disable_s3 != 0,
+            SleepRequest::S4 => self.disable_s4 != 0,
+            SleepRequest::S5 => false,
+        };
+        [SleepRequest::S3, SleepRequest::S4, SleepRequest::S5].into_iter().filter(|request| !hidden(request)).collect()
     }
 
     /// What to call, without the chip's lock, when the guest sleeps or powers off. Set once.
@@ -277,7 +320,7 @@ mod tests {
             let timers = TimerQueue::new(Arc::clone(&clock));
             let (ports, sci) = (Arc::new(PortSpace::new()), Arc::new(Level::default()));
             let line = InterruptLine::new(Arc::clone(&sci) as _, 0);
-            let pm = Pm::new(&timers, line, Arc::clone(&ports), DEFAULT_BASE);
+            let pm = Pm::new(&timers, line, Arc::clone(&ports), DEFAULT_BASE, HiddenStates::default());
             Self { clock, timers, ports, pm, sci }
         }
 

@@ -7,6 +7,7 @@ mod given;
 mod interrupts;
 
 use acpi_tables::{Aml, AmlSink, facs::FACS, rsdp::Rsdp, xsdt::XSDT};
+use rhea_devices::acpi::pm::SleepRequest;
 
 pub use affinity::{Affinity, MemoryAffinity};
 pub use fixed::{HPET_ADDRESS, SCI, ports};
@@ -54,6 +55,8 @@ pub struct Platform {
     pub generation_id: Option<u32>,
     /// The port by which the guest says that it panicked, if there is one.
     pub panic_port: Option<u16>,
+    /// The sleep states that are offered.
+    pub sleep_states: Vec<SleepRequest>,
     /// Tables of the user's.
     pub given: Vec<Vec<u8>>,
 }
@@ -142,6 +145,7 @@ mod tests {
             generation_id: Some(0xf_f100),
             given: vec![b"MINE\x09\0\0\0\xce".to_vec()],
             panic_port: Some(0x505),
+            sleep_states: vec![SleepRequest::S4],
         };
         let tables = build(&platform, 0xf_f000, BASE);
         assert_eq!(checksum(&tables.root_pointer[..20]), 0);

@@ -7,12 +7,12 @@ use rhea_backends::clock::HostClock;
 use rhea_core::{
     AddressSpace, Device, HostTime, InterruptLine, InterruptSink, Mmio, Stateful, ToldHostTime,
     memory::Target,
-    object::{Fixed, Object, Settings as _},
+    object::{Fixed, Object, Settings as _, Typed as _},
 };
 use rhea_devices::{
     acpi::{
         generation::{self, GenerationId},
-        pm::{Pm, SleepRequest, WakeCause},
+        pm::{HiddenStates, Pm, SleepRequest, WakeCause},
     },
     char::{debugcon::Debugcon, uart::SerialSettings},
     chipset::{
@@ -26,7 +26,10 @@ use rhea_devices::{
         wires::{IsaInterrupts, SharedWire},
     },
     input::Ps2,
-    misc::{fw_cfg::FwCfg, rtc::IsaRtc},
+    misc::{
+        fw_cfg::FwCfg,
+        rtc::{IsaRtc, RtcOptions},
+    },
 };
 use rhea_x86::bus::SystemBus;
 
@@ -42,7 +45,7 @@ use crate::{
     acpi::{self, Affinity, IO_APIC_ADDRESS, MemoryAffinity, Platform, PossibleProcessor},
     boot::{Entry, LoadError, MemoryMap, buses, parameters, start},
     config::{Config, Software},
-    devices::{IsaBus, PciSlots, vmcoreinfo},
+    devices::{DeviceError, IsaBus, PciSlots, vmcoreinfo},
     inbox::GuestRequest,
     numa::Numa,
     objects::PciHost,
@@ -140,7 +143,10 @@ impl Pc {
         let routes =
             (16..24).map(|input| (input, InterruptLine::new(Arc::clone(&io_apic_inputs), u32::from(input)))).collect();
         let sci = isa.line(usize::from(acpi::SCI));
-        let power = Pm::new(timers, sci, Arc::clone(ports), acpi::ports::PM1A_EVENT);
+        let globals = &config.globals;
+        let hidden = |name| Ok::<_, MachineError>(globals.value::<u8>(Pm::INFO, name)?.unwrap_or_default());
+        let hidden = HiddenStates { s3: hidden("disable_s3")?, s4: hidden("disable_s4")? };
+        let power = Pm::new(timers, sci, Arc::clone(ports), acpi::ports::PM1A_EVENT, hidden);
         let hpet = MmioHpet::new(timers, [isa.line(0), isa.line(8)], routes);
         memory.map(acpi::HPET_ADDRESS, 0x400, 1, Target::Mmio(Arc::clone(&hpet) as Arc<dyn Mmio>));
         let hpet_input = |input| InterruptLine::new(Arc::clone(&hpet) as Arc<dyn InterruptSink>, input);
@@ -153,7 +159,9 @@ impl Pc {
         // The clock's alarm is an event of power management as well, also while the other timer has its interrupt.
         let alarm = InterruptLine::new(Arc::clone(&power) as Arc<dyn InterruptSink>, 0);
         let interrupt_8 = SharedWire::new(vec![hpet_input(1), alarm]);
-        let rtc = IsaRtc::new(timers, interrupt_8.driver(), &config.rtc, host);
+        let lost_tick_policy = globals.value(IsaRtc::INFO, "lost_tick_policy")?.unwrap_or_default();
+        let options = RtcOptions { lost_tick_policy, ..config.rtc };
+        let rtc = IsaRtc::new(timers, interrupt_8.driver(), &options, host);
         rtc.map(ports);
         rtc.set_memory_size(map.below_4g(), config.ram - map.below_4g());
 
@@ -186,8 +194,7 @@ impl Pc {
         power.on_sleep(Box::new(move |request| match request {
             SleepRequest::S3 => sleep_inbox.leave(GuestRequest::Suspend),
             SleepRequest::S5 => sleep_inbox.leave(GuestRequest::Shutdown(ShutdownCause::GuestShutdown)),
-            // The tables do not offer it.
-            SleepRequest::S4 => tracing::warn!("the guest asked for suspend to disk, which this machine does not have"),
+            SleepRequest::S4 => sleep_inbox.leave(GuestRequest::SuspendToDisk),
         }));
 
         let hotplug = Hotplug::new(&power, inbox, ports, &apic_ids, topology.cpus as usize, config.memory.slots);
@@ -209,7 +216,8 @@ impl Pc {
         let mut serials = Vec::new();
         for (index, backend) in (0..).zip(&config.serials) {
             let Some(id) = backend else { continue };
-            let settings = SerialSettings { index, chardev: Some(id.clone()), ..SerialSettings::defaults() };
+            let mut settings = SerialSettings::given(&globals.of(SerialSettings::INFO)?).map_err(DeviceError::from)?;
+            (settings.index, settings.chardev) = (index, Some(id.clone()));
             serials.push(isa.add_serial(parts, settings)?);
         }
 
@@ -319,6 +327,7 @@ impl Pc {
             }),
             generation_id: self.generation_id.get().map(|generation| generation.address() as u32),
             panic_port: self.panic_port.get().copied(),
+            sleep_states: self.power.offered(),
             given: self.given_tables.clone(),
         }
     }

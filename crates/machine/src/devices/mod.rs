@@ -153,6 +153,11 @@ pub fn device_types() -> impl Iterator<Item = (&'static TypeInfo, &'static [&'st
     DRIVERS.iter().map(|driver| (driver.info, driver.aliases))
 }
 
+/// Whether devices of this type, or of one that builds on it, come and go while the machine runs.
+pub(crate) fn comes_and_goes(info: &'static TypeInfo) -> bool {
+    DRIVERS.iter().any(|driver| driver.hotpluggable && types().implements(driver.info, info.name))
+}
+
 struct Entry {
     id: Option<String>,
     bus: Option<NodeId>,
@@ -271,6 +276,8 @@ impl Machine {
             }
         }
         config.check(driver.info).map_err(DeviceError::from)?;
+        // What is said of this device comes after what is said of all, and counts.
+        config.properties.splice(0..0, self.config().globals.of(driver.info)?);
         let hotplugged = devices.complete.load(Ordering::Acquire);
         let hotpluggable = driver.hotpluggable;
         if hotplugged && !hotpluggable {

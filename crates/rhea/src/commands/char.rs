@@ -8,6 +8,7 @@ use rhea_api::char::{
     SocketAddressLegacy,
 };
 use rhea_backends::char::{Address, CharDevices, CharError, Definition, Log, Options};
+use rhea_core::object::is_well_formed_id;
 use rhea_qmp::{Error, reply::Later};
 
 use super::Commands;
@@ -45,7 +46,7 @@ impl Handler for Commands<'_> {
     }
 
     fn chardev_add(&mut self, id: String, backend: ChardevBackend) -> Result<Later<ChardevReturn>, Error> {
-        if !is_identifier(&id) {
+        if !is_well_formed_id(&id) {
             return Err(Error::generic("Parameter 'id' expects an identifier"));
         }
         let failed = |error: Error| Error::generic(format_args!("Failed to add chardev '{id}': {error}"));
@@ -153,11 +154,4 @@ impl Commands<'_> {
 
 fn common(options: Options, common: ChardevCommon) -> (Options, Option<String>, Option<bool>) {
     (options, common.logfile, common.logappend)
-}
-
-/// A letter, then letters, digits and a few signs.
-fn is_identifier(id: &str) -> bool {
-    let mut characters = id.chars();
-    characters.next().is_some_and(|first| first.is_ascii_alphabetic())
-        && characters.all(|character| character.is_ascii_alphanumeric() || "-._".contains(character))
 }

@@ -1,11 +1,11 @@
 //! What `-drive` and `-blockdev` come to: block nodes to make, by the options of `blockdev-add`.
 
 use rhea_backends::block::{DriveConfig, DriveLimits, LIMIT_NAMES};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json as value};
 
 use super::{
-    keyval::{KeyValues, OptionError, split},
-    settings::check_id,
+    keyval::{KeyValues, OptionError},
+    typed::{check_id, is_json, json, named},
 };
 
 /// Nodes and drives.
@@ -34,7 +34,7 @@ impl BlockSettings {
         }
         let id = match parameters.get("id") {
             Some(id) => {
-                check_id(parameters, id)?;
+                check_id(id).map_err(|reason| parameters.error(reason))?;
                 id.to_owned()
             }
             None => format!("{interface}{}", self.drives.len()),
@@ -42,7 +42,7 @@ impl BlockSettings {
         if self.drives.iter().any(|other| other.id == id) {
             return Err(parameters.error(format!("Duplicate ID '{id}' for drive")));
         }
-        let mut file = json!({ "driver": "file", "filename": parameters.require("file")? });
+        let mut file = value!({ "driver": "file", "filename": parameters.require("file")? });
         let mut node = Map::new();
         let mut cache = Map::new();
         match parameters.or_default("cache") {
@@ -78,11 +78,7 @@ impl BlockSettings {
     /// `-blockdev`: JSON, or words with dotted names.
     pub fn node(&mut self, text: &str) -> Result<(), OptionError> {
         let error = |reason: String| OptionError::about("blockdev", reason);
-        let node = if text.starts_with('{') {
-            serde_json::from_str(text).map_err(|reason| error(format!("JSON parse error, {reason}")))?
-        } else {
-            nested(text).map_err(error)?
-        };
+        let node = if is_json(text) { json(text) } else { nested(text) }.map_err(error)?;
         self.nodes.push(node);
         Ok(())
     }
@@ -129,12 +125,8 @@ fn limits(parameters: &KeyValues) -> Result<Option<DriveLimits>, OptionError> {
 /// `a.b=c` as `{ "a": { "b": "c" } }`; the first word may be a driver only.
 fn nested(text: &str) -> Result<Map<String, Value>, String> {
     let mut all = Map::new();
-    for (index, word) in split(text).into_iter().enumerate() {
-        let (key, value) = match word.split_once('=') {
-            Some((key, value)) => (key.to_owned(), value.to_owned()),
-            None if index == 0 => ("driver".to_owned(), word),
-            None => (word, "on".to_owned()),
-        };
+    for (key, value) in named(text, Some("driver")) {
+        let value = value.unwrap_or_else(|| "on".to_owned());
         let mut place = &mut all;
         let mut parts: Vec<&str> = key.split('.').collect();
         let last = parts.pop().unwrap_or_default();
@@ -176,7 +168,7 @@ mod tests {
         assert_eq!(drive(&mut settings, "file=/a,format=raw,if=virtio").unwrap(), ("virtio0".to_owned(), true));
         let text = "file=/b,,c,if=none,id=d,discard=unmap,cache=none,file.locking=off,readonly=on";
         assert_eq!(drive(&mut settings, text).unwrap(), ("d".to_owned(), false));
-        let node = json!({
+        let node = value!({
             "cache": { "direct": true }, "read-only": true, "discard": "unmap",
             "file": { "driver": "file", "filename": "/b,c", "locking": "off" }
         });

@@ -1,16 +1,17 @@
-//! Options of the clock of date and time: `-rtc`, and what `-global` sets of it.
+//! Options of the clock of date and time: `-rtc`.
 
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
-use rhea_core::object::PropertyKind;
+use rhea_core::object::PropertyKind as _;
 use rhea_devices::{
     lost_ticks::LostTickPolicy,
     misc::rtc::{Base, Follows, RtcOptions},
 };
+use rhea_machine::Global;
 
 use super::keyval::{KeyValues, OptionError};
 
-/// Takes `-rtc`. What is not given stays as it is.
-pub(super) fn rtc(parameters: &KeyValues, rtc: &mut RtcOptions) -> Result<(), OptionError> {
+/// Takes `-rtc`. What is not given stays as it is. Gives what it says of all such clocks.
+pub(super) fn rtc(parameters: &KeyValues, rtc: &mut RtcOptions) -> Result<Option<Global>, OptionError> {
     match parameters.get("base") {
         None => {}
         Some("utc") => rtc.base = Base::Utc,
@@ -31,13 +32,14 @@ pub(super) fn rtc(parameters: &KeyValues, rtc: &mut RtcOptions) -> Result<(), Op
         Some("vm") => rtc.follows = Follows::Machine,
         Some(other) => return Err(parameters.error(format!("invalid option value '{other}' for clock"))),
     }
-    match parameters.get("driftfix") {
-        None => {}
-        Some("none") => rtc.lost_tick_policy = LostTickPolicy::Discard,
-        Some("slew") => rtc.lost_tick_policy = LostTickPolicy::Slew,
+    let policy = match parameters.get("driftfix") {
+        None => return Ok(None),
+        Some("none") => LostTickPolicy::Discard,
+        Some("slew") => LostTickPolicy::Slew,
         Some(other) => return Err(parameters.error(format!("invalid option value '{other}' for driftfix"))),
-    }
-    Ok(())
+    };
+    let (driver, property) = ("mc146818rtc".to_owned(), "lost_tick_policy".to_owned());
+    Ok(Some(Global { driver, property, value: policy.to_value().as_str().unwrap_or_default().to_owned() }))
 }
 
 /// A date, with the time of day or without, in seconds since 1970.
@@ -50,24 +52,6 @@ fn date(text: &str) -> Option<i64> {
         day.map(|day| day.and_time(NaiveTime::default()))
     });
     Some(time.ok()?.and_utc().timestamp())
-}
-
-/// Takes `-global`, of which there are the clock's properties only.
-pub(super) fn global(parameters: &KeyValues, rtc: &mut RtcOptions) -> Result<(), OptionError> {
-    let [driver, property, value] = ["driver", "property", "value"].map(|key| parameters.require(key));
-    match (driver?, property?, value?) {
-        ("mc146818rtc", "lost_tick_policy", value) => {
-            let policy = LostTickPolicy::from_text(value);
-            rtc.lost_tick_policy = policy.ok_or_else(|| {
-                parameters.error(format!("Property 'mc146818rtc.lost_tick_policy' does not accept value '{value}'"))
-            })?;
-            Ok(())
-        }
-        ("mc146818rtc", property, _) => Err(parameters.error(format!("Property 'mc146818rtc.{property}' not found"))),
-        (driver, property, _) => {
-            Err(parameters.error(format!("'{driver}.{property}' cannot be set for all devices of a kind")))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -107,28 +91,12 @@ mod tests {
     #[test]
     fn what_is_not_given_stays_as_it_is() {
         let rtc = settings("-rtc base=localtime -rtc clock=vm,driftfix=slew").unwrap().rtc;
-        let expected =
-            RtcOptions { base: Base::LocalTime, follows: Follows::Machine, lost_tick_policy: LostTickPolicy::Slew };
+        let expected = RtcOptions { base: Base::LocalTime, follows: Follows::Machine, ..RtcOptions::default() };
         assert_eq!(rtc, expected);
         assert_eq!(settings("-rtc clock=rt").unwrap().rtc.follows, Follows::Steady);
         assert_eq!(settings("-m 64").unwrap().rtc, RtcOptions::default());
         for bad in ["clock=tsc", "driftfix=merge", "td=1"] {
             assert!(settings(&format!("-rtc {bad}")).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_property_can_be_set_for_all_clocks_in_both_spellings() {
-        let policy = |text: &str| settings(&format!("-global {text}")).map(|settings| settings.rtc.lost_tick_policy);
-        assert_eq!(policy("mc146818rtc.lost_tick_policy=merge"), Ok(LostTickPolicy::Merge));
-        assert_eq!(
-            policy("driver=mc146818rtc,property=lost_tick_policy,value=delay").map_err(|error| error.to_string()),
-            Ok(LostTickPolicy::Delay)
-        );
-        for bad in
-            ["mc146818rtc.lost_tick_policy=never", "mc146818rtc.date=1", "isa-fdc.driveA=x", "mc146818rtc", "a.b"]
-        {
-            assert!(policy(bad).is_err(), "{bad}");
         }
     }
 }

@@ -1,16 +1,16 @@
-//! What `-device` comes to, and the devices of `-drive`.
+//! What `-device` comes to, and the devices of `-drive`; what `-global` says of all devices of a type.
 
-use rhea_core::object::{TypeInfo, is_well_formed_id};
 use rhea_machine::{
-    DeviceConfig,
+    DeviceConfig, Global,
     devices::{device_type, device_types},
-    objects::types,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     block::BlockSettings,
-    keyval::{KeyValues, OptionError, split},
+    keyval::{KeyValues, OptionError},
+    table::OptionRow,
+    typed::{Form, Made, type_help},
 };
 
 /// Disks and devices.
@@ -20,6 +20,8 @@ pub struct DeviceSettings {
     pub blocks: BlockSettings,
     /// Devices, in order.
     pub lines: Vec<DeviceConfig>,
+    /// What all devices of a type are to have, in order.
+    pub globals: Vec<Global>,
 }
 
 impl DeviceSettings {
@@ -45,84 +47,48 @@ impl DeviceSettings {
     }
 }
 
+/// How a device is asked for.
+const DEVICE: Form = Form {
+    kind: "driver",
+    find: |driver| {
+        device_type(driver)
+            .ok_or_else(|| format!("'{driver}' is not a valid device model name; '-device help' lists them"))
+    },
+    besides: &["bus"],
+};
+
 /// Reads the text of option `name`: `DRIVER,PROPERTY=VALUE`, or the same as JSON. The monitor for people reads it too.
 ///
 /// # Errors
 /// An unknown driver or property, or a value that is none of its kind.
 pub fn device(name: &str, text: &str) -> Result<DeviceConfig, OptionError> {
-    let read = if text.trim_start().starts_with('{') { from_json(text) } else { from_words(text) };
-    let failed = |reason| OptionError::about(name, reason);
-    let config = read.map_err(failed)?;
-    let info = type_of(&config.driver).map_err(failed)?;
-    if let Some(id) = config.id.as_ref().filter(|id| !is_well_formed_id(id)) {
-        let reason = format!("id '{id}' is not well-formed: a letter, then letters, digits, '-', '.' and '_'");
-        return Err(failed(reason));
-    }
-    let known = |name: &str| name == "bus" || types().property(info, name).is_some();
-    match config.properties.iter().find(|(name, _)| !known(name)) {
-        Some((name, _)) => Err(failed(info.no_property(name).to_string())),
-        None => Ok(config),
-    }
-}
-
-fn type_of(driver: &str) -> Result<&'static TypeInfo, String> {
-    device_type(driver).ok_or_else(|| format!("'{driver}' is not a valid device model name; '-device help' lists them"))
-}
-
-fn from_json(text: &str) -> Result<DeviceConfig, String> {
-    let mut members: Map<String, Value> =
-        serde_json::from_str(text).map_err(|error| format!("JSON parse error, {error}"))?;
-    let mut word = |key: &str| match members.shift_remove(key) {
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(format!("parameter '{key}' expects a string")),
-        None => Ok(None),
-    };
-    let (driver, id) = (word("driver")?.ok_or("parameter 'driver' is missing")?, word("id")?);
-    Ok(DeviceConfig { driver, id, properties: members.into_iter().collect() })
-}
-
-fn from_words(text: &str) -> Result<DeviceConfig, String> {
-    let (mut driver, mut id, mut words) = (None, None, Vec::new());
-    for (index, word) in split(text).into_iter().enumerate() {
-        match word.split_once('=') {
-            Some(("driver", value)) => driver = Some(value.to_owned()),
-            Some(("id", value)) => id = Some(value.to_owned()),
-            Some((key, value)) => words.push((key.to_owned(), value.to_owned())),
-            None if index == 0 => driver = Some(word),
-            None => words.push((word, "on".to_owned())),
-        }
-    }
-    let driver = driver.ok_or("parameter 'driver' is missing")?;
-    let info = type_of(&driver)?;
-    let mut properties = Vec::new();
-    for (key, word) in words {
-        // What is not known is named later.
-        let value = match types().property(info, &key) {
-            None => Value::String(word),
-            Some(property) => (property.from_text)(&word)
-                .ok_or_else(|| format!("parameter '{key}' expects a value of type {}, not '{word}'", property.kind))?,
-        };
-        properties.push((key, value));
-    }
+    let Made { kind: driver, id, properties } = DEVICE.read(text).map_err(|reason| OptionError::about(name, reason))?;
     Ok(DeviceConfig { driver, id, properties })
+}
+
+/// Reads `-global`: `DRIVER.PROPERTY=VALUE`, or the three by their names.
+pub(super) fn global(row: &'static OptionRow, text: &str) -> Result<Global, OptionError> {
+    let short = text.split_once('=').and_then(|(name, value)| Some((name.split_once('.')?, value)));
+    if let Some(((driver, property), value)) = short {
+        let (driver, property, value) = (driver.to_owned(), property.to_owned(), value.to_owned());
+        return Ok(Global { driver, property, value });
+    }
+    let parameters = KeyValues::parse(row, text)?;
+    let [driver, property, value] =
+        ["driver", "property", "value"].map(|key| parameters.require(key).map(str::to_owned));
+    Ok(Global { driver: driver?, property: property?, value: value? })
 }
 
 /// What `help` asks for instead of a device: the drivers, or `DRIVER,help` its properties.
 pub fn device_help(text: &str) -> Option<String> {
-    if matches!(text, "help" | "?") {
-        let lines = device_types().map(|(info, aliases)| {
-            let also = if aliases.is_empty() { String::new() } else { format!(" (also {})", aliases.join(", ")) };
-            format!("{:36} {}{also}\n", info.name, info.description)
-        });
-        return Some(lines.collect());
+    if !matches!(text, "help" | "?") {
+        return type_help(text, &DEVICE, "device");
     }
-    let (driver, _) = text.split_once(",help").or_else(|| text.split_once(",?"))?;
-    let info = device_type(driver.trim_start_matches("driver="))?;
-    let lines = types().settable(info, "device").into_iter().map(|property| {
-        let default = property.default.map(|default| format!(" (default: {})", default())).unwrap_or_default();
-        format!("  {}=<{}> - {}{default}\n", property.name, property.kind, property.description)
+    let lines = device_types().map(|(info, aliases)| {
+        let also = if aliases.is_empty() { String::new() } else { format!(" (also {})", aliases.join(", ")) };
+        format!("{:36} {}{also}\n", info.name, info.description)
     });
-    Some(format!("{} options:\n{}", info.name, lines.collect::<String>()))
+    Some(lines.collect())
 }
 
 #[cfg(test)]
@@ -153,6 +119,26 @@ mod tests {
         assert_eq!(words, device("device", text).unwrap());
         assert!(device("device", r#"{"driver":1}"#).is_err());
         assert!(device("device", "{").is_err());
+    }
+
+    #[test]
+    fn what_is_said_of_all_has_two_spellings() {
+        let settings =
+            settings("-global a-b.c_d=e=f,g -global driver=h,property=i.j,value=k -rtc driftfix=slew").unwrap();
+        let all: Vec<String> = settings
+            .globals
+            .iter()
+            .map(|Global { driver, property, value }| format!("{driver} {property} {value}"))
+            .collect();
+        assert_eq!(all, ["a-b c_d e=f,g", "h i.j k", "mc146818rtc lost_tick_policy slew"]);
+        assert_eq!(
+            self::settings("-global mc146818rtc").unwrap_err().0,
+            "-global: invalid parameter 'mc146818rtc'; known are driver, property, value"
+        );
+        assert_eq!(
+            self::settings("-global driver=a,property=b").unwrap_err().0,
+            "-global: parameter 'value' is missing"
+        );
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! The text behind an option: `key=value,key=value`, with `,,` for a comma.
 
-use super::table::{OptionRow, Parameter, ParameterKind};
+use rhea_core::object::{PropertyKind as _, Size};
+
+use super::{
+    table::{OptionRow, Parameter, ParameterKind},
+    typed::named,
+};
 
 /// A command line that cannot be followed: one line, which names the option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,17 +33,12 @@ impl KeyValues {
     /// An unknown parameter, or a value of the wrong kind.
     pub fn parse(row: &'static OptionRow, text: &str) -> Result<Self, OptionError> {
         let mut values = Self { row, pairs: Vec::new() };
-        for (i, word) in split(text).into_iter().enumerate() {
-            let (key, value) = match word.split_once('=') {
-                Some((key, value)) => (key.to_owned(), value.to_owned()),
-                None => match row.implied {
-                    Some(key) if i == 0 => (key.to_owned(), word),
-                    // `server` is `server=on`, `nowait` is `wait=off`.
-                    _ => match word.strip_prefix("no") {
-                        Some(rest) if row.parameter(rest).is_some() => (rest.to_owned(), "off".to_owned()),
-                        _ => (word, "on".to_owned()),
-                    },
-                },
+        for (name, value) in named(text, row.implied) {
+            // `server` is `server=on`, `nowait` is `wait=off`.
+            let (key, value) = match (value, name.strip_prefix("no")) {
+                (Some(value), _) => (name, value),
+                (None, Some(rest)) if row.parameter(rest).is_some() => (rest.to_owned(), "off".to_owned()),
+                (None, _) => (name, "on".to_owned()),
             };
             let Some(parameter) = row.parameter(&key) else {
                 return Err(values.error(format!("invalid parameter '{key}'{}", row.choices())));
@@ -47,17 +47,6 @@ impl KeyValues {
             values.pairs.push((key, value));
         }
         Ok(values)
-    }
-
-    /// As [`parse`](Self::parse), of text that may be `DRIVER.PROPERTY=VALUE` too.
-    ///
-    /// # Errors
-    /// As of `parse`.
-    pub fn parse_global(row: &'static OptionRow, text: &str) -> Result<Self, OptionError> {
-        let short = text.split_once('=').and_then(|(name, value)| Some((name.split_once('.')?, value)));
-        let Some(((driver, property), value)) = short else { return Self::parse(row, text) };
-        let pairs = [("driver", driver), ("property", property), ("value", value)];
-        Ok(Self { row, pairs: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into() })
     }
 
     fn check(&self, parameter: &Parameter, key: &str, value: &str) -> Result<(), OptionError> {
@@ -122,67 +111,19 @@ impl KeyValues {
     }
 }
 
-/// Words between commas; two commas are one that belongs to a word.
-pub fn split(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        if character != ',' {
-            word.push(character);
-        } else if characters.peek() == Some(&',') {
-            characters.next();
-            word.push(',');
-        } else {
-            words.push(std::mem::take(&mut word));
-        }
-    }
-    words.push(word);
-    words.retain(|word| !word.is_empty());
-    words
-}
-
 /// `on`, `off` and their kin.
 pub fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "on" | "yes" | "true" | "y" => Some(true),
-        "off" | "no" | "false" | "n" => Some(false),
-        _ => None,
-    }
+    bool::from_text(text)
 }
 
 /// A number, decimal or with `0x`.
 pub fn number(text: &str) -> Option<u64> {
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) => u64::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    }
+    u64::from_text(text)
 }
 
 /// A number of bytes with an optional suffix; without one it counts units of `unit` bytes.
 pub fn size(text: &str, unit: u64) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (digits, suffix) = text.split_at(split);
-    let unit = match suffix {
-        "" => unit,
-        "b" | "B" => 1,
-        "k" | "K" => 1 << 10,
-        "m" | "M" => 1 << 20,
-        "g" | "G" => 1 << 30,
-        "t" | "T" => 1 << 40,
-        "p" | "P" => 1 << 50,
-        "e" | "E" => 1 << 60,
-        _ => return None,
-    };
-    match digits.split_once('.') {
-        None => digits.parse::<u64>().ok()?.checked_mul(unit),
-        Some((whole, fraction)) => {
-            let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
-            let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-            let part = u128::from(fraction.parse::<u64>().ok()?) * u128::from(unit) / u128::from(scale);
-            whole.checked_add(u64::try_from(part).ok()?)
-        }
-    }
+    Size::in_units(text, unit).map(|size| size.0)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod memory;
 mod objects;
 mod settings;
 mod table;
+mod typed;
 
 pub use devices::{device, device_help};
 pub use keyval::size;

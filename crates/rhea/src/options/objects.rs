@@ -1,80 +1,38 @@
 //! What `-object` comes to: `TYPE,id=ID,PROPERTY=VALUE`, or the same as JSON. The monitor for people reads it too.
 
 use rhea_machine::objects::{ObjectConfig, types};
-use serde_json::{Map, Value};
 
-use super::keyval::{OptionError, split};
+use super::{
+    keyval::OptionError,
+    typed::{Form, Made, type_help},
+};
+
+/// How an object is asked for.
+const OBJECT: Form = Form {
+    kind: "qom-type",
+    find: |kind| types().get(kind).ok_or_else(|| format!("there is no type '{kind}'")),
+    besides: &[],
+};
 
 /// Reads the text of option `name`.
 ///
 /// # Errors
 /// A type or id that is missing, an unknown property, or a value that is none of its kind.
 pub fn object(name: &str, text: &str) -> Result<ObjectConfig, OptionError> {
-    if text.trim_start().starts_with('{') {
-        return from_json(text).map_err(|reason| OptionError::about(name, reason));
-    }
-    from_words(text).map_err(|reason| OptionError::about(name, reason))
-}
-
-fn from_json(text: &str) -> Result<ObjectConfig, String> {
-    let mut members: Map<String, Value> = serde_json::from_str(text).map_err(|error| format!("JSON: {error}"))?;
-    let mut word = |key: &str| match members.shift_remove(key) {
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(format!("parameter '{key}' expects a string")),
-        None => Err(format!("parameter '{key}' is missing")),
-    };
-    let (kind, id) = (word("qom-type")?, word("id")?);
-    Ok(ObjectConfig { kind, id, properties: members.into_iter().collect() })
-}
-
-fn from_words(text: &str) -> Result<ObjectConfig, String> {
-    let (mut kind, mut id, mut words) = (None, None, Vec::new());
-    for (index, word) in split(text).into_iter().enumerate() {
-        match word.split_once('=') {
-            Some(("qom-type", value)) => kind = Some(value.to_owned()),
-            Some(("id", value)) => id = Some(value.to_owned()),
-            Some((key, value)) => words.push((key.to_owned(), value.to_owned())),
-            None if index == 0 => kind = Some(word),
-            None => words.push((word, "on".to_owned())),
-        }
-    }
-    let kind = kind.ok_or("parameter 'qom-type' is missing")?;
-    let id = id.ok_or("parameter 'id' is missing")?;
-    let info = types().get(&kind).ok_or_else(|| format!("there is no type '{kind}'"))?;
-    let mut properties = Vec::new();
-    for (key, word) in words {
-        // `limits.bps-total=5` sets a member of a property.
-        let (key, word) = match key.split_once('.') {
-            Some((outer, member)) => (outer.to_owned(), format!("{member}={word}")),
-            None => (key, word),
-        };
-        let property = types().property(info, &key).ok_or_else(|| info.no_property(&key).to_string())?;
-        let value = (property.from_text)(&word)
-            .ok_or_else(|| format!("parameter '{key}' expects a value of type {}, not '{word}'", property.kind))?;
-        // Members that come one by one belong to one value.
-        let known = properties.iter_mut().find(|(known, _): &&mut (String, Value)| *known == key);
-        match (known, value) {
-            (Some((_, Value::Object(members))), Value::Object(more)) => members.extend(more),
-            (_, value) => properties.push((key, value)),
-        }
-    }
+    let failed = |reason: String| OptionError::about(name, reason);
+    let Made { kind, id, properties } = OBJECT.read(text).map_err(failed)?;
+    let id = id.ok_or_else(|| failed("parameter 'id' is missing".to_owned()))?;
     Ok(ObjectConfig { kind, id, properties })
 }
 
 /// What `help` asks for instead of an object: the types, or `TYPE,help` its properties.
 pub fn help(text: &str) -> Option<String> {
-    let line = |name: &str, rest: String| format!("  {name}{rest}\n");
-    if matches!(text, "help" | "?") {
-        let made = types().all().filter(|info| !info.is_abstract && types().implements(info, "user-creatable"));
-        let lines: String = made.map(|info| line(info.name, String::new())).collect();
-        return Some(format!("List of user creatable objects:\n{lines}"));
+    if !matches!(text, "help" | "?") {
+        return type_help(text, &OBJECT, "object");
     }
-    let info = types().get(text.strip_suffix(",help")?)?;
-    let lines = info.properties.iter().map(|property| {
-        let default = property.default.map(|default| format!(" (default: {})", default())).unwrap_or_default();
-        line(property.name, format!("=<{}> - {}{default}", property.kind, property.description))
-    });
-    Some(format!("{} options:\n{}", info.name, lines.collect::<String>()))
+    let made = types().all().filter(|info| !info.is_abstract && types().implements(info, "user-creatable"));
+    let lines: String = made.map(|info| format!("  {}\n", info.name)).collect();
+    Some(format!("List of user creatable objects:\n{lines}"))
 }
 
 #[cfg(test)]
@@ -117,6 +75,10 @@ mod tests {
     fn help_lists_types_and_properties() {
         assert!(help("help").unwrap().contains("  iothread\n"));
         assert!(help("iothread,help").unwrap().contains("poll-max-ns=<int64>"));
+        // Those that it has from the type that it builds on as well.
+        let file = help("memory-backend-file,help").unwrap();
+        assert!(file.contains("  mem-path=<str>") && file.contains("  size=<size>"), "{file}");
+        assert!(!file.contains("  type=<"), "{file}");
         assert_eq!(help("iothread,id=a"), None);
     }
 }

@@ -14,10 +14,11 @@ use uuid::Uuid;
 
 use super::{
     Argument, acpi, clock,
-    devices::{DeviceSettings, device_help},
+    devices::{self, DeviceSettings, device_help},
     keyval::{self, KeyValues, OptionError},
     memory::MemorySettings,
     objects, table,
+    typed::check_id,
 };
 
 /// What a serial port or monitor is connected to.
@@ -218,7 +219,7 @@ impl Settings {
             "machine" if lists_itself => self.print = Some(machine_help()),
             "machine" => self.machine(&parameters()?, said)?,
             "accel" if lists_itself => {
-                self.print = Some("Accelerators supported in this build:\ntcg\nqtest\n".to_owned())
+                self.print = Some("Accelerators supported in this build:\ntcg\nqtest\n".to_owned());
             }
             "accel" => self.accelerator(&parameters()?, said)?,
             "cpu" => self.processor(value)?,
@@ -281,8 +282,11 @@ impl Settings {
                     OptionError::about("uuid", format!("'{value}' is no UUID, such as {}", Uuid::nil()))
                 })?;
             }
-            "rtc" => clock::rtc(&parameters()?, &mut self.rtc)?,
-            "global" => clock::global(&KeyValues::parse_global(row, value)?, &mut self.rtc)?,
+            "rtc" => {
+                let policy = clock::rtc(&parameters()?, &mut self.rtc)?;
+                self.devices.globals.extend(policy);
+            }
+            "global" => self.devices.globals.push(devices::global(row, value)?),
             "S" => self.start_stopped = true,
             "no-reboot" => self.no_reboot = true,
             "object" => match objects::help(value) {
@@ -593,16 +597,6 @@ impl Inherited {
     }
 }
 
-pub(super) fn check_id(parameters: &KeyValues, id: &str) -> Result<(), OptionError> {
-    let mut characters = id.chars();
-    let good = characters.next().is_some_and(|first| first.is_ascii_alphabetic())
-        && characters.all(|character| character.is_ascii_alphanumeric() || "-._".contains(character));
-    if good {
-        return Ok(());
-    }
-    Err(parameters.error(format!("id '{id}' is not well-formed: a letter, then letters, digits, '-', '.' and '_'")))
-}
-
 fn watchdog_action(option: &str, word: &str) -> Result<WatchdogAction, OptionError> {
     let wrong = || OptionError::about(option, format!("'{word}' is nothing to do about a watchdog"));
     WatchdogAction::ALL.iter().copied().find(|action| action.as_str() == word).ok_or_else(wrong)
@@ -675,7 +669,7 @@ pub fn chardev(text: &str) -> Result<(String, Definition), OptionError> {
 /// What a character backend is, and its id.
 fn backend_of(parameters: &KeyValues) -> Result<(String, Definition), OptionError> {
     let id = parameters.require("id")?.to_owned();
-    check_id(parameters, &id)?;
+    check_id(&id).map_err(|reason| parameters.error(reason))?;
     let path = || parameters.require("path").map(PathBuf::from);
     let options = match parameters.require("backend")? {
         "null" => CharOptions::Null,

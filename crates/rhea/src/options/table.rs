@@ -402,7 +402,7 @@ pub const OPTIONS: &[OptionRow] = &[
     OptionRow {
         name: "global",
         argument: Argument::Parameters("DRIVER.PROPERTY=VALUE or driver=DRIVER,property=PROPERTY,value=VALUE"),
-        help: "set a property of all devices of a kind; there is mc146818rtc.lost_tick_policy",
+        help: "set a property of all devices of a kind, or of those that build on it; '-device DRIVER,help' lists properties",
         implied: None,
         parameters: &[
             parameter("driver", Text, "the kind of device"),
@@ -498,10 +498,10 @@ mod tests {
             for parameter in row.parameters {
                 let Some(default) = parameter.default else { continue };
                 let fits = match parameter.kind {
-                    ParameterKind::String => true,
-                    ParameterKind::Boolean => keyval::boolean(default).is_some(),
-                    ParameterKind::Number => keyval::number(default).is_some(),
-                    ParameterKind::Size => keyval::size(default, 1).is_some(),
+                    Text => true,
+                    Boolean => keyval::boolean(default).is_some(),
+                    Number => keyval::number(default).is_some(),
+                    Size => keyval::size(default, 1).is_some(),
                 };
                 assert!(fits, "-{} {}", row.name, parameter.name);
             }

@@ -15,7 +15,10 @@ use acpi_tables::{
     },
     sdt::Sdt,
 };
-use rhea_devices::acpi::{generation, hotplug, pm};
+use rhea_devices::acpi::{
+    generation, hotplug,
+    pm::{self, SleepRequest},
+};
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, Platform, bytes, fixed::HPET_ADDRESS};
 
@@ -38,20 +41,26 @@ pub fn dsdt(platform: &Platform) -> Sdt {
         hotplug_ports(),
         generation_id(platform.generation_id),
     ];
-    let parts = [sleep_states(), scope("\\_SB_", system), scope("\\_GPE", [events(platform)])];
+    let parts = [sleep_states(&platform.sleep_states), scope("\\_SB_", system), scope("\\_GPE", [events(platform)])];
     for part in parts {
         table.append_slice(&part.0);
     }
     table
 }
 
-/// `\_S3` and `\_S5`: the values of SLP_TYP (§ 7.3.4), as the PIIX4 encodes them: S3 is 1, soft off is 0.
-fn sleep_states() -> Raw {
-    let state = |(name, kind): (&str, u8)| {
+/// `\_S3`, `\_S4` and `\_S5`: the values of SLP_TYP (§ 7.3.4).
+fn sleep_states(offered: &[SleepRequest]) -> Raw {
+    let state = |request: &SleepRequest| {
+        let name = match request {
+            SleepRequest::S3 => "_S3_",
+            SleepRequest::S4 => "_S4_",
+            SleepRequest::S5 => "_S5_",
+        };
+        let kind = request.sleep_type();
         let package = Package::new(vec![&kind, &kind, &ZERO, &ZERO]);
         Raw::of(&[&Name::new(name.into(), &package)])
     };
-    Raw::all([("_S3_", 1), ("_S5_", 0)].map(state))
+    Raw::all(offered.iter().map(state))
 }
 
 fn hpet() -> Raw {
