@@ -50,6 +50,7 @@ enum RequestV1 {
     Reset(String),
     Shutdown(String),
     Suspend,
+    SuspendToDisk,
     Wake(WakeV1),
     Panicked,
     WatchdogExpired,
@@ -83,6 +84,7 @@ impl RequestV1 {
             GuestRequest::Reset(cause) => Self::Reset(cause.as_str().to_owned()),
             GuestRequest::Shutdown(cause) => Self::Shutdown(cause.as_str().to_owned()),
             GuestRequest::Suspend => Self::Suspend,
+            GuestRequest::SuspendToDisk => Self::SuspendToDisk,
             GuestRequest::Wake(cause) => Self::Wake(match cause {
                 WakeCause::PowerButton => WakeV1::PowerButton,
                 WakeCause::SleepButton => WakeV1::SleepButton,
@@ -114,6 +116,7 @@ impl RequestV1 {
             Self::Reset(ref word) => GuestRequest::Reset(cause(word)?),
             Self::Shutdown(ref word) => GuestRequest::Shutdown(cause(word)?),
             Self::Suspend => GuestRequest::Suspend,
+            Self::SuspendToDisk => GuestRequest::SuspendToDisk,
             Self::Wake(cause) => GuestRequest::Wake(match cause {
                 WakeV1::PowerButton => WakeCause::PowerButton,
                 WakeV1::SleepButton => WakeCause::SleepButton,
