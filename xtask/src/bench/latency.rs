@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use serde_json::{Value, json};
 
 use super::{Aim, Monitor, Program, QUERY_STATUS, Row, Session, dumps::Contents};
@@ -59,10 +59,11 @@ fn ask_until_ended(monitor: &mut Monitor, status: &str, times: &mut Vec<f64>) ->
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
         monitor.send(&question)?;
-        let answer = monitor.answer()?;
-        ensure!(!answer.contains("\"failed\""), "it failed: {answer}");
-        if answer.contains("\"completed\"") {
-            return Ok(());
+        let answer: Value = serde_json::from_str(monitor.answer()?)?;
+        match answer.pointer("/return/status").and_then(Value::as_str) {
+            Some("completed") => return Ok(()),
+            Some("none" | "active") => {}
+            _ => bail!("it did not go well: {answer}"),
         }
     }
 }
