@@ -164,16 +164,28 @@ impl Ram {
 
     /// Gives the host the memory of the page at `offset` back; it reads as zeros. `false` if it is not inside.
     pub fn discard_page(&self, offset: u64) -> bool {
-        let offset = offset & !(PAGE - 1);
-        if self.span(offset, PAGE as usize).is_none() {
+        self.discard(offset & !(PAGE - 1), PAGE)
+    }
+
+    /// Gives the host `length` bytes at `offset` back, whole pages; they read as zeros. `false` if they are not all inside,
+    /// or cannot be written.
+    pub fn discard(&self, offset: u64, length: u64) -> bool {
+        let Some(count) = usize::try_from(length).ok().filter(|&count| self.span(offset, count).is_some()) else {
             return false;
+        };
+        if length == 0 {
+            return true;
         }
-        if !self.mapping.give_back(offset, PAGE as usize) {
-            // Locked memory and huge pages stay; the contents go all the same.
-            return self.write(offset, &[0; PAGE as usize]);
+        if offset.is_multiple_of(PAGE) && length.is_multiple_of(PAGE) && self.mapping.give_back(offset, count) {
+            self.note_write(offset, length);
+            return true;
         }
-        self.note_write(offset, PAGE);
-        true
+        // Locked memory and huge pages stay; the contents go all the same.
+        let zeros = [0; PAGE as usize];
+        (0..length).step_by(PAGE as usize).all(|at| {
+            let piece = (length - at).min(PAGE) as usize;
+            zeros.get(..piece).is_some_and(|piece| self.write(offset + at, piece))
+        })
     }
 
     /// To be called after a write that was not made by [`write`](Self::write): it may have hit code, and there may be

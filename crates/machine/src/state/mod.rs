@@ -6,6 +6,7 @@
 
 mod error;
 pub mod parts;
+pub(crate) mod ram;
 mod run;
 pub mod stream;
 
@@ -143,17 +144,20 @@ impl Hold {
     /// # Errors
     /// A state that is damaged or not of this machine, which then keeps the one that it had.
     pub fn load_devices(&self, input: impl Read) -> Result<GoesOn, StateError> {
-        self.load(input, |_| Err(StateError::Order("it holds memory, and only devices were asked for")))
+        self.load(input, |pages| match pages {
+            Some(_) => Err(StateError::Order("it holds memory, and only devices were asked for")),
+            None => Ok(()),
+        })
     }
 
-    /// Loads a saved machine whose pages of memory go to `pages`.
+    /// Loads a saved machine whose pages of memory go to `pages`, frame by frame; nothing goes there once all have come.
     ///
     /// # Errors
     /// A state that is damaged or not of this machine. The machine then keeps the state that it had, but not the memory.
     pub fn load(
         &self,
         input: impl Read,
-        mut pages: impl FnMut(&[u8]) -> Result<(), StateError>,
+        mut pages: impl FnMut(Option<&[u8]>) -> Result<(), StateError>,
     ) -> Result<GoesOn, StateError> {
         let mut reader = StateReader::new(input)?;
         match reader.next()? {
@@ -163,13 +167,14 @@ impl Hold {
         let mut incoming = Incoming::default();
         while let Some((kind, payload)) = reader.next()? {
             match kind {
-                Kind::Pages if incoming.is_empty() => pages(payload)?,
+                Kind::Pages if incoming.is_empty() => pages(Some(payload))?,
                 Kind::Part => incoming.push(payload)?,
                 Kind::Pages | Kind::Machine | Kind::End => {
                     return Err(StateError::Order("its frames are not in their order"));
                 }
             }
         }
+        pages(None)?;
         self.load_parts(&incoming)
     }
 }
