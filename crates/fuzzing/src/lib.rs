@@ -11,6 +11,7 @@
 mod bench;
 mod bytes;
 mod chips;
+mod images;
 mod parsers;
 mod subject;
 mod virtio;
@@ -48,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "pit", run: subject::run::<chips::IntervalTimer> },
     Target { name: "pm", run: subject::run::<chips::Power> },
     Target { name: "property_text", run: parsers::property_text },
+    Target { name: "qcow2_snapshots", run: images::qcow2_snapshots },
     Target { name: "reset_ports", run: subject::run::<chips::Resets> },
     Target { name: "rtc", run: subject::run::<chips::Clock> },
     Target { name: "uart", run: subject::run::<chips::SerialPort> },

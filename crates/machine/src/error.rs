@@ -113,6 +113,9 @@ pub enum MachineError {
     /// Something is under way that needs the machine as it is.
     #[error("{0}")]
     Busy(Job),
+    /// A snapshot was not made, loaded or deleted.
+    #[error(transparent)]
+    Snapshot(#[from] crate::snapshots::SnapshotError),
     /// A file that is to be written cannot be made.
     #[error("Could not create '{}': {reason}", path.display())]
     Create {

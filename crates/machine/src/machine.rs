@@ -34,6 +34,7 @@ use crate::{
     error::MachineError,
     hold::{Held, Job},
     inbox::{GuestRequest, Inbox, is_guest},
+    jobs::Jobs,
     modules::MemoryModules,
     numa::{self, Numa},
     objects::Objects,
@@ -67,6 +68,7 @@ pub struct Machine {
     control: Mutex<RunControl>,
     events: EventSink,
     dump: DumpProgress,
+    jobs: Arc<Jobs>,
     /// The log of written pages that belongs to no job, while it is on.
     global_log: Mutex<Option<DirtyLog>>,
     /// It was asked to end.
@@ -138,6 +140,7 @@ impl Machine {
             on_watchdog: config.on_watchdog,
         });
         let devices = Devices::default();
+        let jobs = Jobs::new(Arc::clone(&events));
         let machine = Arc::new(Self {
             config,
             parts,
@@ -146,6 +149,7 @@ impl Machine {
             control,
             events,
             dump: DumpProgress::default(),
+            jobs,
             global_log: Mutex::default(),
             ending: AtomicBool::new(false),
             job_ended: Condvar::new(),
@@ -287,6 +291,11 @@ impl Machine {
         if !self.config.start_stopped {
             self.go_on(&mut self.control.lock());
         }
+    }
+
+    /// Work in the background.
+    pub fn jobs(&self) -> &Arc<Jobs> {
+        &self.jobs
     }
 
     /// How the latest dump stands.

@@ -17,7 +17,8 @@ use rhea_backends::{
 };
 use rhea_core::{files, memory::say_when_memory_is_gone};
 use rhea_machine::{
-    Accelerator, Backends, Config, GivenTable, Globals, GuestRequest, Machine, Software, boot::linux::Kernel,
+    Accelerator, Backends, Config, GivenTable, Globals, GuestRequest, Machine, SnapshotChoice, Software,
+    boot::linux::Kernel,
 };
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
@@ -92,6 +93,9 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
         chars: Arc::clone(&chars),
     };
     end_on_signals(&machine)?;
+    if let Some(tag) = &settings.load_snapshot {
+        machine.load_snapshot(&SnapshotChoice::of_all(tag)).with_context(|| format!("-loadvm {tag}"))?;
+    }
     // From here on clients may come, and find the machine in the state that it was to start in.
     machine.power_on();
     let test_port =

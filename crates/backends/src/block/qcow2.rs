@@ -32,8 +32,8 @@ use super::{
     node::{Edge, Node, inactive},
 };
 
-pub use editor::SnapshotError;
-pub use snapshots::{NewSnapshot, Reader, Snapshot, Writer, delete, go_back};
+pub use editor::{Fields, ImageFile, SnapshotError};
+pub use snapshots::{NewSnapshot, Reader, Snapshot, Writer, delete, go_back, read_snapshots};
 
 /// Zeros that are written at once where the format knows no better way.
 const ZEROS: u64 = 64 << 10;
@@ -255,7 +255,7 @@ impl Qcow2 {
         let builder = Image::<_, FormatAccess<NodeStorage>>::builder(NodeStorage::new(Arc::clone(file)));
         let builder = builder.write(self.writable).backing(below);
         let image = builder.open(DenyImplicitOpenGate::default()).map_err(error)?;
-        let snapshots = editor::Fields::read(file).and_then(|fields| snapshots::read_snapshots(file, &fields));
+        let snapshots = Fields::read(file).and_then(|fields| read_snapshots(file, &fields));
         let (snapshots, _) = snapshots.unwrap_or_else(|error| {
             tracing::warn!("{}: {error}", file.filename());
             Default::default()

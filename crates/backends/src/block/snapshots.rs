@@ -8,7 +8,7 @@ use std::{
 use super::{
     BlockError,
     node::{Body, Node},
-    nodes::BlockNodes,
+    nodes::{BlockNodes, Disk},
     qcow2::{self, NewSnapshot, Qcow2, Snapshot, SnapshotError},
 };
 
@@ -87,6 +87,19 @@ impl Node {
 }
 
 impl BlockNodes {
+    /// The disks that can be written, with their names: drives, nodes with a device, and nodes that nobody uses.
+    pub fn writable(&self) -> Vec<(String, Arc<Node>)> {
+        let named = |disk: Disk| (disk.drive.unwrap_or_else(|| disk.node.name().to_owned()), disk.node);
+        let mut disks: Vec<(String, Arc<Node>)> = self.disks().into_iter().map(named).collect();
+        for node in self.nodes() {
+            if !node.has_parents() && !node.is_used() && disks.iter().all(|(_, other)| !Arc::ptr_eq(other, &node)) {
+                disks.push((node.name().to_owned(), node));
+            }
+        }
+        disks.retain(|(_, node)| !node.read_only());
+        disks
+    }
+
     /// Makes the bytes of a node what they were in the snapshot with number `id`, and tells its user of another size.
     /// Whoever calls this has seen to it that no requests come.
     ///

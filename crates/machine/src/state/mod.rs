@@ -157,8 +157,26 @@ impl Hold {
     pub fn load(
         &self,
         input: impl Read,
-        mut pages: impl FnMut(Option<&[u8]>) -> Result<(), StateError>,
+        pages: impl FnMut(Option<&[u8]>) -> Result<(), StateError>,
     ) -> Result<GoesOn, StateError> {
+        self.load_parts(&self.read(input, pages)?)
+    }
+
+    /// Reads a saved machine to its end, and says whether the machine, which stands, can be given its state, as far as that
+    /// can be known. Nothing changes.
+    ///
+    /// # Errors
+    /// A state that is damaged or not of this machine.
+    pub fn check(&self, input: impl Read) -> Result<(), StateError> {
+        self.check_parts(&self.read(input, |_| Ok(()))?)
+    }
+
+    /// The parts in a saved machine, whose pages of memory go to `pages`.
+    fn read(
+        &self,
+        input: impl Read,
+        mut pages: impl FnMut(Option<&[u8]>) -> Result<(), StateError>,
+    ) -> Result<Incoming, StateError> {
         let mut reader = StateReader::new(input)?;
         match reader.next()? {
             Some((Kind::Machine, payload)) => decode::<Description>(payload)?.check(self.machine())?,
@@ -175,6 +193,6 @@ impl Hold {
             }
         }
         pages(None)?;
-        self.load_parts(&incoming)
+        Ok(incoming)
     }
 }

@@ -84,6 +84,17 @@ impl Incoming {
         }
     }
 
+    /// The states of the parts before the wires are driven and after, in their order.
+    fn values(&self, before: &[Part], after: &[Part]) -> Result<Vec<&Value>, StateError> {
+        let all = || before.iter().chain(after);
+        if let Some(surplus) =
+            self.parts.values().find(|part| part.part != MACHINE && all().all(|known| known.place != part.part))
+        {
+            return Err(StateError::Surplus { place: surplus.part.clone(), kind: surplus.kind.clone() });
+        }
+        all().map(|part| self.get(part)).collect()
+    }
+
     fn get(&self, part: &Part) -> Result<&Value, StateError> {
         let (place, here) = (part.place.clone(), part.what.kind());
         let Some(found) = self.parts.get(&part.place) else {
@@ -175,6 +186,18 @@ impl Hold {
         Ok(())
     }
 
+    /// Whether what came is of the parts of the machine, which stands.
+    ///
+    /// # Errors
+    /// A part too many or too few, or of another kind or version.
+    pub(super) fn check_parts(&self, incoming: &Incoming) -> Result<(), StateError> {
+        if !self.stands() {
+            return Err(StateError::NotStanding);
+        }
+        let (before, after) = self.machine().state_parts();
+        incoming.values(&before, &after).map(drop)
+    }
+
     /// Gives all parts of the machine, which stands, the states that came.
     ///
     /// # Errors
@@ -186,13 +209,7 @@ impl Hold {
         let machine = self.machine();
         let _still = machine.parts().timers.pause();
         let (before, after) = machine.state_parts();
-        let all = || before.iter().chain(&after);
-        if let Some(surplus) =
-            incoming.parts.values().find(|part| part.part != MACHINE && all().all(|known| known.place != part.part))
-        {
-            return Err(StateError::Surplus { place: surplus.part.clone(), kind: surplus.kind.clone() });
-        }
-        let values: Vec<&Value> = all().map(|part| incoming.get(part)).collect::<Result<_, _>>()?;
+        let values = incoming.values(&before, &after)?;
         let own = incoming.parts.get(MACHINE).ok_or(StateError::Order("it does not say how the machine goes on"))?;
         if own.version != run::VERSION {
             let place = MACHINE.to_owned();

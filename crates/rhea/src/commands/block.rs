@@ -1,12 +1,12 @@
 //! Disks: `block.json`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rhea_api::block::{
     BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockInfo, BlockStats, BlockdevCacheInfo,
-    BlockdevDetectZeroesOptions, BlockdevOptions, Handler, ImageInfo, ImageInfoSpecific,
+    BlockdevDetectZeroesOptions, BlockdevOptions, Handler, ImageInfo, ImageInfoSpecific, SnapshotInfo,
 };
-use rhea_backends::block::{BlockStatistics, DetectZeroes, Disk, Node, ThrottleGroup};
+use rhea_backends::block::{BlockStatistics, DetectZeroes, Disk, Node, Snapshot, ThrottleGroup};
 use rhea_qmp::Error;
 use serde_json::Value;
 
@@ -114,6 +114,20 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+fn snapshot_info(snapshot: &Snapshot) -> SnapshotInfo {
+    let clock = Duration::from_nanos(snapshot.clock);
+    SnapshotInfo {
+        id: snapshot.id.clone(),
+        name: snapshot.name.clone(),
+        vm_state_size: number(snapshot.state_size),
+        date_sec: snapshot.seconds.into(),
+        date_nsec: snapshot.nanoseconds.into(),
+        vm_clock_sec: number(clock.as_secs()),
+        vm_clock_nsec: clock.subsec_nanos().into(),
+        icount: snapshot.instructions.map(number),
+    }
+}
+
 fn image_info(node: &Node, with_backing: bool) -> ImageInfo {
     let details = node.image();
     let specific = details.specific.map(|specific| ImageInfoSpecific {
@@ -131,6 +145,7 @@ fn image_info(node: &Node, with_backing: bool) -> ImageInfo {
         backing_filename: details.backing,
         full_backing_filename: details.full_backing,
         backing_filename_format: details.backing_format,
+        snapshots: Some(node.snapshots().iter().map(snapshot_info).collect::<Vec<_>>()).filter(|list| !list.is_empty()),
         backing_image: below.map(|below| Box::new(image_info(below, true))),
         format_specific: specific,
     }

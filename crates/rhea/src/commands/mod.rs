@@ -13,6 +13,7 @@ mod gic;
 mod human_monitor;
 mod introspect;
 mod iothread;
+mod job;
 mod machine;
 mod memory;
 mod object;

@@ -4,10 +4,10 @@ use rhea_api::{char, control, run_state};
 
 use super::{
     block, chardev,
-    complete::Words::{Block, Chardev, Choice, Command, Device, Driver, Object, ObjectType, Path, Property},
+    complete::Words::{Block, Chardev, Choice, Command, Device, Driver, Object, ObjectType, Path, Property, Snapshot},
     dump,
     examine::{self, Memory},
-    machine, objects,
+    machine, objects, snapshots,
     table::{Failure, Printed, Row, help, row, slow},
 };
 
@@ -35,6 +35,7 @@ pub(super) const COMMANDS: &[Row] = &[
     }),
     row("cpu", "NUMBER", "choose the processor that commands about one speak of", machine::choose_processor),
     row("cpu-add", "NUMBER", "add the processor of this number", machine::add_processor),
+    slow("delvm", "NAME", "delete a snapshot", snapshots::delete).completes(&[Snapshot]),
     row("device_add", "DRIVER[,PROPERTY=VALUE]...", "add a device; 'device_add help' lists them", objects::add_device)
         .completes(&[Driver]),
     row("device_del", "ID", "have a device leave the machine", objects::delete_device).completes(&[Device]),
@@ -46,6 +47,7 @@ pub(super) const COMMANDS: &[Row] = &[
     ),
     row("help|?", "[COMMAND]", "say what commands there are", |call| Ok(help(call.arguments))).completes(&[Command]),
     row("info", "[SUBJECT]", "show something; 'help info' lists the subjects", |_| Ok(help("info"))),
+    slow("loadvm", "NAME", "go back to a snapshot", snapshots::load).completes(&[Snapshot]),
     slow("memsave", "ADDRESS SIZE FILE", "write virtual memory to a file", machine::save_virtual),
     row("nmi", "", "send a non-maskable interrupt", |call| {
         call.no_words()?;
@@ -62,6 +64,8 @@ pub(super) const COMMANDS: &[Row] = &[
     row("quit|q", "", "end the machine and the program", |call| nothing(control::Handler::quit(&mut call.commands()))),
     row("ringbuf_read", "ID SIZE", "take bytes out of a ring buffer", chardev::read_ring).completes(&[Chardev]),
     row("ringbuf_write", "ID TEXT", "append to a ring buffer", chardev::write_ring).completes(&[Chardev]),
+    slow("savevm", "[NAME]", "make a snapshot of disks and machine; one of this name is replaced", snapshots::save)
+        .completes(&[Snapshot]),
     row("stop|s", "", "stop the machine", |call| {
         call.no_words()?;
         nothing(run_state::Handler::stop(&mut call.commands()))

@@ -10,6 +10,7 @@ use rhea_qmp::SessionHandle;
 
 use super::{
     commands::COMMANDS,
+    snapshots,
     subjects::SUBJECTS,
     table::{Row, find},
 };
@@ -36,6 +37,8 @@ pub(super) enum Words {
     Chardev,
     /// A drive or block node.
     Block,
+    /// A snapshot in a disk.
+    Snapshot,
     /// One of these.
     Choice(&'static [&'static str]),
 }
@@ -113,6 +116,7 @@ fn candidates(context: &Context, kind: Words, word: &str, before: &str) -> Vec<S
             let disks = disks.into_iter().map(|disk| disk.device).filter(|name| !name.is_empty());
             starting(word, disks.chain(nodes.into_iter().filter_map(|node| node.node_name)))
         }
+        Words::Snapshot => starting(word, snapshots::names(&context.machine).into_iter()),
         Words::Choice(words) => starting(word, words.iter().map(|&word| word.to_owned())),
     }
 }

@@ -16,6 +16,7 @@ mod objects;
 mod pci;
 mod registers;
 mod session;
+mod snapshots;
 mod subjects;
 mod table;
 

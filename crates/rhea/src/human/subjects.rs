@@ -3,7 +3,7 @@
 use super::{
     block, chardev,
     complete::Words::{Block, Path},
-    dump, machine, memory_info, objects, pci, registers,
+    dump, machine, memory_info, objects, pci, registers, snapshots,
     table::{Row, row},
 };
 use crate::version;
@@ -37,6 +37,7 @@ pub(super) const SUBJECTS: &[Row] = &[
         "the registers of the chosen processor, of another one, or with -a of all",
         registers::info,
     ),
+    row("snapshots", "", "the snapshots in the disks", snapshots::info),
     row("status", "", "whether the machine runs", machine::status),
     row("uuid", "", "the guest's identifier", machine::uuid),
     row("version", "", "the program's version", |_| Ok(version::text() + "\r\n")),

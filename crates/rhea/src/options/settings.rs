@@ -113,6 +113,8 @@ pub struct Settings {
     pub inherited: Vec<Inherited>,
     /// `-daemonize`.
     pub daemonize: bool,
+    /// `-loadvm`: the snapshot to go on from.
+    pub load_snapshot: Option<String>,
     /// `-pidfile`.
     pub pid_file: Option<PathBuf>,
     /// Nothing was said of what to run and how to manage it: this is someone's first minute.
@@ -179,6 +181,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         objects: Vec::new(),
         inherited: Vec::new(),
         daemonize: false,
+        load_snapshot: None,
         pid_file: None,
         first_minute: false,
         print: None,
@@ -298,6 +301,7 @@ impl Settings {
             "watchdog-action" => self.on_watchdog = watchdog_action(row.name, value)?,
             "daemonize" => self.daemonize = true,
             "add-fd" => self.inherited.push(Inherited::read(&parameters()?)?),
+            "loadvm" => self.load_snapshot = Some(value.to_owned()),
             "pidfile" => self.pid_file = Some(value.into()),
             other => return Err(OptionError::about(other, "is in the table but nothing is done with it")),
         }

@@ -440,6 +440,7 @@ pub const OPTIONS: &[OptionRow] = &[
         ],
     },
     word("pidfile", "FILE", "write the process's number there"),
+    word("loadvm", "NAME", "go on from this snapshot in the machine's disks"),
 ];
 
 /// Short names of options.

@@ -16,7 +16,7 @@ use std::{
 use super::{super::node::Node, MAGIC};
 
 /// The largest table of references to tables (as QEMU limits it), in entries.
-const MOST_L1_ENTRIES: u64 = (32 << 20) / 8;
+pub const MOST_L1_ENTRIES: u64 = (32 << 20) / 8;
 /// The largest table of blocks of counts, in entries.
 const MOST_BLOCKS: u64 = (8 << 20) / 8;
 /// The most memory for counts: enough for 8 TiB in clusters of the usual size.

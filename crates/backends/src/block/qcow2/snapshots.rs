@@ -7,7 +7,7 @@
 
 use std::io::{self, Read, Write};
 
-use super::editor::{ALONE, Editor, Fields, ImageFile, OFFSET, SnapshotError, read_l1, read_table};
+use super::editor::{ALONE, Editor, Fields, ImageFile, MOST_L1_ENTRIES, OFFSET, SnapshotError, read_l1, read_table};
 
 /// The most snapshots of an image, and the most bytes that their table takes.
 const MOST_SNAPSHOTS: u32 = 65536;
@@ -171,12 +171,16 @@ fn replace_active<F: ImageFile>(editor: &mut Editor<F>, mut l1: Vec<u64>) -> Res
 }
 
 /// The part of a table of tables that is the disk's, of `size` bytes, in full; and what is behind it.
-fn split(fields: &Fields, mut l1: Vec<u64>, size: u64) -> (Vec<u64>, Vec<u64>) {
+fn split(fields: &Fields, mut l1: Vec<u64>, size: u64) -> Result<(Vec<u64>, Vec<u64>), SnapshotError> {
     // At least one, as a table is somewhere.
-    let entries = fields.entries_for(size).max(1) as usize;
+    let entries = fields.entries_for(size).max(1);
+    if entries > MOST_L1_ENTRIES {
+        return Err(SnapshotError::Damaged("its size cannot be"));
+    }
+    let entries = entries as usize;
     let behind = if l1.len() > entries { l1.split_off(entries) } else { Vec::new() };
     l1.resize(entries, 0);
-    (l1, behind)
+    Ok((l1, behind))
 }
 
 fn active<F: ImageFile>(editor: &Editor<F>) -> Result<Vec<u64>, SnapshotError> {
@@ -226,7 +230,7 @@ impl<F: ImageFile> Writer<F> {
         let Self { mut editor, clusters, size: state_size, .. } = self;
         let (mut snapshots, old) = read_snapshots(editor.file(), editor.fields())?;
         let size = editor.fields().size;
-        let (disk, behind) = split(editor.fields(), active(&editor)?, size);
+        let (disk, behind) = split(editor.fields(), active(&editor)?, size)?;
         // A state of the machine that somebody left behind the disk is nobody's.
         editor.add_tree(&behind, false)?;
         editor.add_tree(&disk, true)?;
@@ -296,10 +300,7 @@ pub fn go_back(file: impl ImageFile, id: &str) -> Result<(), SnapshotError> {
     let snapshot = snapshots.get(at).ok_or(SnapshotError::NoSnapshot)?;
     let l1 = editor.read_l1(snapshot.l1_offset, snapshot.l1_entries.into())?;
     let size = snapshot.disk_size.unwrap_or(editor.fields().size);
-    if editor.fields().entries_for(size) > (32 << 20) / 8 {
-        return Err(SnapshotError::Damaged("a snapshot is too large"));
-    }
-    let (disk, _) = split(editor.fields(), l1, size);
+    let (disk, _) = split(editor.fields(), l1, size)?;
     let before = active(&editor)?;
     editor.add_tree(&disk, true)?;
     editor.add_tree(&before, false)?;
