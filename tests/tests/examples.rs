@@ -93,7 +93,7 @@ fn transcript(command: &str, example: &Example) -> Result<Transcript, String> {
     }
     let header = Header {
         machine: MACHINE.map(str::to_owned).to_vec(),
-        prepare: Vec::new(),
+        prepare: vec!["qemu-img create -q -f qcow2 disk.qcow2 64M".to_owned()],
         guest: Guest::Embedded,
         negotiate,
         ignore: Vec::new(),
