@@ -83,9 +83,9 @@ fn image() -> Image {
         put(2 * 512 + cluster * 2, &1_u16.to_be_bytes());
     }
     let alone = 1_u64 << 63;
-    put(3 * 512, &(alone | 4 * 512).to_be_bytes());
-    put(4 * 512, &(alone | 5 * 512).to_be_bytes());
-    put(4 * 512 + 8, &(alone | 6 * 512).to_be_bytes());
+    put(3 * 512, &(alone + 4 * 512).to_be_bytes());
+    put(4 * 512, &(alone + 5 * 512).to_be_bytes());
+    put(4 * 512 + 8, &(alone + 6 * 512).to_be_bytes());
     Image { bytes: RefCell::new(bytes), accesses: Cell::new(0) }
 }
 
