@@ -1,5 +1,6 @@
 //! The I/O port space: 65536 byte-wide ports, decoded to devices.
 
+use crate::trace;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -99,6 +100,12 @@ impl PortSpace {
 
     /// An IN of `width` (at most a dword) from `port`. Ports that nothing answers read as all ones.
     pub fn read(&self, port: u16, width: Width) -> u32 {
+        let value = self.read_parts(port, width);
+        trace!(CPU_IN, "addr 0x{port:x}({}) value {value}", width.bytes());
+        value
+    }
+
+    fn read_parts(&self, port: u16, width: Width) -> u32 {
         let windows = self.windows.load();
         let find = |port: u16| windows.iter().find(|w| (w.base..=w.last).contains(&port));
         match find(port) {
@@ -106,8 +113,8 @@ impl PortSpace {
             None if width == Width::Byte => 0xff,
             _ => {
                 let half = if width == Width::Dword { Width::Word } else { Width::Byte };
-                let low = self.read(port, half);
-                let high = self.read(port.wrapping_add(half as u16), half);
+                let low = self.read_parts(port, half);
+                let high = self.read_parts(port.wrapping_add(half as u16), half);
                 low | high << (8 * half as u32)
             }
         }
@@ -115,6 +122,11 @@ impl PortSpace {
 
     /// An OUT of `width` (at most a dword) to `port`. Ports that nothing answers drop it.
     pub fn write(&self, port: u16, width: Width, value: u32) {
+        trace!(CPU_OUT, "addr 0x{port:x}({}) value {value}", width.bytes());
+        self.write_parts(port, width, value);
+    }
+
+    fn write_parts(&self, port: u16, width: Width, value: u32) {
         let windows = self.windows.load();
         match windows.iter().find(|w| (w.base..=w.last).contains(&port)) {
             Some(w) if width <= w.device.widest() => {
@@ -123,8 +135,8 @@ impl PortSpace {
             None if width == Width::Byte => {}
             _ => {
                 let half = if width == Width::Dword { Width::Word } else { Width::Byte };
-                self.write(port, half, value & half.ones() as u32);
-                self.write(port.wrapping_add(half as u16), half, value >> (8 * half as u32));
+                self.write_parts(port, half, value & half.ones() as u32);
+                self.write_parts(port.wrapping_add(half as u16), half, value >> (8 * half as u32));
             }
         }
     }

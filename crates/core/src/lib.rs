@@ -14,6 +14,7 @@ pub mod memory;
 pub mod object;
 pub mod state;
 pub mod time;
+pub mod trace;
 pub mod worker;
 
 pub use backend::{BlockMedium, RandomSource};

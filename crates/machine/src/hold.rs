@@ -190,7 +190,7 @@ impl Machine {
             After::Run if own && !matches!(control.state, RunState::Running | RunState::Suspended) => {
                 self.resume(&mut control);
             }
-            After::Stay(state) if own => control.state = state,
+            After::Stay(state) if own => control.enter(state),
             _ => {}
         }
         drop(control);

@@ -17,7 +17,7 @@ use rhea_backends::{
     block::{BlockNodes, ThrottleGroup},
     object::MemoryBackend,
 };
-use rhea_core::{AddressSpace, Clock, Gate, TimerQueue};
+use rhea_core::{AddressSpace, Clock, Gate, TimerQueue, trace};
 use rhea_devices::{
     acpi::{hotplug::Report, pm::WakeCause},
     chipset::pci::PciBus,
@@ -57,6 +57,14 @@ pub(crate) struct RunControl {
     pub held: Option<Held>,
     /// What is done when the guest does not tend its watchdog.
     pub on_watchdog: WatchdogAction,
+}
+
+impl RunControl {
+    /// Goes on to another run state.
+    pub(crate) fn enter(&mut self, state: RunState) {
+        trace!(RUNSTATE_SET, "current_run_state {} new_state {}", self.state.as_str(), state.as_str());
+        self.state = state;
+    }
 }
 
 /// A machine.
@@ -311,7 +319,7 @@ impl Machine {
     pub(crate) fn resume(&self, control: &mut RunControl) {
         if control.was_suspended {
             control.was_suspended = false;
-            control.state = RunState::Suspended;
+            control.enter(RunState::Suspended);
             self.clock().start();
             self.open_gate(control);
             self.emit(Event::Resume);
@@ -322,7 +330,7 @@ impl Machine {
     }
 
     fn go_on(&self, control: &mut RunControl) {
-        control.state = RunState::Running;
+        control.enter(RunState::Running);
         self.devices.set_under_way();
         if let Some(hotplug) = self.board.hotplug() {
             hotplug.power_on();
@@ -380,7 +388,7 @@ impl Machine {
             _ => return false,
         }
         self.halt(control);
-        control.state = state;
+        control.enter(state);
         self.emit(Event::Stop);
         true
     }
@@ -429,10 +437,10 @@ impl Machine {
             // A dump lets it go on by itself.
             RunState::Running | RunState::SaveVm => {}
             RunState::Suspended => {
-                control.state = RunState::Running;
+                control.enter(RunState::Running);
                 self.release(&mut control);
             }
-            _ => control.state = RunState::Prelaunch,
+            _ => control.enter(RunState::Prelaunch),
         }
         drop(paused);
         result
@@ -441,6 +449,7 @@ impl Machine {
     /// Presses the power button.
     pub fn power_down(&self) {
         let _control = self.control.lock();
+        trace!(QEMU_SYSTEM_POWERDOWN_REQUEST, "");
         self.emit(Event::Powerdown);
         self.board.power_button();
     }
@@ -450,13 +459,14 @@ impl Machine {
     /// # Errors
     /// The guest is not suspended.
     pub fn wake_up(&self, cause: WakeCause) -> Result<(), MachineError> {
+        trace!(SYSTEM_WAKEUP_REQUEST, "reason={cause:?}");
         let mut control = self.control.lock();
         if control.state != RunState::Suspended {
             return Err(MachineError::NotSuspended);
         }
         self.board.wake(self.processors(), cause)?;
         self.emit(Event::Wakeup);
-        control.state = RunState::Running;
+        control.enter(RunState::Running);
         self.release(&mut control);
         self.parts.inbox.wake();
         Ok(())
@@ -478,9 +488,10 @@ impl Machine {
         self.ending.store(true, Ordering::Release);
         // What stood for a while does not go on.
         if Self::check_free(control.held).is_err() {
-            control.state = RunState::Shutdown;
+            control.enter(RunState::Shutdown);
         }
         self.dump.cancel();
+        trace!(QEMU_SYSTEM_SHUTDOWN_REQUEST, "reason={}", reason.as_str());
         self.emit(Event::Shutdown { guest: is_guest(reason), reason });
         self.parts.inbox.leave(GuestRequest::Quit);
     }
@@ -502,7 +513,7 @@ impl Machine {
         }
         self.halt(&mut control);
         self.emit(Event::Shutdown { guest: true, reason });
-        control.state = RunState::Shutdown;
+        control.enter(RunState::Shutdown);
         self.emit(Event::Stop);
     }
 
@@ -519,7 +530,7 @@ impl Machine {
         let mut control = self.control.lock();
         if control.state != RunState::GuestPanicked {
             self.halt(&mut control);
-            control.state = RunState::GuestPanicked;
+            control.enter(RunState::GuestPanicked);
             self.emit(Event::Stop);
         }
         drop(control);
@@ -536,6 +547,7 @@ impl Machine {
     /// The guest did not tend its watchdog.
     fn watchdog_expired(&self) {
         let action = self.control.lock().on_watchdog;
+        trace!(WATCHDOG_PERFORM_ACTION, "action={}", action.as_str());
         self.emit(Event::Watchdog { action });
         match action {
             WatchdogAction::Reset => self.request(GuestRequest::Reset(ShutdownCause::GuestReset)),
@@ -560,7 +572,7 @@ impl Machine {
                 control.released = false;
                 self.processors().hold();
             }
-            control.state = RunState::Suspended;
+            control.enter(RunState::Suspended);
             self.emit(Event::Suspend);
         }
     }

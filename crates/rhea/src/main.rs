@@ -3,6 +3,7 @@
 mod commands;
 mod daemon;
 mod human;
+mod logging;
 mod monitor;
 mod options;
 mod run;

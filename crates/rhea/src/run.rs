@@ -15,7 +15,7 @@ use rhea_backends::{
     block::BlockNodes,
     char::{Address, CharDevices, FrontEnd, Options as CharOptions},
 };
-use rhea_core::{files, memory::say_when_memory_is_gone};
+use rhea_core::{files, memory::say_when_memory_is_gone, trace};
 use rhea_machine::{
     Accelerator, Backends, Config, GivenTable, Globals, GuestRequest, Machine, SnapshotChoice, Software,
     boot::linux::Kernel,
@@ -25,7 +25,7 @@ use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 use crate::{
     commands::{Context, Identity},
-    daemon,
+    daemon, logging,
     monitor::MonitorThread,
     options::{self, CharUse, FIRST_TERMINAL, Inherited, MonitorMode, Settings},
     test_port,
@@ -48,10 +48,7 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         daemon::start()?;
         return Ok(ExitCode::SUCCESS);
     }
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("RHEA_LOG").unwrap_or_else(|_| "warn".into()))
-        .with_writer(std::io::stderr)
-        .init();
+    logging::start(&settings.log)?;
     machine(&settings)
 }
 
@@ -67,6 +64,7 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
         config(settings)?,
         Backends { chars: Arc::clone(&chars), blocks: Arc::clone(&blocks) },
         Arc::new(move |event: rhea_api::Event| {
+            trace!(MONITOR_PROTOCOL_EVENT_EMIT, "event={}", event.name());
             emitter.emit(event.name(), event.data());
         }),
     )?;

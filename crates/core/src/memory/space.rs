@@ -1,6 +1,7 @@
 //! An address space: regions of RAM and devices at addresses, with priorities where they overlap, rendered into a flat
 //! list of ranges that readers use without a lock.
 
+use crate::trace;
 use std::{fmt, sync::Arc};
 
 use arc_swap::{ArcSwap, Guard};
@@ -258,7 +259,9 @@ impl AddressSpace {
             && range.last - address >= width.bytes() as u64 - 1
             && let Target::Mmio(device) = &range.target
         {
-            return device.read(address - range.base + range.offset, width) & width.ones();
+            let value = device.read(address - range.base + range.offset, width) & width.ones();
+            trace!(MEMORY_REGION_OPS_READ, "addr 0x{address:x} value 0x{value:x} size {}", width.bytes());
+            return value;
         }
         let mut bytes = [0; 8];
         self.read_in(&view, address, &mut bytes[..width.bytes()]);
@@ -272,7 +275,9 @@ impl AddressSpace {
             && range.last - address >= width.bytes() as u64 - 1
             && let Target::Mmio(device) = &range.target
         {
-            return device.write(address - range.base + range.offset, width, value & width.ones());
+            let value = value & width.ones();
+            trace!(MEMORY_REGION_OPS_WRITE, "addr 0x{address:x} value 0x{value:x} size {}", width.bytes());
+            return device.write(address - range.base + range.offset, width, value);
         }
         self.write_in(&view, address, &value.to_le_bytes()[..width.bytes()]);
     }
@@ -322,6 +327,11 @@ impl AddressSpace {
                 Target::Mmio(device) => {
                     for (i, byte) in now.iter_mut().enumerate() {
                         *byte = device.read(offset + i as u64, Width::Byte) as u8;
+                        trace!(
+                            MEMORY_REGION_OPS_READ,
+                            "addr 0x{:x} value 0x{byte:x} size 1",
+                            at.wrapping_add(i as u64)
+                        );
                     }
                 }
             }
@@ -349,6 +359,11 @@ impl AddressSpace {
                 Target::Ram { .. } => {}
                 Target::Mmio(device) => {
                     for (i, &byte) in now.iter().enumerate() {
+                        trace!(
+                            MEMORY_REGION_OPS_WRITE,
+                            "addr 0x{:x} value 0x{byte:x} size 1",
+                            at.wrapping_add(i as u64)
+                        );
                         device.write(offset + i as u64, Width::Byte, u64::from(byte));
                     }
                 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 use rhea_core::{
     Device, Instant, InterruptLine, InterruptSink, LoadError, PortIo, PortSpace, SaveState, Timer, TimerQueue, Width,
+    trace,
 };
 
 pub use super::chip::{
@@ -259,7 +260,15 @@ impl PortIo for Window {
                 chip.advance(now);
                 chip.read(offset, width, now)
             }
-            Part::Events => pm.inner.lock().chip.read_gpe(offset).into(),
+            Part::Events => {
+                let value = pm.inner.lock().chip.read_gpe(offset);
+                if offset & 2 == 0 {
+                    trace!(ACPI_GPE_STS_IOPORT_READB, "addr 0x{offset:x} ==> {value}");
+                } else {
+                    trace!(ACPI_GPE_EN_IOPORT_READB, "addr 0x{offset:x} ==> {value}");
+                }
+                value.into()
+            }
             Part::Apm => pm.inner.lock().chip.read_apm(offset).into(),
         }
     }
@@ -275,7 +284,14 @@ impl PortIo for Window {
                     pm.heed_alarm();
                 }
             }
-            Part::Events => pm.with(|chip, _| chip.write_gpe(offset, value as u8)),
+            Part::Events => {
+                if offset & 2 == 0 {
+                    trace!(ACPI_GPE_STS_IOPORT_WRITEB, "addr 0x{offset:x} <== {value}");
+                } else {
+                    trace!(ACPI_GPE_EN_IOPORT_WRITEB, "addr 0x{offset:x} <== {value}");
+                }
+                pm.with(|chip, _| chip.write_gpe(offset, value as u8));
+            }
             Part::Apm => pm.with(|chip, _| chip.write_apm(offset, value as u8)),
         }
     }

@@ -10,7 +10,9 @@ use std::{
 
 use bitfield_struct::bitfield;
 use parking_lot::Mutex;
-use rhea_core::{Device, Instant, InterruptLine, LoadError, PortIo, PortSpace, SaveState, Timer, TimerQueue, Width};
+use rhea_core::{
+    Device, Instant, InterruptLine, LoadError, PortIo, PortSpace, SaveState, Timer, TimerQueue, Width, trace,
+};
 use serde::{Deserialize, Serialize};
 
 pub use state::UartV1;
@@ -579,10 +581,13 @@ impl Serial {
 
 impl PortIo for Serial {
     fn read(&self, offset: u16, _: Width) -> u32 {
-        self.with(|chip, now| chip.read(offset, now)).into()
+        let value = self.with(|chip, now| chip.read(offset, now));
+        trace!(SERIAL_READ, "read addr 0x{offset:02x} val 0x{value:02x}");
+        value.into()
     }
 
     fn write(&self, offset: u16, _: Width, value: u32) {
+        trace!(SERIAL_WRITE, "write addr 0x{offset:02x} val 0x{value:02x}");
         match self.with(|chip, now| chip.write(offset, value as u8, now)) {
             Output::Nothing => {}
             Output::Byte(byte) => self.sink.write(&[byte]),

@@ -6,7 +6,9 @@ use std::sync::{Arc, Weak};
 
 use bitfield_struct::bitfield;
 use parking_lot::Mutex;
-use rhea_core::{Device, Instant, InterruptLine, InterruptSink, LoadError, Mmio, SaveState, Timer, TimerQueue, Width};
+use rhea_core::{
+    Device, Instant, InterruptLine, InterruptSink, LoadError, Mmio, SaveState, Timer, TimerQueue, Width, trace,
+};
 use serde::{Deserialize, Serialize};
 
 pub use state::HpetV1;
@@ -382,10 +384,13 @@ impl Mmio for MmioHpet {
             _ => self.with(now, |inner| inner.chip.read(register)),
         };
         let value = if let Register::Timer(_) = register { value | self.route_capabilities() } else { value };
-        value >> (8 * (offset & 7))
+        let value = value >> (8 * (offset & 7));
+        trace!(HPET_RAM_READ, "addr 0x{offset:x} value 0x{value:x}");
+        value
     }
 
     fn write(&self, offset: u64, width: Width, value: u64) {
+        trace!(HPET_RAM_WRITE, "addr 0x{offset:x} value 0x{value:x} size {}", width.bytes());
         let shift = 8 * (offset & 7);
         self.with(self.timer.now(), |inner| {
             inner.chip.write(Register::at(offset & !7), value << shift, width.ones() << shift);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use bitfield_struct::bitfield;
 use parking_lot::Mutex;
-use rhea_core::{Device, InterruptSink, LoadError, Mmio, SaveState, Width};
+use rhea_core::{Device, InterruptSink, LoadError, Mmio, SaveState, Width, trace};
 
 pub use state::IoApicV1;
 
@@ -260,6 +260,7 @@ impl IoApic {
 
 impl InterruptSink for IoApic {
     fn set_level(&self, pin: u32, level: bool) {
+        trace!(IOAPIC_SET_IRQ, "vector {pin} level {}", u8::from(level));
         self.with(|chip| chip.set_level(pin as usize, level));
     }
 }
@@ -272,10 +273,13 @@ impl EndOfInterrupt for IoApic {
 
 impl Mmio for IoApic {
     fn read(&self, offset: u64, _: Width) -> u64 {
-        Window::at(offset).map_or(0, |window| self.chip.lock().read(window).into())
+        let value = Window::at(offset).map_or(0, |window| self.chip.lock().read(window).into());
+        trace!(IOAPIC_MEM_READ, "addr 0x{offset:x} value 0x{value:x}");
+        value
     }
 
     fn write(&self, offset: u64, _: Width, value: u64) {
+        trace!(IOAPIC_MEM_WRITE, "addr 0x{offset:x} value 0x{value:x}");
         if let Some(window) = Window::at(offset) {
             self.with(|chip| chip.write(window, value as u32));
         }

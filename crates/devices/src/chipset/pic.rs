@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bitfield_struct::bitfield;
 use parking_lot::Mutex;
-use rhea_core::{Device, InterruptLine, InterruptSink, LoadError, PortIo, PortSpace, SaveState, Width};
+use rhea_core::{Device, InterruptLine, InterruptSink, LoadError, PortIo, PortSpace, SaveState, Width, trace};
 use serde::{Deserialize, Serialize};
 
 pub use state::{ControllerV1, PairV1};
@@ -499,6 +499,7 @@ impl Pic {
 
 impl InterruptSink for Pic {
     fn set_level(&self, pin: u32, level: bool) {
+        trace!(PIC_SET_IRQ, "irq {pin} level {}", u8::from(level));
         self.with(|chip| chip.set_level(pin, level));
     }
 }
@@ -531,10 +532,13 @@ struct UnitPorts {
 
 impl PortIo for UnitPorts {
     fn read(&self, offset: u16, _: Width) -> u32 {
-        self.pic.with(|chip| chip.read(self.unit, Register::at(offset))).into()
+        let value = self.pic.with(|chip| chip.read(self.unit, Register::at(offset)));
+        trace!(PIC_IOPORT_READ, "{:?} addr 0x{offset:x} val 0x{value:x}", self.unit);
+        value.into()
     }
 
     fn write(&self, offset: u16, _: Width, value: u32) {
+        trace!(PIC_IOPORT_WRITE, "{:?} addr 0x{offset:x} val 0x{value:x}", self.unit);
         self.pic.with(|chip| chip.write(self.unit, Register::at(offset), value as u8));
     }
 }

@@ -7,7 +7,9 @@ use std::sync::{Arc, Weak};
 
 use bitfield_struct::bitfield;
 use parking_lot::Mutex;
-use rhea_core::{Device, Instant, InterruptLine, LoadError, PortIo, PortSpace, SaveState, Timer, TimerQueue, Width};
+use rhea_core::{
+    Device, Instant, InterruptLine, LoadError, PortIo, PortSpace, SaveState, Timer, TimerQueue, Width, trace,
+};
 
 pub use super::pit_counter::{Access, Counter, CounterV1, Mode};
 pub use state::PitV1;
@@ -242,10 +244,13 @@ impl IsaPit {
 impl PortIo for IsaPit {
     fn read(&self, offset: u16, _: Width) -> u32 {
         let now = self.timer.now();
-        self.inner.lock().chip.read(Register::at(offset), now).into()
+        let value = self.inner.lock().chip.read(Register::at(offset), now);
+        trace!(PIT_IOPORT_READ, "addr 0x{offset:x} val 0x{value:x}");
+        value.into()
     }
 
     fn write(&self, offset: u16, _: Width, value: u32) {
+        trace!(PIT_IOPORT_WRITE, "addr 0x{offset:x} val 0x{value:x}");
         let now = self.timer.now();
         self.with(now, |chip| chip.write(Register::at(offset), value as u8, now));
     }

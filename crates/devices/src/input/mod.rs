@@ -8,7 +8,7 @@ mod scancode;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rhea_core::{Device, InterruptLine, LoadError, PortIo, PortSpace, SaveState, Width};
+use rhea_core::{Device, InterruptLine, LoadError, PortIo, PortSpace, SaveState, Width, trace};
 
 pub use controller::{ControllerV1, I8042, I8042V1};
 pub use keyboard::KeyboardV1;
@@ -104,10 +104,13 @@ struct DataPort(Arc<Ps2>);
 
 impl PortIo for DataPort {
     fn read(&self, _: u16, _: Width) -> u32 {
-        self.0.with(I8042::read_data).into()
+        let value = self.0.with(I8042::read_data);
+        trace!(PCKBD_KBD_READ_DATA, "0x{value:02x}");
+        value.into()
     }
 
     fn write(&self, _: u16, _: Width, value: u32) {
+        trace!(PCKBD_KBD_WRITE_DATA, "0x{value:02x}");
         let request = self.0.with(|chip| chip.write_data(value as u8));
         self.0.carry_out(request);
     }
@@ -117,10 +120,13 @@ struct CommandPort(Arc<Ps2>);
 
 impl PortIo for CommandPort {
     fn read(&self, _: u16, _: Width) -> u32 {
-        self.0.chip.lock().status().into()
+        let value = self.0.chip.lock().status();
+        trace!(PCKBD_KBD_READ_STATUS, "0x{value:02x}");
+        value.into()
     }
 
     fn write(&self, _: u16, _: Width, value: u32) {
+        trace!(PCKBD_KBD_WRITE_COMMAND, "0x{value:02x}");
         let request = self.0.with(|chip| chip.write_command(value as u8));
         self.0.carry_out(request);
     }

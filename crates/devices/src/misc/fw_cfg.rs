@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use rhea_core::{AddressSpace, Device, LoadError, PortIo, PortSpace, SaveState, Width};
+use rhea_core::{AddressSpace, Device, LoadError, PortIo, PortSpace, SaveState, Width, trace};
 
 pub use state::ChannelV1;
 
@@ -200,6 +200,7 @@ impl FwCfg {
     }
 
     fn select(&self, key: u16) {
+        trace!(FW_CFG_SELECT, "key 0x{key:04x}");
         let mut channel = self.channel.lock();
         (channel.selected, channel.offset) = (key, 0);
     }
@@ -316,7 +317,9 @@ impl PortIo for ChannelPorts {
             return 0;
         }
         let (item, offset) = self.0.advance(1);
-        item.get(offset).copied().unwrap_or(0).into()
+        let value = item.get(offset).copied().unwrap_or(0);
+        trace!(FW_CFG_READ, "= 0x{value:x}");
+        value.into()
     }
 
     fn write(&self, offset: u16, width: Width, value: u32) {

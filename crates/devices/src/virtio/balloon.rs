@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rhea_core::{Instant, LoadError, Timer, TimerQueue};
+use rhea_core::{Instant, LoadError, Timer, TimerQueue, trace};
 
 use super::{DeviceType, DeviceV1, Link, Outcome, VirtioDevice, Virtqueue};
 
@@ -82,6 +82,7 @@ impl Balloon {
 
     /// Asks the guest to have `pages` in the balloon.
     pub fn set_target(&self, pages: u32) {
+        trace!(VIRTIO_BALLOON_TO_TARGET, "num_pages: {pages}");
         self.state.lock().target = pages;
         if let Some(link) = self.link.get() {
             link.config_changed();

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use rhea_core::{BlockMedium, LoadError};
+use rhea_core::{BlockMedium, LoadError, trace};
 
 use super::{Buffers, DeviceType, DeviceV1, Link, Outcome, VirtioDevice, Virtqueue};
 
@@ -219,9 +219,7 @@ impl Block {
         let length = buffers.writer.available_bytes().checked_sub(1)?;
         let mut last = buffers.writer.split_at(length).ok()?;
         let status = self.perform(buffers, length).err().unwrap_or(Status::Ok);
-        if status != Status::Ok {
-            tracing::debug!("block request: {status:?}");
-        }
+        trace!(VIRTIO_BLK_REQ_COMPLETE, "status {status:?} length {length}");
         last.write_all(&[status as u8]).ok()?;
         // §2.7.8.2: only what was written without a gap is told.
         let complete = buffers.writer.available_bytes() == buffers.behind;

@@ -13,6 +13,7 @@ use rhea_core::{
     Width, Work,
     memory::Target,
     state::{Value, from_value, to_value},
+    trace,
 };
 use serde::{Deserialize, Serialize};
 use virtio_queue::QueueT;
@@ -306,6 +307,7 @@ impl VirtioPci {
     }
 
     fn notify(&self, index: usize) {
+        trace!(VIRTIO_QUEUE_NOTIFY, "device {:?} n {index}", self.device.device_type());
         if let Some(task) = self.tasks.get(index) {
             self.worker.ask(task);
         }
@@ -319,6 +321,7 @@ impl VirtioPci {
 
     /// Interrupts for `cause`, by the vector that `vector` picks or by the pin.
     fn interrupt(&self, cause: u8, vector: impl FnOnce(&Front) -> u16) {
+        trace!(VIRTIO_NOTIFY, "device {:?} cause {cause}", self.device.device_type());
         let mut front = self.front.lock();
         let vector = vector(&front);
         let Front { config, msix, isr, .. } = &mut *front;
@@ -349,6 +352,7 @@ impl VirtioPci {
     }
 
     fn set_status(&self, value: u8, legacy: bool) {
+        trace!(VIRTIO_SET_STATUS, "device {:?} val {value}", self.device.device_type());
         let mut registers = self.registers.lock();
         match registers.set_status(value, legacy) {
             StatusChange::Nothing => {}

@@ -4,7 +4,7 @@
 
 use std::{io::Write as _, sync::Arc};
 
-use rhea_core::RandomSource;
+use rhea_core::{RandomSource, trace};
 
 use super::{DeviceType, Outcome, VirtioDevice, Virtqueue};
 
@@ -47,7 +47,10 @@ impl VirtioDevice for Rng {
             let mut bytes = vec![0; buffers.writer.available_bytes().min(MOST)];
             match self.source.fill(&mut bytes) {
                 // Writing to guest memory that was looked up does not fail; what is short is said by its length.
-                Ok(()) => drop(buffers.writer.write_all(&bytes)),
+                Ok(()) => {
+                    drop(buffers.writer.write_all(&bytes));
+                    trace!(VIRTIO_RNG_PUSHED, "{} bytes pushed", bytes.len());
+                }
                 Err(error) => tracing::warn!("random bytes: {error}"),
             }
             Outcome::Done

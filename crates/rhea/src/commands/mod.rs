@@ -20,6 +20,7 @@ mod object;
 mod options;
 mod pci;
 mod run_state;
+mod trace;
 mod xen;
 
 use std::{any::Any, sync::Arc};
@@ -115,6 +116,7 @@ impl Dispatcher for Context {
     }
 
     fn execute(&self, session: &SessionHandle, command: &str, arguments: Map<String, Value>) -> Execution {
+        rhea_core::trace!(HANDLE_QMP_COMMAND, "req: {command} {}", Value::Object(arguments.clone()));
         let mut commands = Commands::new(self, session);
         let outcome = rhea_api::dispatch(&mut commands, command, arguments);
         let outcome = match (outcome, commands.instead.take()) {

@@ -4,11 +4,14 @@ use rhea_api::{char, control, run_state};
 
 use super::{
     block, chardev,
-    complete::Words::{Block, Chardev, Choice, Command, Device, Driver, Object, ObjectType, Path, Property, Snapshot},
+    complete::Words::{
+        Block, Chardev, Choice, Command, Device, Driver, Event, Object, ObjectType, Path, Property, Snapshot,
+    },
     dump,
     examine::{self, Memory},
     machine, objects, snapshots,
     table::{Failure, Printed, Row, help, row, slow},
+    trace,
 };
 
 /// Those that only print nothing.
@@ -82,6 +85,8 @@ pub(super) const COMMANDS: &[Row] = &[
         call.no_words()?;
         nothing(run_state::Handler::system_wakeup(&mut call.commands()))
     }),
+    row("trace-event", "NAME on|off", "switch a trace event, or those that fit a pattern", trace::switch)
+        .completes(&[Event, Choice(&["off", "on"])]),
     row(
         "watchdog_action",
         "ACTION",

@@ -1,7 +1,10 @@
 //! What TAB completes: commands and subjects, and the names that their arguments speak of.
 
 use rhea_api::{char, object};
-use rhea_core::object::{NodeId, Tree};
+use rhea_core::{
+    object::{NodeId, Tree},
+    trace,
+};
 use rhea_machine::{
     devices::{device_type, device_types},
     objects::types,
@@ -39,6 +42,8 @@ pub(super) enum Words {
     Block,
     /// A snapshot in a disk.
     Snapshot,
+    /// A trace event.
+    Event,
     /// One of these.
     Choice(&'static [&'static str]),
 }
@@ -75,6 +80,7 @@ fn candidates(context: &Context, kind: Words, word: &str, before: &str) -> Vec<S
     let session = SessionHandle::detached();
     let mut commands = Commands::new(context, &session);
     match kind {
+        Words::Event => starting(word, trace::EVENTS.iter().map(|event| event.name().to_owned())),
         Words::Command => starting(word, COMMANDS.iter().flat_map(Row::each_name).map(str::to_owned)),
         Words::Driver => {
             let drivers =

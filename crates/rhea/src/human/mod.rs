@@ -19,6 +19,7 @@ mod session;
 mod snapshots;
 mod subjects;
 mod table;
+mod trace;
 
 pub use session::{Session, Step};
 pub use table::{Answer, Job, run};

@@ -2,9 +2,10 @@
 
 use super::{
     block, chardev,
-    complete::Words::{Block, Path},
+    complete::Words::{Block, Event, Path},
     dump, machine, memory_info, objects, pci, registers, snapshots,
     table::{Row, row},
+    trace,
 };
 use crate::version;
 
@@ -39,6 +40,7 @@ pub(super) const SUBJECTS: &[Row] = &[
     ),
     row("snapshots", "", "the snapshots in the disks", snapshots::info),
     row("status", "", "whether the machine runs", machine::status),
+    row("trace-events", "[NAME]", "the trace events, and whether they are written", trace::show).completes(&[Event]),
     row("uuid", "", "the guest's identifier", machine::uuid),
     row("version", "", "the program's version", |_| Ok(version::text() + "\r\n")),
 ];

@@ -2,6 +2,7 @@
 
 use std::{any::Any, cell::Cell, fmt};
 
+use rhea_core::trace;
 use rhea_hmp::{Line, LineError};
 use rhea_qmp::{Error, SessionHandle, reply::Later};
 
@@ -208,6 +209,7 @@ fn print(result: Printed, name: &str) -> String {
 
 /// Runs one line. Failures are text too. `chosen` is the number of the processor that commands about one speak of.
 pub fn run(context: &Context, session: &SessionHandle, chosen: &Cell<usize>, history: &[String], line: &str) -> Answer {
+    trace!(HANDLE_HMP_COMMAND, "line: {line}");
     let line = line.trim();
     // A format may follow its command without a space: x/4xw.
     let split = line.find(|c: char| c.is_whitespace() || c == '/').unwrap_or(line.len());

@@ -5,6 +5,7 @@ mod block;
 mod clock;
 mod devices;
 mod keyval;
+mod log;
 mod memory;
 mod objects;
 mod settings;
@@ -13,6 +14,7 @@ mod typed;
 
 pub use devices::{device, device_help};
 pub use keyval::size;
+pub use log::{LogSettings, TraceSwitch};
 pub use objects::object;
 pub use settings::{CharUse, FIRST_TERMINAL, Inherited, MonitorMode, Settings, chardev, parse};
 pub use table::{Argument, OPTIONS, ParameterKind};

@@ -16,6 +16,7 @@ use super::{
     Argument, acpi, clock,
     devices::{self, DeviceSettings, device_help},
     keyval::{self, KeyValues, OptionError},
+    log::{self, LogSettings},
     memory::MemorySettings,
     objects, table,
     typed::check_id,
@@ -111,6 +112,8 @@ pub struct Settings {
     pub objects: Vec<ObjectConfig>,
     /// Descriptors that go into sets.
     pub inherited: Vec<Inherited>,
+    /// The log.
+    pub log: LogSettings,
     /// `-daemonize`.
     pub daemonize: bool,
     /// `-loadvm`: the snapshot to go on from.
@@ -180,6 +183,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         on_watchdog: WatchdogAction::Reset,
         objects: Vec::new(),
         inherited: Vec::new(),
+        log: LogSettings::default(),
         daemonize: false,
         load_snapshot: None,
         pid_file: None,
@@ -211,7 +215,8 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
 impl Settings {
     fn take(&mut self, row: &'static table::OptionRow, value: &str, said: &mut Said) -> Result<(), OptionError> {
         let parameters = || KeyValues::parse(row, value);
-        let lists_itself = matches!(row.name, "machine" | "accel" | "chardev") && matches!(value, "help" | "?");
+        let lists_itself =
+            matches!(row.name, "machine" | "accel" | "chardev" | "trace") && matches!(value, "help" | "?");
         if let Some(text) = row.parameters_help(value).filter(|_| !lists_itself) {
             self.print = Some(text);
             return Ok(());
@@ -302,6 +307,11 @@ impl Settings {
             "daemonize" => self.daemonize = true,
             "add-fd" => self.inherited.push(Inherited::read(&parameters()?)?),
             "loadvm" => self.load_snapshot = Some(value.to_owned()),
+            "trace" if lists_itself => self.print = Some(log::trace_help()),
+            "trace" => self.log.trace(&parameters()?)?,
+            "d" if value == "help" => self.print = Some(log::items_help()),
+            "d" => self.log.items(value)?,
+            "D" => self.log.file = Some(value.into()),
             "pidfile" => self.pid_file = Some(value.into()),
             other => return Err(OptionError::about(other, "is in the table but nothing is done with it")),
         }

@@ -439,6 +439,19 @@ pub const OPTIONS: &[OptionRow] = &[
             parameter("opaque", Text, "a note, returned by query-fdsets"),
         ],
     },
+    OptionRow {
+        name: "trace",
+        argument: Argument::Parameters("[enable=]PATTERN[,events=FILE][,file=FILE]"),
+        help: "write trace events to the log; '-trace help' lists them",
+        implied: Some("enable"),
+        parameters: &[
+            parameter("enable", Text, "name or pattern of events that are written; with '-' in front, that are not"),
+            parameter("events", Text, "file with such names or patterns, one a line"),
+            parameter("file", Text, "where they are written; to the log if not given"),
+        ],
+    },
+    word("d", "ITEM[,ITEM]...", "write more to the log: trace:PATTERN, as -trace"),
+    word("D", "FILE", "write the log to this file; to the standard error if not given"),
     word("pidfile", "FILE", "write the process's number there"),
     word("loadvm", "NAME", "go on from this snapshot in the machine's disks"),
 ];

@@ -14,7 +14,7 @@ use std::sync::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use rhea_core::{Device, Instant, InterruptSink, LoadError, Mmio, SaveState, Timer, TimerQueue, Width};
+use rhea_core::{Device, Instant, InterruptSink, LoadError, Mmio, SaveState, Timer, TimerQueue, Width, trace};
 
 pub use chip::{Apic, ApicV1, DEFAULT_BASE, GeneralProtection, Recipients, Request, Signal, Vectors};
 pub use registers::{
@@ -259,6 +259,7 @@ impl LocalApic {
 
     /// Drives pin LINT0 or LINT1.
     pub fn set_lint(&self, pin: usize, level: bool) {
+        trace!(APIC_LOCAL_DELIVER, "processor {} pin {pin} level {}", self.index, u8::from(level));
         self.with_timeless(|chip| {
             let signal = chip.set_lint(pin, level);
             self.signal(signal);
@@ -294,6 +295,7 @@ impl Mmio for LocalApic {
             return 0;
         }
         let value = self.access(offset & 0xff0, |chip, now| chip.read(offset & 0xff0, now));
+        trace!(APIC_REGISTER_READ, "register 0x{offset:03x} value 0x{value:x}");
         u64::from(value >> (8 * (offset & 3)))
     }
 
@@ -303,6 +305,7 @@ impl Mmio for LocalApic {
         if offset & 0xf != 0 || width < Width::Dword {
             return;
         }
+        trace!(APIC_REGISTER_WRITE, "register 0x{offset:03x} value 0x{value:x}");
         let request = self.access(offset, |chip, now| chip.write(offset, value as u32, now));
         self.perform(request);
     }
@@ -407,6 +410,7 @@ impl ApicBus {
     }
 
     fn send_from(&self, sender: Option<usize>, recipients: Recipients, message: &InterruptMessage) {
+        trace!(APIC_DELIVER_IRQ, "{message:?}");
         let is_sender = |apic: &LocalApic| Some(apic.index) == sender;
         let receives = |apic: &LocalApic| match recipients {
             Recipients::Addressed => apic.inner.lock().chip.is_addressed(message),

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use rhea_core::{
     AddressSpace, Device, InterruptLine, InterruptSink, LoadError, PortIo, PortSpace, SaveState, Stateful, Width,
     memory::{RegionId, Target},
+    trace,
 };
 
 pub use bridge::{Bridge, BridgeRegisters, BridgeV1, BridgeWindows, Forwarded};
@@ -142,6 +143,13 @@ impl PciBus {
         self.slots.interrupt(at, pin)
     }
 
+    /// Where the guest's next access goes, in words.
+    fn address(&self) -> String {
+        let address = ConfigAddress::from(self.mechanism.lock().address);
+        let (bus, slot, function) = (address.bus(), address.slot(), address.function());
+        format!("{bus:02x}:{slot:02x}.{function} 0x{:x}", address.register())
+    }
+
     fn selected(&self) -> Option<(Arc<dyn PciFunction>, u8)> {
         let address = ConfigAddress::from(self.mechanism.lock().address);
         if !address.enabled() {
@@ -206,7 +214,7 @@ struct DataPort(Arc<PciBus>);
 impl PortIo for DataPort {
     fn read(&self, offset: u16, width: Width) -> u32 {
         let byte = offset as u8 & 3;
-        match self.0.selected() {
+        let value = match self.0.selected() {
             Some((function, register)) if usize::from(byte) + width.bytes() <= 4 => {
                 function.read_config(register | byte, width)
             }
@@ -216,10 +224,13 @@ impl PortIo for DataPort {
                 function.read_config(register, Width::Dword) >> (8 * byte) | beyond
             }
             None => u32::MAX,
-        }
+        };
+        trace!(PCI_CFG_READ, "{} @0x{byte:x} -> 0x{value:x}", self.0.address());
+        value
     }
 
     fn write(&self, offset: u16, width: Width, value: u32) {
+        trace!(PCI_CFG_WRITE, "{} @0x{:x} <- 0x{value:x}", self.0.address(), offset & 3);
         let byte = offset as u8 & 3;
         let Some((function, register)) = self.0.selected() else { return };
         if usize::from(byte) + width.bytes() <= 4 {

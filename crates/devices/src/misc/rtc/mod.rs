@@ -10,7 +10,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rhea_core::{Device, HostTime, InterruptLine, LoadError, PortIo, PortSpace, SaveState, Timer, TimerQueue, Width};
+use rhea_core::{
+    Device, HostTime, InterruptLine, LoadError, PortIo, PortSpace, SaveState, Timer, TimerQueue, Width, trace,
+};
 
 pub use chip::{CENTURY, Moment, Register, RegisterA, RegisterB, RegisterC, Rtc, RtcV1};
 pub use dates::{Base, Follows, RtcOptions};
@@ -137,10 +139,13 @@ impl IsaRtc {
 impl PortIo for IsaRtc {
     fn read(&self, offset: u16, _: Width) -> u32 {
         // The index port is write-only.
-        if offset == 0 { 0xff } else { self.with(Rtc::read).into() }
+        let value = if offset == 0 { 0xff } else { self.with(Rtc::read) };
+        trace!(RTC_IOPORT_READ, "addr 0x{offset:02x} val 0x{value:02x}");
+        value.into()
     }
 
     fn write(&self, offset: u16, _: Width, value: u32) {
+        trace!(RTC_IOPORT_WRITE, "addr 0x{offset:02x} val 0x{value:02x}");
         if offset == 0 {
             self.chip.lock().select(value as u8);
         } else {
