@@ -112,11 +112,16 @@ impl Driver {
         let since = Instant::now();
         while (self.machine.readl(used) >> 16) as u16 != offered {
             assert!(since.elapsed() < PATIENCE, "the device does not serve its queue");
-            std::thread::sleep(Duration::from_millis(1));
+            // Each look is a question to the machine and its answer.
         }
         self.queues[usize::from(queue)].2 = offered;
         let slot = offered.wrapping_sub(1) % size;
         self.machine.readl(used + 4 + 8 * u64::from(slot) + 4)
+    }
+
+    /// Resets the device (§2.1.2).
+    pub fn reset(&mut self) {
+        self.machine.outb(PORTS + 0x12, 0);
     }
 
     /// Waits for the interrupt line.
