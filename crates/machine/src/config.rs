@@ -132,6 +132,8 @@ pub struct Config {
     pub globals: Globals,
     /// Whether the machine waits for `cont` at the start.
     pub start_stopped: bool,
+    /// Whether it waits for another machine to come and be it.
+    pub incoming: bool,
     /// Whether a reset ends the machine.
     pub no_reboot: bool,
     /// Whether a guest that powers off leaves the machine there, stopped.
@@ -162,6 +164,7 @@ impl Config {
             devices: Vec::new(),
             globals: Globals::default(),
             start_stopped: false,
+            incoming: false,
             no_reboot: false,
             no_shutdown: false,
             on_panic: GuestPanicAction::Poweroff,

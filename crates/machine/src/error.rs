@@ -19,6 +19,9 @@ pub enum MachineError {
     /// The software does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Disks that were not given away or taken back.
+    #[error(transparent)]
+    Disks(rhea_backends::block::BlockError),
     /// A device was not made, or stays.
     #[error(transparent)]
     Device(#[from] DeviceError),

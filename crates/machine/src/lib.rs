@@ -14,6 +14,7 @@ pub mod hold;
 mod inbox;
 pub mod jobs;
 mod machine;
+pub mod migration;
 pub mod modules;
 pub mod numa;
 pub mod objects;

@@ -35,6 +35,7 @@ use crate::{
     hold::{Held, Job},
     inbox::{GuestRequest, Inbox, is_guest},
     jobs::Jobs,
+    migration::Migration,
     modules::MemoryModules,
     numa::{self, Numa},
     objects::Objects,
@@ -79,6 +80,7 @@ pub struct Machine {
     jobs: Arc<Jobs>,
     /// The log of written pages that belongs to no job, while it is on.
     global_log: Mutex<Option<DirtyLog>>,
+    migration: Migration,
     /// It was asked to end.
     ending: AtomicBool,
     job_ended: Condvar,
@@ -140,7 +142,7 @@ impl Machine {
             BoardKind::Pc => Box::new(Pc::build(&config, &parts)?),
         };
         let control = Mutex::new(RunControl {
-            state: RunState::Prelaunch,
+            state: if config.incoming { RunState::Inmigrate } else { RunState::Prelaunch },
             released: false,
             gated: false,
             was_suspended: false,
@@ -149,6 +151,7 @@ impl Machine {
         });
         let devices = Devices::default();
         let jobs = Jobs::new(Arc::clone(&events));
+        let migration = Migration::new(Arc::clone(&events), !config.start_stopped);
         let machine = Arc::new(Self {
             config,
             parts,
@@ -159,6 +162,7 @@ impl Machine {
             dump: DumpProgress::default(),
             jobs,
             global_log: Mutex::default(),
+            migration,
             ending: AtomicBool::new(false),
             job_ended: Condvar::new(),
         });
@@ -184,6 +188,11 @@ impl Machine {
 
     pub(crate) fn global_log(&self) -> &Mutex<Option<DirtyLog>> {
         &self.global_log
+    }
+
+    /// Migrations of this machine.
+    pub fn migration(&self) -> &Migration {
+        &self.migration
     }
 
     pub(crate) fn control(&self) -> &Mutex<RunControl> {
@@ -296,7 +305,7 @@ impl Machine {
 
     /// Lets the machine run if it was not to wait.
     pub fn power_on(&self) {
-        if !self.config.start_stopped {
+        if !self.config.start_stopped && !self.config.incoming {
             self.go_on(&mut self.control.lock());
         }
     }
@@ -375,6 +384,10 @@ impl Machine {
     /// Something is under way for which the machine stands.
     pub fn stop(&self) -> Result<(), MachineError> {
         let mut control = self.control.lock();
+        if control.state == RunState::Inmigrate {
+            self.migration.set_runs_at_once(false);
+            return Ok(());
+        }
         Self::check_free(control.held)?;
         self.stop_into(&mut control, RunState::Paused);
         Ok(())
@@ -396,14 +409,22 @@ impl Machine {
     /// Lets the machine go on.
     ///
     /// # Errors
-    /// A guest that has ended must be reset first, and something may be under way for which the machine stands.
+    /// A guest that has ended must be reset first, and something may be under way for which the machine stands. Disks that
+    /// were given away may not be there any more.
     pub fn cont(&self) -> Result<(), MachineError> {
         let mut control = self.control.lock();
+        if control.state == RunState::Inmigrate {
+            self.migration.set_runs_at_once(true);
+            return Ok(());
+        }
         Self::check_free(control.held)?;
         match control.state {
             RunState::Running | RunState::Suspended => Ok(()),
             RunState::Shutdown | RunState::InternalError | RunState::GuestPanicked => Err(MachineError::ResetRequired),
             _ => {
+                if self.blocks().are_inactive() {
+                    self.blocks().activate().map_err(MachineError::Disks)?;
+                }
                 self.resume(&mut control);
                 Ok(())
             }
@@ -434,8 +455,8 @@ impl Machine {
         }
         control.was_suspended = false;
         match control.state {
-            // A dump lets it go on by itself.
-            RunState::Running | RunState::SaveVm => {}
+            // A dump lets it go on by itself, and so does who has received another machine.
+            RunState::Running | RunState::SaveVm | RunState::Inmigrate => {}
             RunState::Suspended => {
                 control.enter(RunState::Running);
                 self.release(&mut control);
@@ -492,6 +513,7 @@ impl Machine {
         }
         self.dump.cancel();
         trace!(QEMU_SYSTEM_SHUTDOWN_REQUEST, "reason={}", reason.as_str());
+        self.migration.end();
         self.emit(Event::Shutdown { guest: is_guest(reason), reason });
         self.parts.inbox.leave(GuestRequest::Quit);
     }
@@ -624,6 +646,10 @@ impl Machine {
 /// Makes the block nodes and drives that were asked for with the machine.
 fn open_nodes(config: &Config, parts: &Parts) -> Result<(), MachineError> {
     let blocks = &parts.backends.blocks;
+    if config.incoming {
+        // They are another's until that machine is here.
+        blocks.inactivate().map_err(MachineError::Disks)?;
+    }
     for options in &config.nodes {
         blocks.add(options).map_err(|reason| {
             let name = options.get("node-name").and_then(|name| name.as_str()).unwrap_or_default().to_owned();

@@ -96,6 +96,9 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     }
     // From here on clients may come, and find the machine in the state that it was to start in.
     machine.power_on();
+    if let Some(uri) = settings.incoming.as_deref().filter(|uri| *uri != "defer") {
+        receive(&machine, uri).map_err(|reason| anyhow::anyhow!("-incoming {uri}: {reason}"))?;
+    }
     let test_port =
         test_port.map(|front| test_port::start(front, settings.test_log.as_deref(), &machine)).transpose()?;
     let monitors = MonitorThread::start(monitors, context, events).context("could not start the monitor thread")?;
@@ -117,7 +120,20 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
         // Gone already is as good.
         let _ = fs::remove_file(path);
     }
-    Ok(ExitCode::SUCCESS)
+    match machine.migration().take_fatal() {
+        Some(reason) => Err(anyhow::anyhow!(reason)),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Has `machine` wait for another one from `uri`.
+fn receive(machine: &Arc<Machine>, uri: &str) -> Result<(), String> {
+    let inherited = |name: &str| {
+        let number = name.parse().map_err(|_| format!("'{name}' is no number of a descriptor"))?;
+        files::inherited(number).map_err(|error| format!("descriptor {name}: {}", files::reason(&error)))
+    };
+    let address = rhea_machine::migration::Address::parse(uri, inherited)?;
+    machine.receive(address, true).map_err(|reason| reason.to_string())
 }
 
 fn open_backends(chars: &CharDevices, settings: &Settings) -> anyhow::Result<()> {
@@ -173,6 +189,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         devices: settings.devices.lines.clone(),
         globals: Globals::new(settings.devices.globals.iter().cloned()),
         start_stopped: settings.start_stopped,
+        incoming: settings.incoming.is_some(),
         no_reboot: settings.no_reboot,
         no_shutdown: settings.no_shutdown,
         on_panic: settings.on_panic,

@@ -340,6 +340,11 @@ impl BlockNodes {
         Ok(())
     }
 
+    /// Whether the disks are given away.
+    pub fn are_inactive(&self) -> bool {
+        self.state.lock().inactive
+    }
+
     /// Takes the disks, or takes them back: locks them, and reads anew what images say of themselves.
     ///
     /// # Errors

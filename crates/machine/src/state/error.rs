@@ -77,7 +77,16 @@ pub enum StateError {
     /// The machine is not held for this.
     #[error("the machine does not stand still")]
     NotStanding,
+    /// The disks are not given away.
+    #[error("{0}")]
+    Disks(String),
     /// The machine ends.
     #[error("the machine is ending")]
     CalledOff,
+}
+
+impl From<std::io::Error> for StateError {
+    fn from(error: std::io::Error) -> Self {
+        StreamError::from(error).into()
+    }
 }

@@ -16,6 +16,7 @@ mod iothread;
 mod job;
 mod machine;
 mod memory;
+mod migration;
 mod object;
 mod options;
 mod pci;

@@ -100,6 +100,8 @@ pub struct Settings {
     pub rtc: RtcOptions,
     /// `-S`.
     pub start_stopped: bool,
+    /// `-incoming`: where from, or `defer`.
+    pub incoming: Option<String>,
     /// `-no-reboot`.
     pub no_reboot: bool,
     /// `-no-shutdown`.
@@ -177,6 +179,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         uuid: Uuid::nil(),
         rtc: RtcOptions::default(),
         start_stopped: false,
+        incoming: None,
         no_reboot: false,
         no_shutdown: false,
         on_panic: GuestPanicAction::Poweroff,
@@ -296,6 +299,7 @@ impl Settings {
             }
             "global" => self.devices.globals.push(devices::global(row, value)?),
             "S" => self.start_stopped = true,
+            "incoming" => self.incoming = Some(value.to_owned()),
             "no-reboot" => self.no_reboot = true,
             "object" => match objects::help(value) {
                 Some(text) => self.print = Some(text),
@@ -481,6 +485,7 @@ impl Settings {
                 && !said.monitor
                 && !said.nographic
                 && !self.start_stopped
+                && self.incoming.is_none()
                 && self.accelerator != Accelerator::Qtest;
             let id = FIRST_TERMINAL.to_owned();
             let options = CharOptions::Stdio { signal: self.first_minute };

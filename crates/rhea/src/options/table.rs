@@ -412,6 +412,7 @@ pub const OPTIONS: &[OptionRow] = &[
     },
     word("uuid", "UUID", "identifier of the guest"),
     flag("S", "do not start the processors: wait for 'cont'"),
+    word("incoming", "URI|defer", "wait for another machine, and go on as that: tcp:, unix:, exec:, fd: or file:"),
     flag("no-reboot", "end instead of a reset"),
     flag("no-shutdown", "stop instead of the end when the guest powers off"),
     OptionRow {
