@@ -207,12 +207,8 @@ impl CpuState {
 
     /// Takes from CPUID what paging depends on.
     pub(crate) fn configure_paging(&mut self) {
-        let bits = match self.cpuid.get(0x8000_0008, 0).eax & 0xff {
-            0 => 36,
-            bits => bits.clamp(32, 52),
-        };
-        self.engine.paging.beyond_physical = !0 << bits;
-        self.engine.paging.gigabyte_pages = self.cpuid.get(0x8000_0001, 0).edx & (1 << 26) != 0;
+        self.engine.paging.beyond_physical = !0 << self.cpuid.physical_bits();
+        self.engine.paging.gigabyte_pages = self.cpuid.has(Feature::PDPE1GB);
     }
 
     fn pae_paging(&self) -> bool {

@@ -70,11 +70,20 @@ impl CpuState {
 
     /// CR4's bits that this processor's model has. SMAP is not among them: translations do not depend on RFLAGS.AC.
     pub(crate) fn cr4_bits(&self) -> u64 {
-        let mut bits = Cr4::TSD | Cr4::DE | Cr4::PSE | Cr4::PAE | Cr4::MCE | Cr4::PGE | Cr4::PCE;
-        bits |= Cr4::OSFXSR | Cr4::OSXMMEXCPT;
-        for (feature, bit) in
-            [(Feature::FSGSBASE, Cr4::FSGSBASE), (Feature::SMEP, Cr4::SMEP), (Feature::UMIP, Cr4::UMIP)]
-        {
+        let mut bits = Cr4::PCE;
+        for (feature, bit) in [
+            (Feature::TSC, Cr4::TSD),
+            (Feature::DE, Cr4::DE),
+            (Feature::PSE, Cr4::PSE),
+            (Feature::PAE, Cr4::PAE),
+            (Feature::MCE, Cr4::MCE),
+            (Feature::PGE, Cr4::PGE),
+            (Feature::FXSR, Cr4::OSFXSR),
+            (Feature::SSE, Cr4::OSXMMEXCPT),
+            (Feature::FSGSBASE, Cr4::FSGSBASE),
+            (Feature::SMEP, Cr4::SMEP),
+            (Feature::UMIP, Cr4::UMIP),
+        ] {
             bits.set(bit, self.cpuid.has(feature));
         }
         bits.bits()
@@ -103,11 +112,7 @@ impl CpuState {
 
     /// Changes CR3 as MOV to CR3 does.
     fn write_cr3(&mut self, value: u64) -> Result<(), Trap> {
-        let physical_bits = match self.cpuid.get(0x8000_0008, 0).eax & 0xff {
-            0 => 36,
-            bits => bits.min(52),
-        };
-        if self.long_mode() && value >> physical_bits != 0 {
+        if self.long_mode() && value >> self.cpuid.physical_bits() != 0 {
             return Err(refuse(self));
         }
         self.load_cr3(value)

@@ -57,6 +57,8 @@ const MTRR_CAP: u64 = 0x508;
 const MCG_CAP: u64 = 0x105;
 /// The microcode's version, as the field's virtual processors of this family tell it.
 const PATCH_LEVEL: u64 = 0x0100_0065;
+/// IA32_APIC_BASE: x2APIC mode.
+const X2APIC_MODE: u64 = 1 << 10;
 /// HWCR: writes to MCi_STATUS are allowed.
 const MC_STATUS_WRITE: u64 = 1 << 18;
 /// SYSCFG: the fixed MTRRs' RdMem and WrMem bits can be seen and changed.
@@ -90,10 +92,7 @@ impl CpuState {
 
     /// Bits of physical addresses above those that the processor has.
     fn beyond_physical(&self) -> u64 {
-        match self.cpuid.get(0x8000_0008, 0).eax & 0xff {
-            0 => u64::MAX << 36,
-            bits => u64::MAX << bits.min(52),
-        }
+        u64::MAX << self.cpuid.physical_bits()
     }
 
     /// The value of a model-specific register; `None` if there is none of that number.
@@ -150,6 +149,7 @@ impl CpuState {
             return Some(());
         }
         match msr {
+            number::APIC_BASE if value & X2APIC_MODE != 0 && !self.cpuid.has(Feature::X2APIC) => return None,
             _ if is_apic(msr) => return self.bus.apic_msr_write(msr, value),
             number::TSC => self.msr.tsc_offset = value.wrapping_sub(self.bus.tsc()),
             number::SYSENTER_CS => self.msr.sysenter_cs = value & 0xffff,

@@ -4,7 +4,7 @@ use crate::{
     engine::testing::{CODE, DATA, Machine, STACK, Stop, run},
     integer::tests::{exception, execute},
     state::{Cr0, Cr4, Efer, Request, Rflags, reg, seg},
-    system::cpuid::{CpuidTable, Feature, Package, Topology},
+    system::cpuid::{CpuModel, Feature, Package, Topology},
     trap::{Exception, Trap},
 };
 use rhea_core::Width;
@@ -26,7 +26,7 @@ const WRMSR: [u8; 2] = [0x0f, 0x30];
 /// A machine of the default model.
 fn machine(bits: u8) -> Machine {
     let mut machine = Machine::new(&[], bits);
-    machine.cpu().cpuid = CpuidTable::qemu64(Topology {
+    machine.cpu().cpuid = CpuModel::default().table(Topology {
         apic_id: 0,
         package: Package::new(1, 1),
         tsc_khz: 1_000_000,

@@ -9,6 +9,7 @@ use crate::{
     engine::testing::{CODE, Machine},
     op::{Handler, Op},
     state::CpuState,
+    system::cpuid::{ENGINE, Feature},
     trap::{Exception, Trap},
 };
 
@@ -40,39 +41,84 @@ fn instructions(bits: u8) -> BTreeMap<u32, Instruction> {
     found
 }
 
-/// What the model `qemu64` has of what the decoder knows, and what every processor takes for a NOP.
+/// The name of the feature that CPUID tells of if a processor has the instructions that the decoder knows by `feature`;
+/// nothing for those that are older than CPUID, and for what processors without the feature take for a NOP.
+fn told_as(feature: CpuidFeature) -> Option<&'static str> {
+    use CpuidFeature as F;
+    Some(match feature {
+        F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::FPU | F::FPU287 | F::FPU387 => {
+            return None;
+        }
+        F::RDPMC | F::CPUID | F::MULTIBYTENOP | F::PAUSE | F::CET_IBT => return None,
+        F::X64 => "lm",
+        F::MSR => "msr",
+        F::TSC => "tsc",
+        F::CX8 => "cx8",
+        F::CMOV => "cmov",
+        F::SEP => "sep",
+        F::SYSCALL => "syscall",
+        F::CLFSH => "clflush",
+        F::MMX => "mmx",
+        F::FXSR => "fxsr",
+        F::SSE => "sse",
+        F::SSE2 => "sse2",
+        F::SSE3 => "pni",
+        F::CMPXCHG16B => "cx16",
+        F::POPCNT => "popcnt",
+        F::FSGSBASE => "fsgsbase",
+        F::RDTSCP => "rdtscp",
+        F::PREFETCHW => "3dnowprefetch",
+        F::WBNOINVD => "wbnoinvd",
+        F::SSSE3 => "ssse3",
+        F::SSE4_1 => "sse4.1",
+        F::SSE4_2 => "sse4.2",
+        F::SSE4A => "sse4a",
+        F::AES => "aes",
+        F::PCLMULQDQ => "pclmulqdq",
+        F::MOVBE => "movbe",
+        F::XSAVE => "xsave",
+        F::RDRAND => "rdrand",
+        F::RDSEED => "rdseed",
+        F::AVX => "avx",
+        F::AVX2 => "avx2",
+        F::BMI1 => "bmi1",
+        F::BMI2 => "bmi2",
+        F::FMA => "fma",
+        F::F16C => "f16c",
+        F::LZCNT => "abm",
+        F::ADX => "adx",
+        F::SHA => "sha-ni",
+        F::SMAP => "smap",
+        F::INVPCID => "invpcid",
+        F::CLFLUSHOPT => "clflushopt",
+        F::CLWB => "clwb",
+        F::CLZERO => "clzero",
+        F::MONITOR => "monitor",
+        F::RDPID => "rdpid",
+        F::VMX => "vmx",
+        F::SVM => "svm",
+        F::D3NOW => "3dnow",
+        // Whoever offers more finds it missing here.
+        _ => return Some(""),
+    })
+}
+
+/// Whether the engine offers what the decoder knows as `feature`.
 fn offered(feature: CpuidFeature) -> bool {
-    matches!(
-        feature,
-        CpuidFeature::INTEL8086
-            | CpuidFeature::INTEL186
-            | CpuidFeature::INTEL286
-            | CpuidFeature::INTEL386
-            | CpuidFeature::INTEL486
-            | CpuidFeature::FPU
-            | CpuidFeature::FPU287
-            | CpuidFeature::FPU387
-            | CpuidFeature::X64
-            | CpuidFeature::MSR
-            | CpuidFeature::TSC
-            | CpuidFeature::RDPMC
-            | CpuidFeature::CPUID
-            | CpuidFeature::CX8
-            | CpuidFeature::CMOV
-            | CpuidFeature::SEP
-            | CpuidFeature::SYSCALL
-            | CpuidFeature::CLFSH
-            | CpuidFeature::MMX
-            | CpuidFeature::FXSR
-            | CpuidFeature::SSE
-            | CpuidFeature::SSE2
-            | CpuidFeature::SSE3
-            | CpuidFeature::CMPXCHG16B
-            | CpuidFeature::POPCNT
-            | CpuidFeature::MULTIBYTENOP
-            | CpuidFeature::PAUSE
-            | CpuidFeature::CET_IBT
-    )
+    told_as(feature).is_none_or(|name| Feature::named(name).is_some_and(|feature| ENGINE.has(feature)))
+}
+
+/// Features that bring no instruction: they are in control registers, in MSRs, in page tables or in how CPUID answers.
+const WITHOUT_INSTRUCTIONS: &str = "fpu de pse pae mce apic mtrr pge mca pat pse36 ss ht x2apic hypervisor smep erms umip \
+    fsrm arat invtsc nx mmxext pdpe1gb lahf-lm cmp-legacy topoext";
+
+#[test]
+fn every_feature_of_the_engine_is_known_to_have_instructions_or_not() {
+    let with: BTreeSet<&str> = CpuidFeature::values().filter_map(told_as).filter(|name| !name.is_empty()).collect();
+    for feature in ENGINE.iter() {
+        let without = WITHOUT_INSTRUCTIONS.split_whitespace().any(|name| name == feature.name());
+        assert!(with.contains(feature.name()) != without, "{feature}");
+    }
 }
 
 fn missing(bits: u8) -> BTreeSet<String> {
@@ -101,7 +147,7 @@ fn missing(bits: u8) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_instruction_of_the_model_has_a_handler() {
+fn every_instruction_that_the_engine_offers_has_a_handler() {
     for bits in [16, 32, 64] {
         assert_eq!(missing(bits), BTreeSet::new(), "{bits}-bit code");
     }

@@ -1,12 +1,23 @@
-//! CPUID as the guest sees it, and the processor models that it describes. SDM vol. 2 CPUID, APM vol. 3 appendix D and E.
+//! CPUID as the guest sees it, and the processor models that it describes: their names ([`CpuModel`]), features, leaves,
+//! and how they compare. SDM vol. 2 CPUID, APM vol. 3 appendix D and E.
 //!
 //! The time stamp counter's frequency: Linux believes CPUID 15H and 16H of Intel's processors only, and of the
 //! hypervisors' leaves only those of vendors whose signature it knows, none of which is ours to use. It measures the
 //! counter against the interval timer, the HPET or the ACPI timer instead. Leaf 4000_0010H is there for those who read
 //! it whatever the signature.
 
+mod compare;
+mod features;
+mod leaves;
+mod model;
+mod models;
+mod settings;
 mod topology;
 
+pub use compare::Relation;
+pub use features::{ALIASES as FEATURE_ALIASES, ENGINE, Feature, FeatureSet, Register, Source, WORDS, Word};
+pub use model::{CpuModel, DEFAULT_MODEL, Definition, ModelError};
+pub use settings::{properties, property_of_followers};
 pub use topology::{Package, Seat};
 
 /// The four registers that CPUID returns.
@@ -19,6 +30,17 @@ pub struct Leaf {
     pub edx: u32,
 }
 
+impl Leaf {
+    fn register(&mut self, register: Register) -> &mut u32 {
+        match register {
+            Register::Eax => &mut self.eax,
+            Register::Ebx => &mut self.ebx,
+            Register::Ecx => &mut self.ecx,
+            Register::Edx => &mut self.edx,
+        }
+    }
+}
+
 /// Leaves kept in each of the three ranges.
 const RANGE: usize = 0x21;
 /// First of the hypervisor's leaves.
@@ -27,115 +49,6 @@ pub const HYPERVISOR: u32 = 0x4000_0000;
 const INDEXED: [u32; 8] = [4, 7, 0xb, 0xd, 0xf, 0x14, 0x1f, EXTENDED | 0x1d];
 /// First of the extended leaves.
 pub const EXTENDED: u32 = 0x8000_0000;
-
-/// A feature: the bit by which CPUID tells of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feature {
-    /// Leaf 1, EDX.
-    Edx(u8),
-    /// Leaf 1, ECX.
-    Ecx(u8),
-    /// Leaf 7, EBX.
-    Structured(u8),
-    /// Leaf 7, ECX.
-    StructuredEcx(u8),
-    /// Leaf 8000_0001H, EDX.
-    ExtendedEdx(u8),
-    /// Leaf 8000_0001H, ECX.
-    ExtendedEcx(u8),
-}
-
-impl Feature {
-    #![allow(missing_docs, reason = "the features' own names")]
-    pub const FPU: Self = Self::Edx(0);
-    pub const VME: Self = Self::Edx(1);
-    pub const DE: Self = Self::Edx(2);
-    pub const PSE: Self = Self::Edx(3);
-    pub const TSC: Self = Self::Edx(4);
-    pub const MSR: Self = Self::Edx(5);
-    pub const PAE: Self = Self::Edx(6);
-    pub const MCE: Self = Self::Edx(7);
-    pub const CX8: Self = Self::Edx(8);
-    pub const APIC: Self = Self::Edx(9);
-    pub const SEP: Self = Self::Edx(11);
-    pub const MTRR: Self = Self::Edx(12);
-    pub const PGE: Self = Self::Edx(13);
-    pub const MCA: Self = Self::Edx(14);
-    pub const CMOV: Self = Self::Edx(15);
-    pub const PAT: Self = Self::Edx(16);
-    pub const PSE36: Self = Self::Edx(17);
-    pub const CLFLUSH: Self = Self::Edx(19);
-    pub const MMX: Self = Self::Edx(23);
-    pub const FXSR: Self = Self::Edx(24);
-    pub const SSE: Self = Self::Edx(25);
-    pub const SSE2: Self = Self::Edx(26);
-    pub const HTT: Self = Self::Edx(28);
-    pub const SSE3: Self = Self::Ecx(0);
-    pub const CX16: Self = Self::Ecx(13);
-    pub const PCID: Self = Self::Ecx(17);
-    pub const X2APIC: Self = Self::Ecx(21);
-    pub const POPCNT: Self = Self::Ecx(23);
-    pub const TSC_DEADLINE: Self = Self::Ecx(24);
-    pub const HYPERVISOR: Self = Self::Ecx(31);
-    pub const FSGSBASE: Self = Self::Structured(0);
-    pub const SMEP: Self = Self::Structured(7);
-    pub const UMIP: Self = Self::StructuredEcx(2);
-    pub const SYSCALL: Self = Self::ExtendedEdx(11);
-    pub const NX: Self = Self::ExtendedEdx(20);
-    pub const FFXSR: Self = Self::ExtendedEdx(25);
-    pub const RDTSCP: Self = Self::ExtendedEdx(27);
-    pub const LM: Self = Self::ExtendedEdx(29);
-    pub const LAHF_LM: Self = Self::ExtendedEcx(0);
-    pub const CMP_LEGACY: Self = Self::ExtendedEcx(1);
-    pub const TOPOEXT: Self = Self::ExtendedEcx(22);
-
-    /// The features by the names that managers know.
-    pub const NAMED: [(&'static str, Self); 43] = [
-        ("fpu", Self::FPU),
-        ("vme", Self::VME),
-        ("de", Self::DE),
-        ("pse", Self::PSE),
-        ("tsc", Self::TSC),
-        ("msr", Self::MSR),
-        ("pae", Self::PAE),
-        ("mce", Self::MCE),
-        ("cx8", Self::CX8),
-        ("apic", Self::APIC),
-        ("sep", Self::SEP),
-        ("mtrr", Self::MTRR),
-        ("pge", Self::PGE),
-        ("mca", Self::MCA),
-        ("cmov", Self::CMOV),
-        ("pat", Self::PAT),
-        ("pse36", Self::PSE36),
-        ("clflush", Self::CLFLUSH),
-        ("mmx", Self::MMX),
-        ("fxsr", Self::FXSR),
-        ("sse", Self::SSE),
-        ("sse2", Self::SSE2),
-        ("ht", Self::HTT),
-        ("sse3", Self::SSE3),
-        ("cx16", Self::CX16),
-        ("pcid", Self::PCID),
-        ("x2apic", Self::X2APIC),
-        ("popcnt", Self::POPCNT),
-        ("tsc-deadline", Self::TSC_DEADLINE),
-        ("hypervisor", Self::HYPERVISOR),
-        ("fsgsbase", Self::FSGSBASE),
-        ("smep", Self::SMEP),
-        ("umip", Self::UMIP),
-        ("syscall", Self::SYSCALL),
-        ("nx", Self::NX),
-        ("fxsr-opt", Self::FFXSR),
-        ("rdtscp", Self::RDTSCP),
-        ("lm", Self::LM),
-        ("lahf-lm", Self::LAHF_LM),
-        ("cmp-legacy", Self::CMP_LEGACY),
-        ("xsave", Self::Ecx(26)),
-        ("avx", Self::Ecx(28)),
-        ("avx2", Self::Structured(5)),
-    ];
-}
 
 /// Where a processor is in the machine, and how fast its clocks are, as its CPUID tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,215 +118,179 @@ impl CpuidTable {
         }
     }
 
-    fn word(&mut self, feature: Feature) -> (&mut u32, u8) {
-        match feature {
-            Feature::Edx(bit) => (&mut self.basic[1].edx, bit),
-            Feature::Ecx(bit) => (&mut self.basic[1].ecx, bit),
-            Feature::Structured(bit) => (&mut self.basic[7].ebx, bit),
-            Feature::StructuredEcx(bit) => (&mut self.basic[7].ecx, bit),
-            Feature::ExtendedEdx(bit) => (&mut self.extended[1].edx, bit),
-            Feature::ExtendedEcx(bit) => (&mut self.extended[1].ecx, bit),
+    /// The bits of a word of features; none for those that MSRs tell of.
+    pub fn word(&self, source: Source) -> u32 {
+        match source {
+            Source::Cpuid { function, index, register } => *self.get(function, index.unwrap_or(0)).register(register),
+            Source::Msr(_) => 0,
         }
     }
 
     /// Whether a feature is offered.
     pub fn has(&self, feature: Feature) -> bool {
-        let (word, bit) = match feature {
-            Feature::Edx(bit) => (self.basic[1].edx, bit),
-            Feature::Ecx(bit) => (self.basic[1].ecx, bit),
-            Feature::Structured(bit) => (self.basic[7].ebx, bit),
-            Feature::StructuredEcx(bit) => (self.basic[7].ecx, bit),
-            Feature::ExtendedEdx(bit) => (self.extended[1].edx, bit),
-            Feature::ExtendedEcx(bit) => (self.extended[1].ecx, bit),
-        };
-        word >> (bit & 31) & 1 != 0
+        self.word(feature.source()) >> (feature.bit() & 31) & 1 != 0
     }
 
-    /// Offers a feature, or hides it.
+    /// Offers a feature, or hides it. Those that MSRs tell of are not here.
     pub fn set_feature(&mut self, feature: Feature, offered: bool) {
-        let (word, bit) = self.word(feature);
-        let mask = 1 << (bit & 31);
+        let Source::Cpuid { function, index, register } = feature.source() else { return };
+        let index = index.unwrap_or(0);
+        let mut leaf = self.get(function, index);
+        let mask = 1 << (feature.bit() & 31);
+        let word = leaf.register(register);
         *word = *word & !mask | if offered { mask } else { 0 };
+        self.set(function, index, leaf);
     }
 
-    /// Whether the model is AMD's, whose processors differ from Intel's in a few instructions.
-    pub fn is_amd(&self) -> bool {
-        self.basic[0].ebx == u32::from_le_bytes(*b"Auth")
+    /// Takes a leaf away, with all its sub-leaves.
+    fn forget(&mut self, function: u32) {
+        self.set(function, 0, Leaf::default());
+        self.indexed.retain(|entry| entry.0 != function);
     }
 
-    /// The model `qemu64`: a processor of AMD's family 15 with what every 64-bit system expects, and a little more.
-    pub fn qemu64(topology: Topology) -> Self {
-        let mut table = Self::default();
-        let signature = signature(15, 107, 1);
-
-        table.set(0, 0, vendor(0xd, *b"AuthenticAMD"));
-        // EBX: a cache line is 8 units of 8 bytes.
-        table.set(1, 0, Leaf { eax: signature, ebx: 8 << 8, ..Leaf::default() });
-        table.set(EXTENDED, 0, vendor(EXTENDED | 8, *b"AuthenticAMD"));
-        table.set(EXTENDED | 1, 0, Leaf { eax: signature, ..Leaf::default() });
-        for feature in QEMU64 {
-            table.set_feature(feature, true);
-            // AMD's extended leaf repeats most of leaf 1's EDX.
-            if let Feature::Edx(bit) = feature
-                && 0x0183_f3ff >> bit & 1 != 0
-            {
-                table.set_feature(Feature::ExtendedEdx(bit), true);
+    /// Takes all leaves away beyond the last basic and the last extended one.
+    fn end_at(&mut self, level: u32, extended: u32) {
+        for (function, ..) in self.leaves() {
+            let last = match function & 0xf000_0000 {
+                0 => level,
+                EXTENDED => extended,
+                _ => continue,
+            };
+            if function > last {
+                self.forget(function);
             }
         }
+    }
 
-        for (i, part) in name(b"QEMU Virtual CPU version 2.5+").into_iter().enumerate() {
-            table.set(EXTENDED | (2 + i as u32), 0, part);
+    /// Bits of a physical address, as the guest is told.
+    pub fn physical_bits(&self) -> u32 {
+        match self.get(EXTENDED | 8, 0).eax & 0xff {
+            // SDM vol. 2: without the leaf they are 36, and 32 for those that cannot have more.
+            0 => 36,
+            bits => bits.clamp(32, 52),
         }
-        // First-level TLBs of 255 entries; caches of 64 KiB, two ways, 64-byte lines.
-        let (tlb, cache) = (0x01ff_01ff, 64 << 24 | 2 << 16 | 1 << 8 | 64);
-        table.set(EXTENDED | 5, 0, Leaf { eax: tlb, ebx: tlb, ecx: cache, edx: cache });
-        // Second-level TLBs of 512 entries, four ways; a cache of 512 KiB, 16 ways, 64-byte lines.
-        let second = 512 << 16 | 8 << 12 | 1 << 8 | 64;
-        table.set(EXTENDED | 6, 0, Leaf { ebx: 0x4200_4200, ecx: second, ..Leaf::default() });
-        // The time stamp counter's rate never changes.
-        table.set(EXTENDED | 7, 0, Leaf { edx: 1 << 8, ..Leaf::default() });
-        // 40 physical and 48 linear address bits.
-        table.set(EXTENDED | 8, 0, Leaf { eax: 48 << 8 | 40, ..Leaf::default() });
+    }
 
-        table.set(HYPERVISOR, 0, hypervisor(HYPERVISOR | 0x10, *b"RheaRheaRhea"));
-        let clocks = Leaf { eax: topology.tsc_khz, ebx: topology.apic_khz, ..Leaf::default() };
-        table.set(HYPERVISOR | 0x10, 0, clocks);
-        table.place(topology.apic_id, topology.package);
+    /// All leaves that are not all zeros: function, index, leaf.
+    pub fn leaves(&self) -> Vec<(u32, u32, Leaf)> {
+        let range = |first: u32, leaves: &[Leaf; RANGE]| {
+            (first..).zip(*leaves).map(|(function, leaf)| (function, 0, leaf)).collect::<Vec<_>>()
+        };
+        let mut all = range(0, &self.basic);
+        all.extend(range(HYPERVISOR, &self.hypervisor));
+        all.extend(range(EXTENDED, &self.extended));
+        all.extend(&self.indexed);
+        all.retain(|(.., leaf)| *leaf != Leaf::default());
+        all.sort_unstable_by_key(|(function, index, _)| (*function, *index));
+        all
+    }
+
+    /// The table that [`leaves`](Self::leaves) gave; those that no table has are left out.
+    pub fn from_leaves(leaves: &[(u32, u32, Leaf)]) -> Self {
+        let mut table = Self::default();
+        for (function, index, leaf) in leaves.iter().take(8 * RANGE) {
+            table.set(*function, *index, *leaf);
+        }
         table
     }
-}
 
-/// The features of `qemu64`.
-const QEMU64: [Feature; 29] = [
-    Feature::FPU,
-    Feature::DE,
-    Feature::PSE,
-    Feature::TSC,
-    Feature::MSR,
-    Feature::PAE,
-    Feature::MCE,
-    Feature::CX8,
-    Feature::APIC,
-    Feature::SEP,
-    Feature::MTRR,
-    Feature::PGE,
-    Feature::MCA,
-    Feature::CMOV,
-    Feature::PAT,
-    Feature::PSE36,
-    Feature::CLFLUSH,
-    Feature::MMX,
-    Feature::FXSR,
-    Feature::SSE,
-    Feature::SSE2,
-    Feature::SSE3,
-    Feature::CX16,
-    Feature::POPCNT,
-    Feature::HYPERVISOR,
-    Feature::SYSCALL,
-    Feature::NX,
-    Feature::LM,
-    Feature::LAHF_LM,
-];
-
-/// Leaf 1's EAX for a family, model and stepping.
-fn signature(family: u32, model: u32, stepping: u32) -> u32 {
-    let (base, extended) = if family < 15 { (family, 0) } else { (15, family - 15) };
-    extended << 20 | (model >> 4) << 16 | base << 8 | (model & 15) << 4 | stepping
-}
-
-fn quarter(text: &[u8; 12], number: usize) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&text[4 * number..4 * number + 4]);
-    u32::from_le_bytes(bytes)
-}
-
-/// A range's first leaf: its last function, and a vendor in EBX, EDX, ECX.
-fn vendor(last: u32, text: [u8; 12]) -> Leaf {
-    Leaf { eax: last, ebx: quarter(&text, 0), edx: quarter(&text, 1), ecx: quarter(&text, 2) }
-}
-
-/// The hypervisor's first leaf has its signature in EBX, ECX, EDX.
-fn hypervisor(last: u32, text: [u8; 12]) -> Leaf {
-    Leaf { eax: last, ebx: quarter(&text, 0), ecx: quarter(&text, 1), edx: quarter(&text, 2) }
-}
-
-/// The three leaves of a processor's name.
-fn name(text: &[u8]) -> [Leaf; 3] {
-    let mut words = [0_u32; 12];
-    for (i, &byte) in text.iter().take(47).enumerate() {
-        words[i / 4] |= u32::from(byte) << (8 * (i % 4));
+    /// In what a guest can tell this processor from another, in words; nothing if it cannot.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        if self.leaves() == other.leaves() {
+            return None;
+        }
+        let identity = |table: &Self| {
+            let leaf = table.get(1, 0);
+            format!("{} {}, signature {:08x}", table.vendor(), table.model_id(), leaf.eax)
+        };
+        let (one, two) = (identity(self), identity(other));
+        if one != two {
+            return Some(format!("'{one}' instead of '{two}'"));
+        }
+        let changed = Feature::all().filter(|feature| self.has(*feature) != other.has(*feature));
+        let changed: Vec<_> =
+            changed.map(|feature| format!("{}{}", if self.has(feature) { '+' } else { '-' }, feature.name())).collect();
+        if !changed.is_empty() {
+            return Some(format!("features {}", changed.join(" ")));
+        }
+        let (ours, theirs) = (self.leaves(), other.leaves());
+        let odd = ours.iter().chain(&theirs).find(|leaf| !ours.contains(leaf) || !theirs.contains(leaf))?;
+        Some(format!("CPUID leaf {:08x}H, index {}", odd.0, odd.1))
     }
-    [0, 4, 8].map(|i| Leaf { eax: words[i], ebx: words[i + 1], ecx: words[i + 2], edx: words[i + 3] })
+
+    /// The vendor, as leaf 0 tells it.
+    pub fn vendor(&self) -> String {
+        let leaf = self.get(0, 0);
+        text(&[leaf.ebx, leaf.edx, leaf.ecx])
+    }
+
+    /// The processor's name, as leaves 8000_0002H to 8000_0004H tell it.
+    pub fn model_id(&self) -> String {
+        let leaves = (2..=4).map(|index| self.get(EXTENDED | index, 0));
+        text(&leaves.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]).collect::<Vec<_>>())
+    }
+
+    /// Whether the model is AMD's or of AMD's design, whose processors differ from Intel's in a few instructions.
+    pub fn is_amd(&self) -> bool {
+        [*b"Auth", *b"Hygo"].map(u32::from_le_bytes).contains(&self.basic[0].ebx)
+    }
+}
+
+/// The characters in registers, up to the first zero.
+fn text(words: &[u32]) -> String {
+    let bytes = words.iter().flat_map(|word| word.to_le_bytes());
+    bytes.take_while(|byte| *byte != 0).map(char::from).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CpuidTable, EXTENDED, Feature, HYPERVISOR, Leaf, Package, Topology};
-
-    fn table(cores: u8) -> CpuidTable {
-        let package = Package::new(cores.into(), 1);
-        CpuidTable::qemu64(Topology { apic_id: 1, package, tsc_khz: 2_000_000, apic_khz: 1_000_000 })
-    }
-
-    fn text(parts: &[u32]) -> String {
-        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.to_le_bytes()).filter(|&byte| byte != 0).collect();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    #[test]
-    fn qemu64_has_the_names_that_guests_know() {
-        let table = table(1);
-        let first = table.get(0, 0);
-        assert_eq!(text(&[first.ebx, first.edx, first.ecx]), "AuthenticAMD");
-        assert_eq!(table.get(1, 0).eax, 0x0006_0fb1);
-        let name: Vec<u32> = (2..5)
-            .map(|i| table.get(EXTENDED | i, 0))
-            .flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx])
-            .collect();
-        assert_eq!(text(&name), "QEMU Virtual CPU version 2.5+");
-        let first = table.get(HYPERVISOR, 0);
-        assert_eq!(text(&[first.ebx, first.ecx, first.edx]), "RheaRheaRhea");
-    }
-
-    #[test]
-    fn what_a_kernel_requires_is_offered() {
-        let table = table(1);
-        // Linux: required-features.h of x86-64.
-        for feature in [
-            Feature::FPU,
-            Feature::PSE,
-            Feature::MSR,
-            Feature::PAE,
-            Feature::CX8,
-            Feature::PGE,
-            Feature::CMOV,
-            Feature::FXSR,
-            Feature::SSE,
-            Feature::SSE2,
-            Feature::LM,
-            Feature::NX,
-        ] {
-            assert!(table.has(feature), "{feature:?}");
-        }
-        assert_eq!(table.get(EXTENDED | 1, 0).edx & 0x0183_f3ff, table.get(1, 0).edx & 0x0183_f3ff);
-    }
+    use super::{CpuidTable, EXTENDED, Feature, Leaf};
 
     #[test]
     fn leaves_that_are_not_there_are_zero() {
-        let table = table(1);
-        for function in [0x20, 0x21, 0xffff, HYPERVISOR | 1, EXTENDED | 0x1f, 0xc000_0000, u32::MAX] {
+        let mut table = CpuidTable::default();
+        table.set(0x21, 0, Leaf { eax: 1, ..Leaf::default() });
+        table.set(0xc000_0000, 0, Leaf { eax: 1, ..Leaf::default() });
+        assert!(table.leaves().is_empty());
+        for function in [0x20, 0x21, 0xffff, EXTENDED | 0x1f, 0xc000_0000, u32::MAX] {
             assert_eq!(table.get(function, 0), Leaf::default(), "{function:#x}");
         }
     }
 
     #[test]
     fn an_index_of_its_own_wins() {
-        let mut table = table(1);
+        let mut table = CpuidTable::default();
         let leaf = Leaf { eax: 7, ..Leaf::default() };
         table.set(4, 2, leaf);
         assert_eq!((table.get(4, 2), table.get(4, 1)), (leaf, Leaf::default()));
-        table.set_feature(Feature::SSE3, false);
-        assert!(!table.has(Feature::SSE3) && table.has(Feature::CX16));
+        table.set_feature(Feature::SSE, true);
+        table.set_feature(Feature::FXSR, true);
+        table.set_feature(Feature::SSE, false);
+        assert!(!table.has(Feature::SSE) && table.has(Feature::FXSR));
+    }
+
+    #[test]
+    fn leaves_make_the_table_again() {
+        let mut table = CpuidTable::default();
+        table.set(4, 3, Leaf { ebx: 7, ..Leaf::default() });
+        table.set_feature(Feature::RDTSCP, true);
+        table.set_feature(Feature::SMEP, true);
+        let again = CpuidTable::from_leaves(&table.leaves());
+        assert_eq!(again.leaves(), table.leaves());
+        assert_eq!(again.difference(&table), None);
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let mut table = CpuidTable::default();
+        let empty = CpuidTable::default();
+        table.set_feature(Feature::SMEP, true);
+        assert_eq!(table.difference(&empty).unwrap(), "features +smep");
+        assert_eq!(empty.difference(&table).unwrap(), "features -smep");
+        table.set_feature(Feature::SMEP, false);
+        table.set(4, 1, Leaf { ebx: 7, ..Leaf::default() });
+        assert_eq!(empty.difference(&table).unwrap(), "CPUID leaf 00000004H, index 1");
+        table.set(1, 0, Leaf { eax: 0x6fb, ..Leaf::default() });
+        assert!(table.difference(&empty).unwrap().contains("signature 000006fb"));
     }
 }

@@ -3,7 +3,7 @@
 //! Sources: Intel SDM vol. 3A § 9.9 (numbering), vol. 2A CPUID leaves 1, 4, 0BH and 1FH; AMD APM vol. 3 appendix E.4,
 //! leaves 8000_0008H, 8000_001DH and 8000_001EH.
 
-use super::{CpuidTable, EXTENDED, Feature, Leaf};
+use super::{CpuidTable, EXTENDED, Leaf, features::Feature};
 
 /// What a package holds. The identifications of its processors have a field each for core and thread, wide enough for a
 /// power of two.
@@ -155,11 +155,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::system::cpuid::Topology;
+    use crate::system::cpuid::{CpuModel, Topology};
 
     fn table(apic_id: u8, cores: u32, threads: u32) -> CpuidTable {
         let package = Package::new(cores, threads);
-        CpuidTable::qemu64(Topology { apic_id, package, tsc_khz: 1, apic_khz: 1 })
+        CpuModel::default().table(Topology { apic_id, package, tsc_khz: 1, apic_khz: 1 })
     }
 
     #[test]

@@ -1,0 +1,327 @@
+//! How models stand to each other, what they have in common, and how they are spelled out.
+//!
+//! Models are compared as they are asked for, not by what this engine leaves of them: compared with `max`, the most that
+//! there is, a model that is identical or a subset loses nothing here. What counts:
+//!
+//! - the features, as sets;
+//! - the last basic and extended leaf, the bits of a physical address, and settings that a guest can see, as numbers;
+//! - the identity. Without a vendor it is below all others. Of one vendor, the lower family, model and stepping is below
+//!   the higher. Those of different vendors have nothing in common. That of `max` is above all others, as `max` can be
+//!   told to show any.
+
+use std::cmp::Ordering;
+
+use rhea_core::object::Value;
+
+use super::{CpuModel, ModelError, features::Feature, model::Identity};
+
+/// How one model stands to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// A guest cannot tell them apart.
+    Identical,
+    /// The other has all of it, and more.
+    Subset,
+    /// It has all of the other, and more.
+    Superset,
+    /// Each has something that the other lacks.
+    Incompatible,
+}
+
+/// Settings that a guest can see, besides last leaves and the bits of an address.
+const SEEN: [&str; 5] = ["l3-cache", "cpuid-0xb", "tcg-cpuid", "ucode-rev", "level-func7"];
+
+/// The comparison of one aspect: whether the first fits into the second, and the second into the first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Fits {
+    into: bool,
+    around: bool,
+}
+
+impl From<Ordering> for Fits {
+    fn from(order: Ordering) -> Self {
+        Self { into: order != Ordering::Greater, around: order != Ordering::Less }
+    }
+}
+
+impl CpuModel {
+    /// How it stands to `other`, and the properties in which they differ.
+    pub fn compare(&self, other: &Self) -> (Relation, Vec<String>) {
+        let mut differing = Vec::new();
+        let mut all = Fits { into: true, around: true };
+        let mut count = |fits: Fits, names: &mut Vec<String>| {
+            all.into &= fits.into;
+            all.around &= fits.around;
+            if fits != (Fits { into: true, around: true }) {
+                differing.append(names);
+            }
+        };
+        count(self.identity_fits(other), &mut self.identity.differing(&other.identity));
+        let (ours, theirs) = (self.features, other.features);
+        let fits = Fits { into: ours.is_subset(&theirs), around: theirs.is_subset(&ours) };
+        count(fits, &mut ((ours - theirs) | (theirs - ours)).names());
+        for (name, value) in [
+            ("level", Self::level as fn(&Self) -> u32),
+            ("xlevel", Self::extended_level),
+            ("phys-bits", Self::physical_bits),
+        ] {
+            count(self.numbers_fit(other, value), &mut vec![name.to_owned()]);
+        }
+        for name in SEEN {
+            let rank =
+                |model: &Self| model.get(name).and_then(|value| value.as_u64().or(value.as_bool().map(u64::from)));
+            count(rank(self).cmp(&rank(other)).into(), &mut vec![name.to_owned()]);
+        }
+        let relation = match all {
+            Fits { into: true, around: true } => Relation::Identical,
+            Fits { into: true, around: false } => Relation::Subset,
+            Fits { into: false, around: true } => Relation::Superset,
+            Fits { into: false, around: false } => Relation::Incompatible,
+        };
+        (relation, differing)
+    }
+
+    /// A number, above which there is only that of a model that takes any.
+    fn numbers_fit(&self, other: &Self, value: fn(&Self) -> u32) -> Fits {
+        let (ours, theirs) = (value(self), value(other));
+        Fits { into: ours <= theirs || other.follows(), around: theirs <= ours || self.follows() }
+    }
+
+    fn identity_fits(&self, other: &Self) -> Fits {
+        let fits = |inner: &Self, outer: &Self| outer.follows() || inner.identity.is_below(&outer.identity);
+        Fits { into: fits(self, other), around: fits(other, self) }
+    }
+
+    /// The most that it has in common with `other`, told as a change of `base`.
+    pub fn baseline(&self, other: &Self) -> Self {
+        let mut common = Self::base();
+        common.features = self.features & other.features;
+        common.identity = match (self.follows(), other.follows()) {
+            (true, false) => other.identity.clone(),
+            (false, true) => self.identity.clone(),
+            _ => self.identity.common(&other.identity),
+        };
+        let lower = |value: fn(&Self) -> u32| match (self.follows(), other.follows()) {
+            (true, false) => value(other),
+            (false, true) => value(self),
+            _ => value(self).min(value(other)),
+        };
+        common.fix("min-level", "level", lower(Self::level), Self::level);
+        common.fix("min-xlevel", "xlevel", lower(Self::extended_level), Self::extended_level);
+        let bits = lower(Self::physical_bits);
+        if common.physical_bits() != bits {
+            common.put("phys-bits", bits.into());
+        }
+        for name in SEEN {
+            let rank = |value: &Value| value.as_u64().or(value.as_bool().map(u64::from));
+            let values = [self, other].map(|model| model.get(name));
+            let lower = values.into_iter().flatten().min_by_key(rank);
+            if let Some(value) = lower.filter(|value| common.get(name).as_ref() != Some(value)) {
+                common.put(name, value);
+            }
+        }
+        common
+    }
+
+    /// The same processor told as a change of `base`, so that it means the same everywhere.
+    pub fn to_static(&self) -> Self {
+        self.baseline(self)
+    }
+
+    fn base() -> Self {
+        // `base` is one of the names.
+        Self::named("base").unwrap_or_default()
+    }
+
+    fn put(&mut self, name: &'static str, value: Value) {
+        self.settings.insert(name, value);
+    }
+
+    /// Makes the last leaf `wanted`: by its least value if that is enough.
+    fn fix(&mut self, least: &'static str, fixed: &'static str, wanted: u32, value: fn(&Self) -> u32) {
+        if value(self) != wanted {
+            self.put(least, wanted.into());
+        }
+        if value(self) != wanted {
+            self.put(fixed, wanted.into());
+        }
+    }
+
+    /// Every property that tells a change of `base` from `base`, and all features, be they there or not.
+    pub fn static_properties(&self) -> Vec<(&'static str, Value)> {
+        let fixed = ["vendor", "family", "model", "stepping", "model-id", "min-level", "min-xlevel"];
+        let features = Feature::all().map(Feature::name);
+        let changed = self.settings.keys().copied().filter(|name| !fixed.contains(name));
+        let names = fixed.into_iter().chain(changed).chain(features);
+        names.filter_map(|name| Some((name, self.get(name)?))).collect()
+    }
+
+    /// A model by its name, with properties set.
+    ///
+    /// # Errors
+    /// A property or value that it does not have.
+    pub fn with<'a>(mut self, properties: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Result<Self, ModelError> {
+        for (name, value) in properties {
+            self.set(name, value)?;
+        }
+        Ok(self)
+    }
+}
+
+impl Identity {
+    fn is_below(&self, other: &Self) -> bool {
+        self.vendor.is_empty() && (other.vendor != self.vendor || self <= other)
+            || self.vendor == other.vendor && self <= other
+    }
+
+    /// The greatest that is below both.
+    fn common(&self, other: &Self) -> Self {
+        let lower = if self.is_below(other) { self } else { other };
+        if lower.is_below(self) && lower.is_below(other) { lower.clone() } else { Self::default() }
+    }
+
+    fn differing(&self, other: &Self) -> Vec<String> {
+        [
+            ("vendor", self.vendor == other.vendor),
+            ("family", self.family == other.family),
+            ("model", self.model == other.model),
+            ("stepping", self.stepping == other.stepping),
+            ("model-id", self.model_id == other.model_id),
+        ]
+        .into_iter()
+        .filter(|(_, same)| !same)
+        .map(|(name, _)| name.to_owned())
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::system::cpuid::features::ENGINE;
+
+    fn model(name: &str) -> CpuModel {
+        CpuModel::named(name).unwrap()
+    }
+
+    fn relation(one: &str, two: &str) -> Relation {
+        model(one).compare(&model(two)).0
+    }
+
+    #[test]
+    fn models_stand_as_their_makers_say() {
+        for (one, two, expected) in [
+            ("EPYC", "EPYC-v1", Relation::Identical),
+            ("Nehalem", "Westmere", Relation::Subset),
+            ("Haswell", "Haswell-noTSX", Relation::Superset),
+            ("Broadwell", "Haswell", Relation::Superset),
+            ("EPYC-IBPB", "EPYC", Relation::Superset),
+            ("Nehalem", "Opteron_G3", Relation::Incompatible),
+            ("base", "486", Relation::Subset),
+            ("max", "qemu64", Relation::Superset),
+            ("Nehalem", "max", Relation::Incompatible),
+            ("max", "host", Relation::Identical),
+        ] {
+            assert_eq!(relation(one, two), expected, "{one} {two} {:?}", model(one).compare(&model(two)));
+        }
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let changed = model("qemu64").with([("cx16", &Value::Bool(false))]).unwrap();
+        assert_eq!(model("qemu64").compare(&changed), (Relation::Superset, vec!["cx16".to_owned()]));
+        let renamed = model("qemu64").with([("stepping", &Value::from(2))]).unwrap();
+        assert_eq!(model("qemu64").compare(&renamed), (Relation::Subset, vec!["stepping".to_owned()]));
+    }
+
+    #[test]
+    fn what_runs_here_is_what_fits_into_max() {
+        for name in CpuModel::names() {
+            let model = model(name);
+            let fits = matches!(model.compare(&self::model("max")).0, Relation::Identical | Relation::Subset);
+            // Registers that come with a missing feature are missing with it.
+            assert_eq!(fits, (model.features - ENGINE).is_empty(), "{name}");
+            assert_eq!(fits, model.unavailable().is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn vendors_have_no_identity_in_common() {
+        let common = model("Nehalem").baseline(&model("EPYC"));
+        assert_eq!(common.get("vendor"), Some("".into()));
+        assert_eq!(common.get("popcnt"), Some(true.into()));
+        let common = model("Nehalem").baseline(&model("Skylake-Client"));
+        assert_eq!((common.get("model"), common.get("model-id")), (Some(26.into()), model("Nehalem").get("model-id")));
+    }
+
+    fn any_model() -> impl Strategy<Value = CpuModel> {
+        let names = CpuModel::names();
+        let count = Feature::all().count();
+        let changes = proptest::collection::vec((0..count, any::<bool>()), 0..6);
+        let numbers = proptest::collection::vec(
+            (
+                prop::sample::select(vec!["family", "model", "stepping", "phys-bits", "level", "xlevel", "min-level"]),
+                0_u32..64,
+            ),
+            0..3,
+        );
+        let flags = proptest::collection::vec(
+            (prop::sample::select(vec!["l3-cache", "tcg-cpuid", "migratable"]), any::<bool>()),
+            0..2,
+        );
+        (prop::sample::select(names), changes, numbers, flags).prop_map(|(name, changes, numbers, flags)| {
+            let mut model = model(name);
+            for (index, value) in changes {
+                let feature = Feature::all().nth(index).unwrap();
+                model.set(feature.name(), &value.into()).unwrap();
+            }
+            // What it does not take is left as it is.
+            for (name, value) in numbers {
+                let _ = model.set(name, &value.into());
+            }
+            for (name, value) in flags {
+                let _ = model.set(name, &value.into());
+            }
+            model
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn comparing_turns_around(one in any_model(), two in any_model()) {
+            let turned = match one.compare(&two).0 {
+                Relation::Subset => Relation::Superset,
+                Relation::Superset => Relation::Subset,
+                same => same,
+            };
+            prop_assert_eq!(two.compare(&one).0, turned);
+            prop_assert_eq!(one.compare(&one), (Relation::Identical, vec![]));
+            prop_assert_eq!(one.compare(&two).1.is_empty(), turned == Relation::Identical);
+        }
+
+        #[test]
+        fn a_baseline_is_in_both_and_what_is_in_the_other_is_the_baseline(one in any_model(), two in any_model()) {
+            let common = one.baseline(&two);
+            for model in [&one, &two] {
+                let (relation, names) = common.compare(model);
+                prop_assert!(matches!(relation, Relation::Identical | Relation::Subset), "{relation:?} {names:?}");
+            }
+            if matches!(one.compare(&two).0, Relation::Identical | Relation::Subset) {
+                let (relation, names) = common.compare(&one);
+                prop_assert_eq!(relation, Relation::Identical, "{:?}", names);
+            }
+        }
+
+        #[test]
+        fn spelling_out_changes_nothing_and_can_be_repeated(model in any_model()) {
+            let spelled = model.to_static();
+            prop_assert_eq!(spelled.compare(&model), (Relation::Identical, vec![]));
+            let properties = spelled.static_properties();
+            let again = CpuModel::base().with(properties.iter().map(|(name, value)| (*name, value))).unwrap();
+            prop_assert_eq!(again.compare(&model), (Relation::Identical, vec![]));
+            prop_assert_eq!(again.to_static().static_properties(), properties);
+        }
+    }
+}
