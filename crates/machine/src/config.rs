@@ -4,7 +4,7 @@ use rhea_api::run_state::{GuestPanicAction, WatchdogAction};
 use rhea_backends::block::DriveConfig;
 use rhea_core::object::Value;
 use rhea_devices::misc::rtc::RtcOptions;
-use rhea_x86::system::cpuid::{Package, Seat};
+use rhea_x86::system::cpuid::{CpuModel, Package, Seat};
 use serde_json::Map;
 
 use crate::{
@@ -112,6 +112,8 @@ pub struct Config {
     pub numa: Vec<NumaOption>,
     /// Processors.
     pub topology: Topology,
+    /// What model they are of.
+    pub processor: CpuModel,
     /// What runs first.
     pub software: Software,
     /// The clock of date and time.
@@ -154,6 +156,7 @@ impl Config {
             memory: MemoryConfig::default(),
             numa: Vec::new(),
             topology: Topology::default(),
+            processor: CpuModel::default(),
             software: Software::None,
             rtc: RtcOptions::default(),
             acpi_tables: Vec::new(),
@@ -233,6 +236,22 @@ pub enum ConfigError {
     /// The numbers of -smp do not agree.
     #[error("invalid SMP configuration: {0}")]
     Smp(String),
+    /// Processors cannot be as they were asked for.
+    #[error("{0}")]
+    Processor(#[from] rhea_x86::system::cpuid::ModelError),
+    /// Software for processors of 64 bits, and processors that have fewer.
+    #[error("processor model '{0}' has no 64-bit mode, which the kernel needs; choose another with -cpu")]
+    Bits(&'static str),
+    /// Memory beyond what addresses reach.
+    #[error("Address space limit 0x{limit:x} < 0x{last:x} phys-bits too low ({bits})")]
+    Addresses {
+        /// The last address.
+        limit: u64,
+        /// The last byte of RAM.
+        last: u64,
+        /// Bits of an address.
+        bits: u32,
+    },
     /// The numbers of -m do not agree.
     #[error("{0}")]
     Memory(String),
@@ -273,6 +292,25 @@ impl Config {
         Ok(())
     }
 
+    fn check_processor(&self) -> Result<(), ConfigError> {
+        let model = &self.processor;
+        for warning in model.check()? {
+            tracing::warn!("-cpu {}: {warning}", model.name());
+        }
+        if !matches!(self.software, Software::None) && !model.is_64_bit() {
+            return Err(ConfigError::Bits(model.name()));
+        }
+        // What has no room below the devices' window is above 4 GiB.
+        let total = self.ram.max(self.memory.maximum);
+        let end = if total > 3 << 30 { total.saturating_add(1 << 30) } else { total };
+        let (bits, last) = (model.physical_bits(), end.saturating_sub(1));
+        let limit = u64::MAX >> (64 - bits.clamp(32, 52));
+        if last > limit {
+            return Err(ConfigError::Addresses { limit, last, bits });
+        }
+        Ok(())
+    }
+
     /// Checks what the parts cannot check by themselves.
     ///
     /// # Errors
@@ -308,6 +346,6 @@ impl Config {
                 topology.sockets, topology.cores, topology.threads
             ));
         }
-        Ok(())
+        self.check_processor()
     }
 }

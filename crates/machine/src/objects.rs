@@ -7,28 +7,27 @@ use std::{
 
 use rhea_backends::object::{CREATABLE, CreateError};
 use rhea_core::object::{
-    BASE_TYPES, DeviceState, Fixed, NodeId, Object, PropertyInfo, Registry, Settings, Tree, TreeError, TypeInfo, Typed,
-    Value, is_well_formed_id,
+    BASE_TYPES, DeviceState, Fixed, NodeId, Object, Registry, Settings, Tree, TreeError, TypeInfo, Typed, Value,
+    is_well_formed_id,
 };
-use rhea_x86::system::cpuid::{CpuidTable, EXTENDED, Feature};
-use serde_json::json;
 
 use crate::{
     config::{BoardKind, Config},
     devices,
-    processors::Processor,
+    processors::{self, PlaceSettings},
 };
-
-/// The type of the processors.
-pub const PROCESSOR_TYPE: &str = PlaceSettings::INFO.name;
 
 /// All types of the program.
 pub fn types() -> &'static Registry {
-    static TYPES: LazyLock<Registry> = LazyLock::new(|| Registry::new(LISTS));
+    static TYPES: LazyLock<Registry> = LazyLock::new(|| {
+        let mut lists = LISTS.to_vec();
+        lists.push(processors::types());
+        Registry::new(&lists)
+    });
     &TYPES
 }
 
-/// The lists that the types come from.
+/// The lists that the types come from, besides that of the processors, which is longer than anybody writes down.
 const LISTS: &[&[&TypeInfo]] = &[
     BASE_TYPES,
     rhea_backends::object::TYPES,
@@ -46,7 +45,7 @@ const OWN: &[&TypeInfo] = &[
     PcSettings::INFO,
     NoneSettings::INFO,
     PciHost::INFO,
-    &TypeInfo::abstract_type("x86_64-cpu", "cpu").with(&PROCESSOR_PROPERTIES),
+    PlaceSettings::INFO,
     &TypeInfo::plain("tcg-accel", "accel"),
     &TypeInfo::plain("qtest-accel", "accel"),
 ];
@@ -76,133 +75,8 @@ struct NoneSettings {}
 #[object(type = "i440FX-pcihost", parent = "sys-bus-device")]
 pub(crate) struct PciHost;
 
-/// Where a processor sits.
-#[derive(Object)]
-#[object(type = "qemu64-x86_64-cpu", parent = "x86_64-cpu", settings)]
-pub(crate) struct PlaceSettings {
-    /// Identifier of the local APIC; all ones if it follows from the place.
-    #[property(default = u32::MAX)]
-    pub apic_id: u32,
-    /// Socket; -1 if not chosen.
-    #[property(default = -1)]
-    pub socket_id: i32,
-    /// Die in the socket, of which there is one; -1 if not chosen.
-    #[property(default = -1)]
-    pub die_id: i32,
-    /// Core in the socket; -1 if not chosen.
-    #[property(default = -1)]
-    pub core_id: i32,
-    /// Thread in the core; -1 if not chosen.
-    #[property(default = -1)]
-    pub thread_id: i32,
-    /// NUMA node; -1 if not chosen.
-    #[property(default = -1)]
-    pub node_id: i32,
-}
-
-const fn shown(name: &'static str, kind: &'static str, description: &'static str) -> PropertyInfo {
-    PropertyInfo { kind, ..PropertyInfo::of::<String>(name, description).read_only() }
-}
-
-/// What x86 processors show besides their features.
-const DESCRIBING: [PropertyInfo; 7] = [
-    shown("vendor", "string", "vendor, as CPUID tells it"),
-    shown("family", "int", "family"),
-    shown("model", "int", "model in the family"),
-    shown("stepping", "int", "stepping of the model"),
-    shown("model-id", "string", "name of the processor"),
-    shown("feature-words", "X86CPUFeatureWordInfo", "the words of CPUID that hold features"),
-    shown("unavailable-features", "strList", "features that were asked for and are not there"),
-];
-
-const PROCESSOR_PROPERTIES: [PropertyInfo; DESCRIBING.len() + Feature::NAMED.len()] = {
-    let mut list = [DESCRIBING[0]; DESCRIBING.len() + Feature::NAMED.len()];
-    let mut i = 0;
-    while i < list.len() {
-        list[i] = if i < DESCRIBING.len() {
-            DESCRIBING[i]
-        } else {
-            let name = Feature::NAMED[i - DESCRIBING.len()].0;
-            PropertyInfo::of::<bool>(name, "whether CPUID tells of this feature").read_only()
-        };
-        i += 1;
-    }
-    list
-};
-
-/// A processor as managers see it.
-struct ProcessorObject {
-    place: PlaceSettings,
-    cpuid: CpuidTable,
-}
-
-impl Object for ProcessorObject {
-    fn info(&self) -> &'static TypeInfo {
-        PlaceSettings::INFO
-    }
-
-    fn get(&self, name: &str) -> Option<Value> {
-        let cpuid = &self.cpuid;
-        let signature = cpuid.get(1, 0).eax;
-        let (family, model) = (signature >> 8 & 15, signature >> 4 & 15);
-        let value = match name {
-            "vendor" => {
-                let leaf = cpuid.get(0, 0);
-                json!(text(&[leaf.ebx, leaf.edx, leaf.ecx]))
-            }
-            // SDM vol. 2 CPUID, figure "Version information": the extended fields count from 15 on.
-            "family" => json!(if family == 15 { 15 + (signature >> 20 & 255) } else { family }),
-            "model" => json!(model | (signature >> 16 & 15) << 4),
-            "stepping" => json!(signature & 15),
-            "model-id" => {
-                let leaves = (2..=4).map(|index| cpuid.get(EXTENDED | index, 0));
-                json!(text(&leaves.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]).collect::<Vec<_>>()))
-            }
-            "feature-words" => feature_words(cpuid),
-            "unavailable-features" => json!([]),
-            _ => match Feature::NAMED.iter().find(|(known, _)| *known == name) {
-                Some((_, feature)) => json!(cpuid.has(*feature)),
-                None => return self.place.get(name),
-            },
-        };
-        Some(value)
-    }
-}
-
 fn downcast<T: Object>(object: Arc<dyn Object>) -> Option<Arc<T>> {
     (object as Arc<dyn Any + Send + Sync>).downcast().ok()
-}
-
-/// The characters in registers, up to the first zero.
-fn text(words: &[u32]) -> String {
-    let bytes = words.iter().flat_map(|word| word.to_le_bytes());
-    bytes.take_while(|byte| *byte != 0).map(char::from).collect()
-}
-
-fn feature_words(cpuid: &CpuidTable) -> Value {
-    let word = |function: u32, index: Option<u32>, register: &str| {
-        let leaf = cpuid.get(function, index.unwrap_or(0));
-        let features = match register {
-            "EBX" => leaf.ebx,
-            "ECX" => leaf.ecx,
-            _ => leaf.edx,
-        };
-        let mut word = json!({ "cpuid-register": register, "cpuid-input-eax": function, "features": features });
-        if let (Some(index), Some(members)) = (index, word.as_object_mut()) {
-            members.insert("cpuid-input-ecx".to_owned(), json!(index));
-        }
-        word
-    };
-    json!([
-        word(1, None, "EDX"),
-        word(1, None, "ECX"),
-        word(7, Some(0), "EBX"),
-        word(7, Some(0), "ECX"),
-        word(7, Some(0), "EDX"),
-        word(EXTENDED | 1, None, "EDX"),
-        word(EXTENDED | 1, None, "ECX"),
-        word(EXTENDED | 7, None, "EDX"),
-    ])
 }
 
 /// An object to be made with the machine or later.
@@ -369,25 +243,12 @@ impl Objects {
         let children = self.tree.children(self.user).into_iter();
         children.filter_map(|(id, node)| Some((id, downcast(self.tree.object(node)?)?))).collect()
     }
-
-    /// The object of a processor, which tells of itself by `cpuid`.
-    pub(crate) fn processor(processor: &Processor, node: Option<u16>, cpuid: CpuidTable) -> Arc<dyn Object> {
-        let place = processor.place();
-        let place = PlaceSettings {
-            apic_id: processor.apic_id().into(),
-            socket_id: place.socket as i32,
-            core_id: place.core as i32,
-            thread_id: place.thread as i32,
-            die_id: 0,
-            node_id: node.map_or(-1, i32::from),
-        };
-        Arc::new(ProcessorObject { place, cpuid })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use rhea_backends::object::{IoThread, MemoryBackend};
+    use serde_json::json;
 
     use super::*;
     use crate::{Backends, Machine};
@@ -456,7 +317,9 @@ mod tests {
 
     #[test]
     fn the_types_of_the_program_are_sound() {
-        assert_eq!(types().faults(LISTS), Vec::<String>::new());
+        let mut lists = LISTS.to_vec();
+        lists.push(processors::types());
+        assert_eq!(types().faults(&lists), Vec::<String>::new());
     }
 
     #[test]

@@ -160,6 +160,10 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
     let software = match &settings.kernel {
         // A test wants memory as it is at power-on.
         None if settings.accelerator == Accelerator::Qtest => Software::None,
+        None if !settings.cpu.is_64_bit() => {
+            tracing::warn!("the guest within the program needs 64 bits, which '{}' lacks", settings.cpu.name());
+            Software::None
+        }
         None => {
             let guest = rhea_guests::default_guest();
             Software::Flat { image: guest.bytes.to_vec(), address: guest.address, entry: guest.entry, uses: guest.uses }
@@ -180,6 +184,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         memory: settings.memory.config.clone(),
         numa: settings.memory.numa.clone(),
         topology: settings.topology,
+        processor: settings.cpu.clone(),
         software,
         rtc: settings.rtc,
         acpi_tables: tables,

@@ -4,6 +4,7 @@ use crate::{
     access::{Access, Privilege},
     protection::address::is_canonical,
     state::{CpuState, Cr0, Cr4, Efer, Rflags},
+    system::cpuid::Feature,
     trap::{Exception, Trap},
 };
 

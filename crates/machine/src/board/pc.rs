@@ -50,7 +50,7 @@ use crate::{
     numa::Numa,
     objects::PciHost,
     parts::Parts,
-    processors::Processors,
+    processors::{self, Processors},
     state::parts::{BoardParts, Part},
 };
 
@@ -222,9 +222,9 @@ impl Pc {
         }
 
         let pci_window = map.below_4g().max(LOW_RAM_LIMIT) as u32;
-        let sockets = Sockets::new(*topology, &apics, parts, pci_window);
+        let sockets = Sockets::new(*topology, processors::model_of(config)?, &apics, parts, pci_window);
         for index in 0..topology.cpus {
-            sockets.add(index as usize, Shown::Board)?;
+            sockets.add(index as usize, None, Shown::Board)?;
         }
         let host = objects.attach_to(objects.machine(), "i440fx", Arc::new(PciHost))?;
         objects.attach_to(host, "pci.0", PciSlots::first(&pci))?;

@@ -11,7 +11,7 @@ use rhea_x86::{
     bus::SystemBus,
     engine::{CodeEpoch, Vcpu, VcpuConfig},
     state::CpuState,
-    system::cpuid::{CpuidTable, Topology as CpuidTopology},
+    system::cpuid::{CpuModel, CpuidTable, Topology as CpuidTopology},
 };
 
 use super::processor_bus::ProcessorBus;
@@ -21,7 +21,7 @@ use crate::{
     numa::Numa,
     objects::Objects,
     parts::Parts,
-    processors::{PlaceError, Processor, Processors},
+    processors::{self, PlaceError, Processor, Processors},
 };
 
 /// The time stamp counter counts nanoseconds.
@@ -44,6 +44,8 @@ pub enum Shown<'a> {
 /// The sockets.
 pub struct Sockets {
     topology: Topology,
+    /// The model of processors of which nothing else is said.
+    model: CpuModel,
     apics: Arc<ApicBus>,
     memory: Arc<AddressSpace>,
     ports: Arc<PortSpace>,
@@ -58,9 +60,10 @@ pub struct Sockets {
 
 impl Sockets {
     /// Sockets in which there is no processor yet.
-    pub fn new(topology: Topology, apics: &Arc<ApicBus>, parts: &Parts, pci_window: u32) -> Self {
+    pub fn new(topology: Topology, model: CpuModel, apics: &Arc<ApicBus>, parts: &Parts, pci_window: u32) -> Self {
         Self {
             topology,
+            model,
             apics: Arc::clone(apics),
             memory: Arc::clone(&parts.memory),
             ports: Arc::clone(&parts.ports),
@@ -88,25 +91,27 @@ impl Sockets {
         self.apics.apics().first().map(|apic| self.bus(apic))
     }
 
-    /// Puts a processor into place `index`; it waits for its start-up, unless it is the first.
+    /// Puts a processor of a model of its own, or of the machine's, into place `index`; it waits for its start-up, unless it
+    /// is the first.
     ///
     /// # Errors
     /// There is no such place, it is taken, its id in the tree is taken, or the host has no more threads.
-    pub fn add(&self, index: usize, shown: Shown<'_>) -> Result<NodeId, MachineError> {
+    pub fn add(&self, index: usize, model: Option<&CpuModel>, shown: Shown<'_>) -> Result<NodeId, MachineError> {
         let place = u32::try_from(index).ok().filter(|&index| index < self.topology.max_cpus());
         let number = place.ok_or(MachineError::ProcessorNumber(index as i64))?;
         let apic_id = self.topology.apic_id(number).ok_or(MachineError::ProcessorNumber(index as i64))?;
         if self.processors.get(index).is_some() {
             return Err(PlaceError::Taken { index, apic_id }.into());
         }
-        let cpuid = CpuidTable::qemu64(CpuidTopology {
+        let model = model.unwrap_or(&self.model);
+        let cpuid = model.table(CpuidTopology {
             apic_id,
             package: self.topology.package(),
             tsc_khz: TSC_KHZ,
             apic_khz: APIC_KHZ,
         });
         let processor = Processor::new(index, apic_id, self.topology.place(number));
-        let node = self.show(&processor, cpuid.clone(), shown)?;
+        let node = self.show(&processor, model.clone(), cpuid.clone(), shown)?;
         let apic = self.apics.plug(index, apic_id, Arc::clone(&processor) as Arc<dyn ProcessorPins>);
         apic.set_virtual_wire();
         let mut vcpu = Vcpu::new(VcpuConfig {
@@ -133,8 +138,14 @@ impl Sockets {
         Ok(node)
     }
 
-    fn show(&self, processor: &Processor, cpuid: CpuidTable, shown: Shown<'_>) -> Result<NodeId, MachineError> {
-        let object = Objects::processor(processor, self.numa.processor(processor.index()), cpuid);
+    fn show(
+        &self,
+        processor: &Processor,
+        model: CpuModel,
+        cpuid: CpuidTable,
+        shown: Shown<'_>,
+    ) -> Result<NodeId, MachineError> {
+        let object = processors::object(processor, self.numa.processor(processor.index()), model, cpuid);
         let node = match shown {
             Shown::Board => self.objects.attach(object)?,
             Shown::Device(id) => self.objects.plug(id, object)?,
@@ -155,9 +166,9 @@ impl Sockets {
 pub fn set_memory_types(cpu: &mut CpuState, pci_window: u32) {
     const UNCACHED: u64 = 0;
     const VALID: u64 = 1 << 11;
-    const PHYSICAL_MASK: u64 = 0xff_ffff_f000;
+    let physical_mask = (1_u64 << cpu.cpuid.physical_bits()) - 0x1000;
     cpu.msr.mtrr_base[0] = u64::from(pci_window) | UNCACHED;
-    cpu.msr.mtrr_mask[0] = PHYSICAL_MASK & !(WINDOW_END - u64::from(pci_window) - 1) | VALID;
+    cpu.msr.mtrr_mask[0] = physical_mask & !(WINDOW_END - u64::from(pci_window) - 1) | VALID;
     // Enabled, with the fixed ranges, which are write-back too; the default is write-back.
     cpu.msr.mtrr_def_type = 0xc06;
     cpu.msr.mtrr_fixed = [0x0606_0606_0606_0606; 11];

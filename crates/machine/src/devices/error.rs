@@ -17,6 +17,12 @@ pub enum DeviceError {
     /// A property is wrong.
     #[error(transparent)]
     Property(#[from] PropertyError),
+    /// A processor that cannot be.
+    #[error(transparent)]
+    Processor(#[from] rhea_x86::system::cpuid::ModelError),
+    /// A processor of another model than the machine's.
+    #[error("Invalid CPU type, expected cpu type: '{0}'")]
+    Model(String),
     /// The machine has no places for such devices.
     #[error("Device '{0}' can not be hotplugged on this machine")]
     NotHere(String),

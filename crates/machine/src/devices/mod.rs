@@ -23,7 +23,7 @@ use std::{
     any::Any,
     collections::BTreeMap,
     sync::{
-        Arc, Weak,
+        Arc, LazyLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -95,7 +95,7 @@ pub enum Removal {
     Pending,
 }
 
-/// All drivers.
+/// All drivers but those of processors, of which there is one a model.
 pub(crate) const DRIVERS: &[Driver] = &[
     bridge::DRIVER,
     isa::DRIVER,
@@ -114,7 +114,6 @@ pub(crate) const DRIVERS: &[Driver] = &[
     console::CONSOLE_PORT,
     console::SERIAL_PORT,
     generation::DRIVER,
-    processor::DRIVER,
     dimm::DRIVER,
     vmcoreinfo::DRIVER,
     panic::DRIVER,
@@ -128,7 +127,7 @@ pub(crate) const BASES: &[&TypeInfo] =
 /// The types of character backends.
 pub(crate) const CHARACTER: &[&TypeInfo] = character::TYPES;
 
-/// The types of all drivers.
+/// The types of those drivers.
 pub(crate) const TYPES: &[&TypeInfo] = &{
     let mut list = [DRIVERS[0].info; DRIVERS.len()];
     let mut index = 0;
@@ -139,8 +138,14 @@ pub(crate) const TYPES: &[&TypeInfo] = &{
     list
 };
 
+/// All drivers.
+fn drivers() -> &'static [Driver] {
+    static ALL: LazyLock<Vec<Driver>> = LazyLock::new(|| DRIVERS.iter().copied().chain(processor::drivers()).collect());
+    &ALL
+}
+
 fn driver(name: &str) -> Option<&'static Driver> {
-    DRIVERS.iter().find(|driver| driver.info.name == name || driver.aliases.contains(&name))
+    drivers().iter().find(|driver| driver.info.name == name || driver.aliases.contains(&name))
 }
 
 /// The type of devices that go by this name, be it an alias.
@@ -150,7 +155,7 @@ pub fn device_type(name: &str) -> Option<&'static TypeInfo> {
 
 /// All types of devices that can be asked for, with their other names.
 pub fn device_types() -> impl Iterator<Item = (&'static TypeInfo, &'static [&'static str])> {
-    DRIVERS.iter().map(|driver| (driver.info, driver.aliases))
+    drivers().iter().map(|driver| (driver.info, driver.aliases))
 }
 
 /// Whether devices of this type, or of one that builds on it, come and go while the machine runs.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rhea_core::object::{DeviceState, NodeId};
+use rhea_x86::system::cpuid::CpuModel;
 
 use super::{Place, Processor};
 use crate::{
@@ -164,7 +165,7 @@ impl Machine {
         }
         let _held = self.devices().hold();
         self.check_devices_free()?;
-        let node = self.place_processor(place, Shown::Board).map_err(|error| match error {
+        let node = self.place_processor(place, None, Shown::Board).map_err(|error| match error {
             MachineError::Place(PlaceError::Taken { .. }) => MachineError::ProcessorExists(index),
             other => other,
         })?;
@@ -196,12 +197,17 @@ impl Machine {
         }
     }
 
-    /// Puts a processor into place `index` and has the guest hear of it. Devices must be held.
+    /// Puts a processor, of a model of its own or the machine's, into place `index` and has the guest hear of it. Devices must be held.
     ///
     /// # Errors
     /// There is no such place, somebody is there, its id is taken, or the host has no more threads.
-    pub(crate) fn place_processor(&self, index: usize, shown: Shown<'_>) -> Result<NodeId, MachineError> {
-        let node = self.sockets()?.add(index, shown)?;
+    pub(crate) fn place_processor(
+        &self,
+        index: usize,
+        model: Option<&CpuModel>,
+        shown: Shown<'_>,
+    ) -> Result<NodeId, MachineError> {
+        let node = self.sockets()?.add(index, model, shown)?;
         self.occupy(index, node);
         if let Some(hotplug) = self.board().hotplug() {
             hotplug.processors.insert(index as u32);

@@ -1,6 +1,7 @@
 //! The processors of a machine: a set that grows and shrinks while the machine runs.
 
 mod hotplug;
+mod object;
 mod processor;
 
 use std::{io, sync::Arc, thread};
@@ -10,6 +11,7 @@ use rhea_x86::engine::Vcpu;
 
 pub(crate) use hotplug::Removable;
 pub use hotplug::{Choice, PlaceError, ProcessorPlace};
+pub(crate) use object::{PlaceSettings, model_of, object, types};
 pub use processor::{Place, Processor};
 
 /// Called on the thread of a processor that shut down, with its number.

@@ -53,7 +53,7 @@ fn numbers_belong_to_places_and_leave_gaps() {
     assert_eq!(machine.processors().get(5).unwrap().place(), Place { socket: 1, core: 2, thread: 0 });
     remove(&machine, 3);
     assert_eq!(numbers(&machine), [0, 5]);
-    let node = machine.place_processor(4, Shown::Device(Some("fifth"))).unwrap();
+    let node = machine.place_processor(4, None, Shown::Device(Some("fifth"))).unwrap();
     assert_eq!(machine.objects().tree().path(node), "/machine/peripheral/fifth");
     for (index, reason) in [
         (-1, "Invalid CPU id: -1"),
@@ -64,7 +64,7 @@ fn numbers_belong_to_places_and_leave_gaps() {
     ] {
         assert_eq!(machine.add_processor(index).unwrap_err().to_string(), reason);
     }
-    let taken = machine.place_processor(3, Shown::Device(Some("fifth"))).unwrap_err();
+    let taken = machine.place_processor(3, None, Shown::Device(Some("fifth"))).unwrap_err();
     assert!(taken.to_string().contains("fifth"), "{taken}");
     assert_eq!(numbers(&machine), [0, 4, 5]);
     let places = machine.processor_places().unwrap();

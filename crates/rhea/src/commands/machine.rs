@@ -1,8 +1,9 @@
 //! What the machine is: `machine.json`.
 
 use rhea_api::machine::{GuidInfo, Handler, KvmInfo, MachineInfo, NameInfo, TargetInfo, UuidInfo};
-use rhea_machine::{MAX_PROCESSORS, objects::PROCESSOR_TYPE};
+use rhea_machine::MAX_PROCESSORS;
 use rhea_qmp::Error;
+use rhea_x86::system::cpuid::CpuModel;
 
 use super::{Commands, failed};
 
@@ -49,7 +50,7 @@ impl Handler for Commands<'_> {
             hotpluggable_cpus: true,
             numa_mem_supported: Some(true),
             deprecated: Some(false),
-            default_cpu_type: Some(PROCESSOR_TYPE.to_owned()),
+            default_cpu_type: Some(CpuModel::default().type_name()),
             default_ram_id: Some("pc.ram".to_owned()),
             acpi: Some(true),
         };

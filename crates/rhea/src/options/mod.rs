@@ -8,6 +8,7 @@ mod keyval;
 mod log;
 mod memory;
 mod objects;
+mod processor;
 mod settings;
 mod table;
 mod typed;

@@ -10,6 +10,7 @@ use rhea_backends::char::{Address, CharDevices, Definition, Log, Options as Char
 use rhea_core::files::{self, DESCRIPTOR_SETS};
 use rhea_devices::misc::rtc::RtcOptions;
 use rhea_machine::{Accelerator, BoardKind, GivenTable, MAX_PROCESSORS, Topology, objects::ObjectConfig};
+use rhea_x86::system::cpuid::CpuModel;
 use uuid::Uuid;
 
 use super::{
@@ -18,7 +19,7 @@ use super::{
     keyval::{self, KeyValues, OptionError},
     log::{self, LogSettings},
     memory::MemorySettings,
-    objects, table,
+    objects, processor, table,
     typed::check_id,
 };
 
@@ -67,7 +68,7 @@ pub struct Settings {
     /// What runs the guest.
     pub accelerator: Accelerator,
     /// The processor model.
-    pub cpu: String,
+    pub cpu: CpuModel,
     /// Memory.
     pub memory: MemorySettings,
     /// Processors.
@@ -145,9 +146,6 @@ struct Said {
 const BOARDS: [(&str, BoardKind); 3] =
     [("pc", BoardKind::Pc), ("pc-i440fx-10.0", BoardKind::Pc), ("none", BoardKind::None)];
 
-/// The processor model there is.
-const CPU_MODEL: &str = "qemu64";
-
 /// Id of the terminal that serial port and monitor share when nothing is said of them.
 pub const FIRST_TERMINAL: &str = "serial0";
 
@@ -162,7 +160,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
     let mut settings = Settings {
         board: BoardKind::Pc,
         accelerator: Accelerator::default(),
-        cpu: CPU_MODEL.to_owned(),
+        cpu: CpuModel::default(),
         memory: MemorySettings::new(),
         topology: Topology::default(),
         acpi_tables: Vec::new(),
@@ -233,7 +231,8 @@ impl Settings {
                 self.print = Some("Accelerators supported in this build:\ntcg\nqtest\n".to_owned());
             }
             "accel" => self.accelerator(&parameters()?, said)?,
-            "cpu" => self.processor(value)?,
+            "cpu" if matches!(value, "help" | "?") => self.print = Some(processor::help()),
+            "cpu" => self.cpu = processor::processor(value)?,
             "smp" => self.topology = topology(&parameters()?)?,
             "m" => self.memory.size(&parameters()?)?,
             "numa" => self.memory.numa(&parameters()?)?,
@@ -384,18 +383,6 @@ impl Settings {
             "multi" => Ok(()),
             other => Err(parameters.error(format!("'thread={other}' is not there; 'multi' is"))),
         }
-    }
-
-    fn processor(&mut self, value: &str) -> Result<(), OptionError> {
-        match value {
-            "help" => self.print = Some(format!("Available CPUs:\n  {CPU_MODEL}\n  max\n")),
-            CPU_MODEL | "max" => self.cpu = value.to_owned(),
-            other => {
-                let reason = format!("there is no processor model '{other}'; '-cpu help' lists those there are");
-                return Err(OptionError::about("cpu", reason));
-            }
-        }
-        Ok(())
     }
 
     fn chardev(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {

@@ -163,8 +163,8 @@ pub const OPTIONS: &[OptionRow] = &[
     },
     OptionRow {
         name: "cpu",
-        argument: Argument::Word("MODEL"),
-        help: "choose the processor model; '-cpu help' lists them",
+        argument: Argument::Word("MODEL[,+FEATURE][,-FEATURE][,PROPERTY=VALUE]..."),
+        help: "choose the processor model and its features; '-cpu help' lists them",
         implied: None,
         parameters: &[],
     },

@@ -13,6 +13,8 @@ const CACHE_BITS: u64 = Cr0::CD.bits() | Cr0::NW.bits();
 const PAT: u64 = 0x0007_0406_0007_0406;
 /// IA32_MISC_ENABLE after power-on: fast strings.
 const MISC_ENABLE: u64 = 1;
+/// HWCR.TscFreqSel (AMD's BKDGs and PPRs, MSRC001_0015).
+const TSC_AT_FULL_RATE: u64 = 1 << 24;
 
 impl CpuState {
     /// Power-on and hardware reset. Memory, the bus and CPUID stay; what INIT keeps is set as well.
@@ -33,7 +35,9 @@ impl CpuState {
             last_cs: 0,
             last_ds: 0,
         };
-        self.msr = Msrs { pat: PAT, misc_enable: MISC_ENABLE, ..Default::default() };
+        // AMD's processors from family 10H on say that the time stamp counter runs at their full rate.
+        let hwcr = if self.cpuid.is_amd() && self.cpuid.family() >= 0x10 { TSC_AT_FULL_RATE } else { 0 };
+        self.msr = Msrs { pat: PAT, misc_enable: MISC_ENABLE, hwcr, ..Default::default() };
         self.init();
     }
 

@@ -48,6 +48,7 @@ mod number {
     pub(super) const TSC_AUX: u32 = 0xc000_0103;
     pub(super) const SYSCFG: u32 = 0xc001_0010;
     pub(super) const HWCR: u32 = 0xc001_0015;
+    pub(super) const NORTHBRIDGE: u32 = 0xc001_001f;
     pub(super) const INTERRUPT_PENDING: u32 = 0xc001_0055;
 }
 
@@ -55,8 +56,10 @@ mod number {
 const MTRR_CAP: u64 = 0x508;
 /// Machine check: five banks, and MCG_CTL.
 const MCG_CAP: u64 = 0x105;
-/// The microcode's version, as the field's virtual processors of this family tell it.
+/// The microcode's version, as virtual processors of AMD's tell it.
 const PATCH_LEVEL: u64 = 0x0100_0065;
+/// And of Intel's: revision 1, in the upper half (SDM vol. 3 § 10.11.7).
+const SIGNATURE: u64 = 1 << 32;
 /// IA32_APIC_BASE: x2APIC mode.
 const X2APIC_MODE: u64 = 1 << 10;
 /// HWCR: writes to MCi_STATUS are allowed.
@@ -103,7 +106,8 @@ impl CpuState {
         Some(match msr {
             _ if is_apic(msr) => return self.bus.apic_msr_read(msr),
             number::TSC => self.time_stamp(),
-            number::PATCH_LEVEL => PATCH_LEVEL,
+            number::PATCH_LEVEL if self.cpuid.is_amd() => PATCH_LEVEL,
+            number::PATCH_LEVEL => SIGNATURE,
             number::MTRR_CAP => MTRR_CAP,
             number::SYSENTER_CS => self.msr.sysenter_cs,
             number::SYSENTER_ESP => self.msr.sysenter_esp,
@@ -132,6 +136,8 @@ impl CpuState {
             number::TSC_AUX if self.cpuid.has(Feature::RDTSCP) => self.msr.tsc_aux,
             number::SYSCFG if self.cpuid.is_amd() => self.msr.syscfg,
             number::HWCR if self.cpuid.is_amd() => self.msr.hwcr,
+            // There is no northbridge to configure.
+            number::NORTHBRIDGE if self.cpuid.is_amd() => 0,
             number::INTERRUPT_PENDING if self.cpuid.is_amd() => self.msr.interrupt_pending,
             _ => return None,
         })
@@ -152,6 +158,8 @@ impl CpuState {
             number::APIC_BASE if value & X2APIC_MODE != 0 && !self.cpuid.has(Feature::X2APIC) => return None,
             _ if is_apic(msr) => return self.bus.apic_msr_write(msr, value),
             number::TSC => self.msr.tsc_offset = value.wrapping_sub(self.bus.tsc()),
+            // Systems clear it and have CPUID fill it again, which it is all the time.
+            number::PATCH_LEVEL if !self.cpuid.is_amd() => {}
             number::SYSENTER_CS => self.msr.sysenter_cs = value & 0xffff,
             number::SYSENTER_ESP => self.msr.sysenter_esp = canonical()?,
             number::SYSENTER_EIP => self.msr.sysenter_eip = canonical()?,
@@ -184,6 +192,7 @@ impl CpuState {
             number::TSC_AUX if self.cpuid.has(Feature::RDTSCP) => self.msr.tsc_aux = value & 0xffff_ffff,
             number::SYSCFG if self.cpuid.is_amd() => self.msr.syscfg = (value >> 32 == 0).then_some(value)?,
             number::HWCR if self.cpuid.is_amd() => self.msr.hwcr = (value >> 32 == 0).then_some(value)?,
+            number::NORTHBRIDGE if self.cpuid.is_amd() => {}
             number::INTERRUPT_PENDING if self.cpuid.is_amd() => {
                 self.msr.interrupt_pending = (value >> 32 == 0).then_some(value)?;
             }

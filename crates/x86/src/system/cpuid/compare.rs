@@ -29,7 +29,7 @@ pub enum Relation {
 }
 
 /// Settings that a guest can see, besides last leaves and the bits of an address.
-const SEEN: [&str; 5] = ["l3-cache", "cpuid-0xb", "tcg-cpuid", "ucode-rev", "level-func7"];
+const SEEN: [&str; 4] = ["l3-cache", "cpuid-0xb", "tcg-cpuid", "level-func7"];
 
 /// The comparison of one aspect: whether the first fits into the second, and the second into the first.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -156,7 +156,14 @@ impl CpuModel {
         names.filter_map(|name| Some((name, self.get(name)?))).collect()
     }
 
-    /// A model by its name, with properties set.
+    /// Every property that it has, a feature by each of its names.
+    pub fn all_properties(&self) -> Vec<(&'static str, Value)> {
+        let own = self.follows().then(super::property_of_followers);
+        let all = super::properties().iter().chain(own);
+        all.filter_map(|info| Some((info.name, self.get(info.name)?))).collect()
+    }
+
+    /// The same with properties set.
     ///
     /// # Errors
     /// A property or value that it does not have.

@@ -218,6 +218,15 @@ impl CpuidTable {
         Some(format!("CPUID leaf {:08x}H, index {}", odd.0, odd.1))
     }
 
+    /// The family, as leaf 1 tells it (SDM vol. 2 CPUID, "Version information").
+    pub fn family(&self) -> u32 {
+        let signature = self.get(1, 0).eax;
+        match signature >> 8 & 15 {
+            15 => 15 + (signature >> 20 & 255),
+            family => family,
+        }
+    }
+
     /// The vendor, as leaf 0 tells it.
     pub fn vendor(&self) -> String {
         let leaf = self.get(0, 0);
