@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -142,6 +143,35 @@ fn a_wrong_command_line_is_one_line_and_status_1() {
     let missing = files.schema(&["check", "missing.json"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(err(&missing).starts_with("missing.json: "), "{}", err(&missing));
+}
+
+#[test]
+fn the_manual_in_the_project_is_that_of_the_schema() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let files = Files::new(&[]);
+    let root = project.join("schema/qapi-schema.json");
+    let output = files.schema(&["doc", root.to_str().unwrap(), "made"]);
+    assert!(output.status.success(), "{}", err(&output));
+    let pages = |directory: &Path| -> BTreeMap<String, String> {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read_to_string(path).unwrap()))
+            .collect()
+    };
+    let (made, kept) = (pages(&files.0.path().join("made")), pages(&project.join("docs/reference")));
+    let stale: Vec<&String> =
+        made.keys().chain(kept.keys()).filter(|name| made.get(*name) != kept.get(*name)).collect();
+    assert!(stale.is_empty(), "not of today: {stale:?}; run: rhea schema doc schema/qapi-schema.json docs/reference");
+    // Links lead somewhere.
+    for (name, text) in &made {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            let (page, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if page.is_empty() { Some(text) } else { made.get(page) };
+            let there =
+                target.is_some_and(|target| anchor.is_empty() || target.contains(&format!("<a id=\"{anchor}\">")));
+            assert!(there, "{name}: {link}");
+        }
+    }
 }
 
 #[test]

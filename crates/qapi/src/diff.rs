@@ -227,11 +227,11 @@ impl<'a> Differ<'a> {
 
     fn objects(&mut self, subject: &str, direction: Direction, old: &Object<'a>, new: &Object<'a>) {
         self.members(subject, direction, &old.members, &new.members);
-        let tag = |object: &Object<'a>| object.union.map(|union| (union.discriminator.as_str(), union.simple));
+        let tag = |object: &Object<'a>| object.union.map(|union| union.discriminator.as_str());
         if let (Some(before), Some(after)) = (tag(old), tag(new))
             && before != after
         {
-            let what = format!("is decided by '{}' instead of '{}'", after.0, before.0);
+            let what = format!("is decided by '{after}' instead of '{before}'");
             self.tell(subject, Some(direction), what, Verdict::Breaking);
             return;
         }
@@ -256,9 +256,20 @@ impl<'a> Differ<'a> {
                     .and_then(|union| union.branches.iter().find(|branch| branch.name == value))
                     .map(|branch| &branch.kind)
             };
-            let simple = old.union.is_some_and(|union| union.simple) && new.union.is_some_and(|union| union.simple);
-            if let (true, Some(before), Some(after)) = (simple, branch(old.union), branch(new.union)) {
-                self.types(&format!("{subject}.data"), direction, before, after);
+            // A simple union has the branch in its member 'data'; today that is written as a struct of this one member.
+            let data = |schema: &'a Schema, union: Option<&'a Union>| match branch(union)? {
+                kind if union?.simple => Some(kind),
+                kind => match schema.members_of(&kind.to_string()).as_slice() {
+                    [member] if member.name == "data" && !member.optional => Some(&member.kind),
+                    _ => None,
+                },
+            };
+            let simple = |union: Option<&Union>| union.is_some_and(|union| union.simple);
+            if (simple(old.union) || simple(new.union)) && branch(old.union).is_some() && branch(new.union).is_some() {
+                match (data(self.old, old.union), data(self.new, new.union)) {
+                    (Some(before), Some(after)) => self.types(&format!("{subject}.data"), direction, before, after),
+                    _ => self.tell(&subject, Some(direction), "is wrapped differently", Verdict::Breaking),
+                }
                 continue;
             }
             let nothing = || Object { members: Vec::new(), union: None };

@@ -32,7 +32,7 @@ pub use doc::{Doc, DocEntry, Example, Flow, Section, SectionKind, Step};
 pub use fault::Fault;
 pub use generate::{GenerateError, Generated, generate};
 pub use introspect::{Naming, introspect, introspect_with};
-pub use markdown::markdown;
+pub use markdown::{Page, markdown, pages};
 pub use schema::{
     Alternate, Arguments, Branch, Builtin, Command, Condition, Definition, Enum, EnumMember, Event, Feature, Item,
     Kind, Member, Module, Schema, Struct, TypeRef, Union, UnionBase,

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use crate::doc::{Doc, DocEntry, SectionKind};
 use crate::schema::{
-    Alternate, Arguments, Branch, Command, Condition, Definition, Enum, Event, Feature, Item, Kind, Member, Schema,
-    Struct, TypeRef, Union, UnionBase,
+    Alternate, Arguments, Branch, Command, Condition, Definition, Enum, Event, Feature, Item, Kind, Member, Module,
+    Schema, Struct, TypeRef, Union, UnionBase,
 };
 
 /// The reference manual of `schema`, in the order of its files.
@@ -17,6 +17,48 @@ pub fn markdown(schema: &Schema) -> String {
     manual.out
 }
 
+/// A page of the manual.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The name of the module that it describes.
+    pub module: String,
+    /// Its heading.
+    pub title: String,
+    /// All of it, heading included.
+    pub text: String,
+}
+
+/// The reference manual of `schema`, a page for each module that describes something, in their order. Links to types lead
+/// from one page, `MODULE.md`, to another.
+pub fn pages(schema: &Schema) -> Vec<Page> {
+    let page = |(number, module): (usize, &Module)| {
+        let mut manual = Manual { schema, out: String::new() };
+        manual.items(&module.items, |_, _| {});
+        let text = manual.out.trim_end();
+        let title = text.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or(&module.name);
+        let text = format!("{}\n", across_pages(schema, number, text));
+        (!text.trim().is_empty()).then(|| Page { module: module.name.clone(), title: title.to_owned(), text })
+    };
+    schema.modules.iter().enumerate().filter_map(page).collect()
+}
+
+/// Has links to definitions of other modules than `own` lead to their pages.
+fn across_pages(schema: &Schema, own: usize, text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("](#") {
+        let name = after.split_once(')').map_or("", |(name, _)| name);
+        let other = schema.get(name).filter(|definition| definition.module != own);
+        let page = other.and_then(|definition| schema.modules.get(definition.module));
+        let page = page.map(|module| format!("{}.md", module.name)).unwrap_or_default();
+        out.push_str(before);
+        out.push_str(&format!("]({page}#"));
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
 struct Manual<'a> {
     schema: &'a Schema,
     out: String,
@@ -24,10 +66,17 @@ struct Manual<'a> {
 
 impl Manual<'_> {
     fn module(&mut self, number: usize) {
-        let Some(module) = self.schema.modules.get(number) else { return };
-        for item in &module.items {
+        let schema = self.schema;
+        if let Some(module) = schema.modules.get(number) {
+            self.items(&module.items, Self::module);
+        }
+    }
+
+    /// What stands in a module; `include` does what is to be done with others.
+    fn items(&mut self, items: &[Item], include: fn(&mut Self, usize)) {
+        for item in items {
             match item {
-                Item::Include(included) => self.module(*included),
+                Item::Include(included) => include(self, *included),
                 Item::Text(doc) => self.free_text(&doc.text),
                 Item::Definition(name) => {
                     if let Some(definition) = self.schema.get(name) {

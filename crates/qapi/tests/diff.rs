@@ -135,6 +135,27 @@ fn names_of_types_are_no_business_of_clients() {
 }
 
 #[test]
+fn a_simple_union_may_be_written_with_its_wrappers() {
+    let simple = "{ 'union': 'Abc', 'data': { 'a': 'Inner' } }";
+    let flat = |wrapper: &str| {
+        format!(
+            "{{ 'enum': 'AbcKind', 'data': [ 'a' ] }} {{ 'struct': 'Wrapper', 'data': {{ {wrapper} }} }}
+             {{ 'union': 'Abc', 'base': {{ 'type': 'AbcKind' }}, 'discriminator': 'type', 'data': {{ 'a': 'Wrapper' }} }}"
+        )
+    };
+    let whole = |union: &str| both_ways(&format!("{{ 'struct': 'Inner', 'data': {{ 'x': 'int' }} }} {union}"));
+    let same = flat("'data': 'Inner'");
+    assert_eq!(changes(&whole(simple), &whole(&same)), Vec::<String>::new());
+    assert_eq!(changes(&whole(&same), &whole(simple)), Vec::<String>::new());
+    for other in ["'x': 'int'", "'*data': 'Inner'"] {
+        let found = changes(&whole(simple), &whole(&flat(other)));
+        assert!(found.iter().any(|change| change.ends_with("is wrapped differently")), "{found:?}");
+    }
+    let found = changes(&whole(simple), &whole(&flat("'data': 'str'")));
+    assert!(found.iter().any(|change| change.starts_with("breaking")), "{found:?}");
+}
+
+#[test]
 fn types_that_hold_themselves_are_compared_once() {
     let old = object("'a': [ 'Abc' ], '*b': 'Abc'");
     let new = object("'a': [ 'Abc' ], '*b': 'Abc', '*c': 'int'");

@@ -1,20 +1,21 @@
 //! `rhea schema`: the schema language as a tool, for those who write interfaces and those who compare them.
 
 use std::{
+    fs,
     io::{self, Write},
     path::Path,
     process::ExitCode,
 };
 
-use anyhow::bail;
-use rhea_qapi::{Naming, Schema, Verdict, diff, introspect_with, markdown};
+use anyhow::{Context as _, bail};
+use rhea_qapi::{Definition, Naming, Page, Schema, Verdict, diff, introspect_with, markdown, pages};
 
 const USAGE: &str = "\
 usage: rhea schema COMMAND
 
   check FILE                 report every fault in the schema whose root is FILE
   introspect FILE [--names]  print the reply of query-qmp-schema; --names keeps the names of types
-  doc FILE                   print the reference manual, in Markdown
+  doc FILE [DIRECTORY]       print the reference manual, in Markdown; or write it to DIRECTORY, a page a module
   diff OLD NEW               print each change; the status is 1 if a client of OLD could notice
 ";
 
@@ -29,12 +30,14 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         ["introspect", file] => introspection(file, Naming::Masked),
         ["introspect", file, "--names"] | ["introspect", "--names", file] => introspection(file, Naming::Kept),
         ["doc", file] => with_schema(file, |schema| print(&markdown(schema))),
+        ["doc", file, directory] => with_schema(file, |schema| write_pages(schema, Path::new(directory))),
         ["diff", old, new] => compare(old, new),
         ["help" | "-help" | "--help" | "-h"] => print(USAGE).map(|()| ExitCode::SUCCESS),
         [] => bail!("schema: which command? There are check, introspect, doc and diff"),
         [command @ ("check" | "introspect" | "doc")] => bail!("schema {command}: which FILE?"),
         ["diff", ..] => bail!("schema diff: give two files, OLD and NEW"),
-        [command @ ("check" | "introspect" | "doc"), _, other, ..] => bail!("schema {command}: '{other}' is too much"),
+        ["doc", _, _, other, ..] => bail!("schema doc: '{other}' is too much"),
+        [command @ ("check" | "introspect"), _, other, ..] => bail!("schema {command}: '{other}' is too much"),
         [other, ..] => bail!("schema: there is no command '{other}'; there are check, introspect, doc and diff"),
     }
 }
@@ -71,6 +74,28 @@ fn introspection(file: &str, naming: Naming) -> anyhow::Result<ExitCode> {
         text.push('\n');
         print(&text)
     })
+}
+
+/// Writes a page a module; the root's is the first, and lists the others.
+fn write_pages(schema: &Schema, directory: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("could not make '{}'", directory.display()))?;
+    let root = schema.modules.first().map_or("", |module| module.name.as_str());
+    let (mut first, others): (Vec<Page>, Vec<Page>) = pages(schema).into_iter().partition(|page| page.module == root);
+    let mut index = first.pop().map_or_else(|| "# Reference\n".to_owned(), |page| page.text);
+    index.push_str("\n| page | commands | events |\n|---|---|---|\n");
+    for Page { module, title, .. } in &others {
+        let here =
+            |definition: &Definition| schema.modules.get(definition.module).is_some_and(|own| own.name == *module);
+        let commands = schema.commands().filter(|(definition, _)| here(definition)).count();
+        let events = schema.events().filter(|(definition, _)| here(definition)).count();
+        index.push_str(&format!("| [{title}]({module}.md) | {commands} | {events} |\n"));
+    }
+    let write = |name: &str, text: &str| {
+        let path = directory.join(name);
+        fs::write(&path, text).with_context(|| format!("could not write '{}'", path.display()))
+    };
+    write("README.md", &index)?;
+    others.iter().try_for_each(|page| write(&format!("{}.md", page.module), &page.text))
 }
 
 fn compare(old: &str, new: &str) -> anyhow::Result<ExitCode> {
