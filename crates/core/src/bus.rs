@@ -54,6 +54,11 @@ pub trait PortIo: Send + Sync {
     fn widest(&self) -> Width {
         Width::Byte
     }
+
+    /// What people call the window.
+    fn name(&self) -> &str {
+        "device"
+    }
 }
 
 #[derive(Clone)]
@@ -62,6 +67,17 @@ struct Window {
     /// Inclusive, so that a window may end at port 0xffff.
     last: u16,
     device: Arc<dyn PortIo>,
+}
+
+/// A device's ports, as they are listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortWindow {
+    /// First port.
+    pub base: u16,
+    /// Last port, inclusive.
+    pub last: u16,
+    /// What people call it.
+    pub name: String,
 }
 
 /// The port space of a machine. Reads take no lock; a change of the map is seen by the next access.
@@ -96,6 +112,32 @@ impl PortSpace {
         let mut windows = Vec::clone(&self.windows.load());
         windows.retain(|window| !Arc::ptr_eq(&window.device, device));
         self.windows.store(Arc::new(windows));
+    }
+
+    /// All windows, by port, and where that is the same, the one that answers last.
+    pub fn windows(&self) -> Vec<PortWindow> {
+        let windows = self.windows.load();
+        let shown = |w: &Window| PortWindow { base: w.base, last: w.last, name: w.device.name().to_owned() };
+        let mut list: Vec<PortWindow> = windows.iter().rev().map(shown).collect();
+        list.sort_by_key(|window| window.base);
+        list
+    }
+
+    /// The ports that something answers, by port, and who does: what is covered by another window is left out.
+    pub fn decoded(&self) -> Vec<PortWindow> {
+        let windows = self.windows.load();
+        let mut list: Vec<(PortWindow, usize)> = Vec::new();
+        for port in 0..=u16::MAX {
+            let Some(at) = windows.iter().position(|w| (w.base..=w.last).contains(&port)) else { continue };
+            match list.last_mut() {
+                Some((run, last)) if *last == at && run.last == port.wrapping_sub(1) => run.last = port,
+                _ => {
+                    let name = windows[at].device.name().to_owned();
+                    list.push((PortWindow { base: port, last: port, name }, at));
+                }
+            }
+        }
+        list.into_iter().map(|(window, _)| window).collect()
     }
 
     /// An IN of `width` (at most a dword) from `port`. Ports that nothing answers read as all ones.
@@ -186,6 +228,10 @@ mod tests {
         space.map(0, 4, Arc::new(Latch(Mutex::new([1; 4]))));
         let upper: Arc<dyn PortIo> = Arc::new(Latch(Mutex::new([2; 4])));
         space.map(2, 2, Arc::clone(&upper));
+        let listed: Vec<_> = space.windows().iter().map(|window| (window.base, window.last)).collect();
+        assert_eq!(listed, [(0, 3), (2, 3)]);
+        let decoded: Vec<_> = space.decoded().iter().map(|window| (window.base, window.last)).collect();
+        assert_eq!(decoded, [(0, 1), (2, 3)]);
         assert_eq!(space.read(2, Width::Byte), 2);
         space.unmap(&upper);
         assert_eq!(space.read(2, Width::Byte), 1);

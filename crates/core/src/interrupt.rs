@@ -57,6 +57,8 @@ pub type TapListener = Arc<dyn Fn(u32, bool) + Send + Sync>;
 #[derive(Default)]
 struct Tapped {
     levels: u64,
+    /// How often each wire was asserted.
+    rises: Vec<u64>,
     listener: Option<TapListener>,
 }
 
@@ -70,12 +72,19 @@ pub struct Tap {
 impl Tap {
     /// A tap before the first `pins` inputs of `end`, at most 64.
     pub fn new(pins: u32, end: Arc<dyn InterruptSink>) -> Arc<Self> {
-        Arc::new(Self { pins: pins.min(64), state: Mutex::default(), end })
+        let pins = pins.min(64);
+        let state = Tapped { rises: vec![0; pins as usize], ..Tapped::default() };
+        Arc::new(Self { pins, state: Mutex::new(state), end })
     }
 
     /// How many wires there are.
     pub const fn pins(&self) -> u32 {
         self.pins
+    }
+
+    /// How often each wire was asserted.
+    pub fn rises(&self) -> Vec<u64> {
+        self.state.lock().rises.clone()
     }
 
     /// Tells `listener` which wires are asserted, and of changes from now on, in place of any other one; `None` ends that.
@@ -96,6 +105,9 @@ impl InterruptSink for Tap {
             let bit = 1 << pin;
             if (state.levels & bit != 0) != level {
                 state.levels ^= bit;
+                if let Some(rises) = state.rises.get_mut(pin as usize).filter(|_| level) {
+                    *rises = rises.wrapping_add(1);
+                }
                 if let Some(listener) = &state.listener {
                     listener(pin, level);
                 }
@@ -140,6 +152,7 @@ mod tests {
         tap.listen(None);
         tap.set_level(3, false);
         assert_eq!(*heard.0.lock(), [(1, true), (3, true), (1, false)]);
+        assert_eq!(tap.rises(), [0, 1, 0, 1]);
         let passed = [(1, true), (1, true), (3, true), (3, true), (1, false), (64, true), (3, false)];
         assert_eq!(*end.0.lock(), passed);
     }

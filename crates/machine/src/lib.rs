@@ -12,6 +12,8 @@ mod error;
 mod globals;
 pub mod hold;
 mod inbox;
+mod input;
+pub mod inspect;
 pub mod jobs;
 mod machine;
 pub mod migration;

@@ -48,6 +48,13 @@ impl Taps {
         self.places.lock().iter().any(|place| place.name == name)
     }
 
+    /// How often the inputs of each part were asserted, by the part's name.
+    pub fn counts(&self) -> Vec<(&'static str, Vec<u64>)> {
+        let places = self.places.lock();
+        let inputs = places.iter().filter(|place| place.side == Side::In);
+        inputs.map(|place| (place.name, place.tap.rises())).collect()
+    }
+
     /// The tap at one side of the part `name`.
     pub fn find(&self, side: Side, name: &str) -> Option<Arc<Tap>> {
         let places = self.places.lock();

@@ -13,5 +13,5 @@ pub use guest::{Dma, GuestRam, RamRegion, WriteLog, WriteLogSlice};
 pub use lost::say_when_memory_is_gone;
 pub use mapping::{MAX_HOST_NODES, MapOptions, Placement, Source, page_size};
 pub use ram::{GRAIN, PAGE, PageState, Ram};
-pub use space::{AddressSpace, FlatRange, FlatView, Mmio, RegionId, Target};
+pub use space::{AddressSpace, FlatRange, FlatView, Mmio, Region, RegionId, Target};
 pub use transfer::GuestSlice;

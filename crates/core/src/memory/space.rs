@@ -17,6 +17,11 @@ pub trait Mmio: Send + Sync {
 
     /// Writes at `offset` from the window's start.
     fn write(&self, offset: u64, width: Width, value: u64);
+
+    /// What people call the window.
+    fn name(&self) -> &str {
+        "device"
+    }
 }
 
 /// What answers at an address.
@@ -45,6 +50,16 @@ impl Target {
     }
 }
 
+impl Target {
+    /// What people call it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Ram { ram, .. } => ram.name(),
+            Self::Mmio(device) => device.name(),
+        }
+    }
+}
+
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -58,13 +73,18 @@ impl fmt::Debug for Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RegionId(u64);
 
+/// What was mapped where.
 #[derive(Clone, Debug)]
-struct Region {
+pub struct Region {
     id: RegionId,
-    base: u64,
-    last: u64,
-    priority: i32,
-    target: Target,
+    /// First address.
+    pub base: u64,
+    /// Last address, inclusive.
+    pub last: u64,
+    /// The higher priority answers where regions overlap.
+    pub priority: i32,
+    /// Who answers.
+    pub target: Target,
 }
 
 /// A run of addresses that one target answers.
@@ -78,6 +98,8 @@ pub struct FlatRange {
     pub offset: u64,
     /// Who answers.
     pub target: Target,
+    /// The priority with which it was mapped.
+    pub priority: i32,
 }
 
 /// The address space as it is decoded: ranges in order, none overlapping.
@@ -136,7 +158,8 @@ impl FlatView {
             gaps.extend(left.map(|at| (at, region.last)));
             ranges.extend(gaps.into_iter().map(|(base, last)| {
                 let start = if let Target::Ram { offset, .. } = region.target { offset } else { 0 };
-                FlatRange { base, last, offset: start + (base - region.base), target: region.target.clone() }
+                let (target, priority) = (region.target.clone(), region.priority);
+                FlatRange { base, last, offset: start + (base - region.base), target, priority }
             }));
             ranges.sort_by_key(|range| range.base);
         }
@@ -245,6 +268,13 @@ impl AddressSpace {
         for listener in listeners {
             listener();
         }
+    }
+
+    /// All that is mapped, by address, and where that is the same, by rising priority.
+    pub fn regions(&self) -> Vec<Region> {
+        let mut list = self.regions.lock().list.clone();
+        list.sort_by_key(|region| (region.base, region.priority, region.id.0));
+        list
     }
 
     /// The map as it is now.
@@ -408,6 +438,16 @@ mod tests {
         assert!(!space.is_ram(0, 4 * PAGE));
         assert!(space.unmap(device));
         assert!(space.is_ram(0, 4 * PAGE));
+    }
+
+    #[test]
+    fn regions_are_listed_by_address_with_what_they_are_called() {
+        let space = AddressSpace::new();
+        space.map(PAGE, PAGE, 1, Target::Mmio(Arc::new(Echo)));
+        space.map(0, 4 * PAGE, 0, ram(4));
+        let listed: Vec<_> = space.regions().iter().map(|r| (r.base, r.priority, r.target.name().to_owned())).collect();
+        assert_eq!(listed, [(0, 0, "test".to_owned()), (PAGE, 1, "device".to_owned())]);
+        assert_eq!(space.view().ranges()[1].priority, 1);
     }
 
     #[test]

@@ -250,6 +250,14 @@ struct Window {
 }
 
 impl PortIo for Window {
+    fn name(&self) -> &str {
+        match self.part {
+            Part::Registers => "piix4-pm",
+            Part::Events => "acpi-gpe0",
+            Part::Apm => "apm-io",
+        }
+    }
+
     fn read(&self, offset: u16, width: Width) -> u32 {
         let Some(pm) = self.pm.upgrade() else { return u32::MAX };
         match self.part {

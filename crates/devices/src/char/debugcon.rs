@@ -31,6 +31,10 @@ impl Debugcon {
 }
 
 impl PortIo for Debugcon {
+    fn name(&self) -> &str {
+        "isa-debugcon"
+    }
+
     fn read(&self, _: u16, _: Width) -> u32 {
         PRESENT
     }

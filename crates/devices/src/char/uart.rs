@@ -580,6 +580,10 @@ impl Serial {
 }
 
 impl PortIo for Serial {
+    fn name(&self) -> &str {
+        "serial"
+    }
+
     fn read(&self, offset: u16, _: Width) -> u32 {
         let value = self.with(|chip, now| chip.read(offset, now));
         trace!(SERIAL_READ, "read addr 0x{offset:02x} val 0x{value:02x}");

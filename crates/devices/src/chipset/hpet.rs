@@ -375,6 +375,10 @@ impl InterruptSink for MmioHpet {
 }
 
 impl Mmio for MmioHpet {
+    fn name(&self) -> &str {
+        "hpet"
+    }
+
     fn read(&self, offset: u64, _: Width) -> u64 {
         let register = Register::at(offset & !7);
         let now = self.timer.now();

@@ -272,6 +272,10 @@ impl EndOfInterrupt for IoApic {
 }
 
 impl Mmio for IoApic {
+    fn name(&self) -> &str {
+        "ioapic"
+    }
+
     fn read(&self, offset: u64, _: Width) -> u64 {
         let value = Window::at(offset).map_or(0, |window| self.chip.lock().read(window).into());
         trace!(IOAPIC_MEM_READ, "addr 0x{offset:x} value 0x{value:x}");

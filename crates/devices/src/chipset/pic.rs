@@ -531,6 +531,10 @@ struct UnitPorts {
 }
 
 impl PortIo for UnitPorts {
+    fn name(&self) -> &str {
+        "pic"
+    }
+
     fn read(&self, offset: u16, _: Width) -> u32 {
         let value = self.pic.with(|chip| chip.read(self.unit, Register::at(offset)));
         trace!(PIC_IOPORT_READ, "{:?} addr 0x{offset:x} val 0x{value:x}", self.unit);
@@ -552,6 +556,10 @@ impl EdgeLevelPorts {
 }
 
 impl PortIo for EdgeLevelPorts {
+    fn name(&self) -> &str {
+        "elcr"
+    }
+
     fn read(&self, offset: u16, _: Width) -> u32 {
         self.0.inner.lock().0.edge_level(Self::unit(offset)).into()
     }

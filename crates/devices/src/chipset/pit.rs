@@ -242,6 +242,10 @@ impl IsaPit {
 }
 
 impl PortIo for IsaPit {
+    fn name(&self) -> &str {
+        "pit"
+    }
+
     fn read(&self, offset: u16, _: Width) -> u32 {
         let now = self.timer.now();
         let value = self.inner.lock().chip.read(Register::at(offset), now);
@@ -280,6 +284,10 @@ impl Saveable for IsaPit {
 struct ControlPort(Arc<IsaPit>);
 
 impl PortIo for ControlPort {
+    fn name(&self) -> &str {
+        "pcspk"
+    }
+
     fn read(&self, _: u16, _: Width) -> u32 {
         let now = self.0.timer.now();
         self.0.inner.lock().chip.read_control(now).into()

@@ -158,6 +158,10 @@ impl Saveable for ResetPorts {
 struct ControlPort(Arc<ResetPorts>);
 
 impl PortIo for ControlPort {
+    fn name(&self) -> &str {
+        "piix-reset-control"
+    }
+
     fn read(&self, _: u16, _: Width) -> u32 {
         self.0.chip.lock().control.into()
     }
@@ -171,6 +175,10 @@ impl PortIo for ControlPort {
 struct ControlAPort(Arc<ResetPorts>);
 
 impl PortIo for ControlAPort {
+    fn name(&self) -> &str {
+        "port92"
+    }
+
     fn read(&self, _: u16, _: Width) -> u32 {
         self.0.chip.lock().control_a.into()
     }

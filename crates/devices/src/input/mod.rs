@@ -2,6 +2,7 @@
 
 mod controller;
 mod keyboard;
+pub mod keys;
 mod mouse;
 mod scancode;
 
@@ -103,6 +104,10 @@ impl Saveable for Ps2 {
 struct DataPort(Arc<Ps2>);
 
 impl PortIo for DataPort {
+    fn name(&self) -> &str {
+        "i8042-data"
+    }
+
     fn read(&self, _: u16, _: Width) -> u32 {
         let value = self.0.with(I8042::read_data);
         trace!(PCKBD_KBD_READ_DATA, "0x{value:02x}");
@@ -119,6 +124,10 @@ impl PortIo for DataPort {
 struct CommandPort(Arc<Ps2>);
 
 impl PortIo for CommandPort {
+    fn name(&self) -> &str {
+        "i8042-cmd"
+    }
+
     fn read(&self, _: u16, _: Width) -> u32 {
         let value = self.0.chip.lock().status();
         trace!(PCKBD_KBD_READ_STATUS, "0x{value:02x}");

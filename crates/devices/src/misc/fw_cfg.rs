@@ -145,6 +145,13 @@ impl FwCfg {
         Arc::new(device)
     }
 
+    /// The files that firmware finds by name, with their sizes.
+    pub fn files(&self) -> Vec<(String, usize)> {
+        let items = self.items.read();
+        let size = |key| items.by_key.get(&key).map_or(0, |item| item.len());
+        (key::FILE_FIRST..).zip(&items.names).map(|(key, name)| (name.clone(), size(key))).collect()
+    }
+
     /// Puts the ports 0x510, 0x511 and 0x514 to 0x51b into `ports`.
     pub fn map(self: &Arc<Self>, ports: &PortSpace) {
         ports.map(0x510, 2, Arc::new(ChannelPorts(Arc::clone(self))));
@@ -312,6 +319,10 @@ impl Saveable for FwCfg {
 struct ChannelPorts(Arc<FwCfg>);
 
 impl PortIo for ChannelPorts {
+    fn name(&self) -> &str {
+        "fwcfg"
+    }
+
     fn read(&self, _: u16, width: Width) -> u32 {
         if width != Width::Byte {
             return 0;
@@ -337,6 +348,10 @@ impl PortIo for ChannelPorts {
 struct DmaPorts(Arc<FwCfg>);
 
 impl PortIo for DmaPorts {
+    fn name(&self) -> &str {
+        "fwcfg.dma"
+    }
+
     fn read(&self, offset: u16, width: Width) -> u32 {
         match (offset, width) {
             (0, Width::Dword) => DMA_SIGNATURE[0].swap_bytes(),

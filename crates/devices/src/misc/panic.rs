@@ -32,6 +32,10 @@ impl PanicPort {
 }
 
 impl PortIo for PanicPort {
+    fn name(&self) -> &str {
+        "pvpanic"
+    }
+
     fn read(&self, _: u16, _: Width) -> u32 {
         self.events.into()
     }

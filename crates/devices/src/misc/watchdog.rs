@@ -332,6 +332,10 @@ impl Saveable for PciWatchdog {
 struct Window(Weak<PciWatchdog>);
 
 impl Mmio for Window {
+    fn name(&self) -> &str {
+        "i6300esb"
+    }
+
     fn read(&self, offset: u64, width: Width) -> u64 {
         let Some(watchdog) = self.0.upgrade() else { return u64::MAX };
         watchdog.with(|chip, _| chip.read(offset, width)).into()

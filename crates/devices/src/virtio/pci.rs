@@ -774,6 +774,10 @@ impl Device for VirtioPci {
 struct ModernWindow(Weak<VirtioPci>);
 
 impl Mmio for ModernWindow {
+    fn name(&self) -> &str {
+        "virtio-pci"
+    }
+
     fn read(&self, offset: u64, width: Width) -> u64 {
         self.0.upgrade().map_or(0, |function| function.read_modern(offset, width))
     }
@@ -788,6 +792,10 @@ impl Mmio for ModernWindow {
 struct VectorsWindow(Weak<VirtioPci>);
 
 impl Mmio for VectorsWindow {
+    fn name(&self) -> &str {
+        "msix"
+    }
+
     fn read(&self, offset: u64, width: Width) -> u64 {
         let Some(function) = self.0.upgrade() else { return 0 };
         let front = function.front.lock();
@@ -808,6 +816,10 @@ impl Mmio for VectorsWindow {
 struct LegacyWindow(Weak<VirtioPci>);
 
 impl PortIo for LegacyWindow {
+    fn name(&self) -> &str {
+        "virtio-pci"
+    }
+
     fn read(&self, offset: u16, width: Width) -> u32 {
         self.0.upgrade().map_or(0, |function| function.read_legacy(offset, width))
     }

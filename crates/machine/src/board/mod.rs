@@ -13,7 +13,10 @@ use std::sync::Arc;
 use rhea_devices::{
     acpi::generation::GenerationId,
     acpi::pm::WakeCause,
-    chipset::pci::{MessageSink, PciBus},
+    chipset::{
+        lapic::Inspection,
+        pci::{MessageSink, PciBus},
+    },
     misc::rtc::IsaRtc,
 };
 
@@ -22,7 +25,13 @@ use rhea_x86::bus::SystemBus;
 use self::sockets::Sockets;
 pub use ram::Window;
 
-use crate::{MachineError, processors::Processors, state::parts::BoardParts};
+use crate::{
+    MachineError,
+    input::Input,
+    inspect::{InterruptControllers, LoadedItem},
+    processors::Processors,
+    state::parts::BoardParts,
+};
 
 /// A board: what the machine is, apart from its run state.
 pub(crate) trait Board: Send + Sync {
@@ -105,6 +114,27 @@ pub(crate) trait Board: Send + Sync {
 
     /// What takes the interrupt messages of PCI devices.
     fn messages(&self) -> Option<Arc<dyn MessageSink>>;
+
+    /// The state of the interrupt controllers.
+    fn interrupt_controllers(&self) -> Option<InterruptControllers> {
+        None
+    }
+
+    /// The local APIC with that identification.
+    fn local_apic(&self, id: u8) -> Option<Inspection> {
+        let _ = id;
+        None
+    }
+
+    /// What was put into memory, or is offered to firmware.
+    fn loaded_items(&self) -> Vec<LoadedItem> {
+        Vec::new()
+    }
+
+    /// Keyboard and mouse.
+    fn input(&self) -> Option<&Input> {
+        None
+    }
 
     /// The clock of date and time and its path in the tree, if the board has one.
     fn clock(&self) -> Option<(&Arc<IsaRtc>, &str)>;

@@ -10,6 +10,7 @@ use rhea_core::{
     object::{Fixed, Object, Settings as _, Typed as _},
 };
 use rhea_devices::{
+    Saveable as _,
     acpi::{
         generation::{self, GenerationId},
         pm::{HiddenStates, Pm, SleepRequest, WakeCause},
@@ -18,7 +19,7 @@ use rhea_devices::{
     chipset::{
         hpet::MmioHpet,
         ioapic::IoApic,
-        lapic::ApicBus,
+        lapic::{ApicBus, Inspection},
         pci::{HostBridge, IsaBridge, MessageSink, PciBus, PciFunction, SlotFunction, map_message_space},
         pic::Pic,
         pit::IsaPit,
@@ -47,6 +48,8 @@ use crate::{
     config::{Config, Software},
     devices::{DeviceError, IsaBus, PciSlots, vmcoreinfo},
     inbox::GuestRequest,
+    input::Input,
+    inspect::{InterruptControllers, LoadedItem},
     numa::Numa,
     objects::PciHost,
     parts::Parts,
@@ -82,6 +85,7 @@ pub struct Pc {
     apics: Arc<ApicBus>,
     sockets: Sockets,
     firmware: Arc<FwCfg>,
+    input: Arc<Input>,
     power: Arc<Pm>,
     hotplug: Hotplug,
     generation_id: OnceLock<Arc<GenerationId>>,
@@ -108,6 +112,10 @@ pub struct Pc {
 struct Nothing;
 
 impl Mmio for Nothing {
+    fn name(&self) -> &str {
+        "vga-window"
+    }
+
     fn read(&self, _: u64, width: rhea_core::Width) -> u64 {
         width.ones()
     }
@@ -174,6 +182,7 @@ impl Pc {
         reset.map(ports);
         let keyboard = Ps2::new(isa.line(1), isa.line(12), on_reset, on_a20);
         keyboard.map(ports);
+        let input = Input::new(&keyboard, timers);
 
         let firmware = FwCfg::new(Arc::clone(memory));
         firmware.map(ports);
@@ -287,6 +296,7 @@ impl Pc {
             apics,
             sockets,
             firmware,
+            input,
             power,
             hotplug,
             generation_id,
@@ -493,6 +503,29 @@ impl Board for Pc {
 
     fn pci(&self) -> Option<&Arc<PciBus>> {
         Some(&self.pci)
+    }
+
+    fn interrupt_controllers(&self) -> Option<InterruptControllers> {
+        Some(InterruptControllers { pic: self.pic.save(), io_apic: self.io_apic.save() })
+    }
+
+    fn local_apic(&self, id: u8) -> Option<Inspection> {
+        self.apics.apics().iter().find(|apic| apic.id() == id).map(|apic| apic.inspect())
+    }
+
+    fn loaded_items(&self) -> Vec<LoadedItem> {
+        let files = self.firmware.files().into_iter();
+        let files = files.map(|(name, size)| LoadedItem { name, size: size as u64, address: None });
+        let tables = LoadedItem {
+            name: "etc/acpi/tables".to_owned(),
+            size: self.map.acpi_tables_length(),
+            address: Some(self.map.acpi_tables()),
+        };
+        [tables].into_iter().chain(files).collect()
+    }
+
+    fn input(&self) -> Option<&Input> {
+        Some(&self.input)
     }
 
     fn clock(&self) -> Option<(&Arc<IsaRtc>, &str)> {

@@ -3,13 +3,13 @@
 use rhea_api::{char, control, run_state};
 
 use super::{
-    block, chardev,
+    addresses, block, chardev,
     complete::Words::{
-        Block, Chardev, Choice, Command, Device, Driver, Event, Object, ObjectType, Path, Property, Snapshot,
+        Block, Chardev, Choice, Command, Device, Driver, Event, Keys, Object, ObjectType, Path, Property, Snapshot,
     },
-    dump,
+    descriptors, dump,
     examine::{self, Memory},
-    machine, objects, snapshots,
+    input, machine, objects, ports, snapshots,
     table::{Failure, Printed, Row, help, row, slow},
     trace,
 };
@@ -32,6 +32,7 @@ pub(super) const COMMANDS: &[Row] = &[
         nothing(char::Handler::chardev_send_break(&mut call.commands(), call.only_word()?))
     })
     .completes(&[Chardev]),
+    row("closefd", "NAME", "close a descriptor that was passed", descriptors::close),
     row("cont|c", "", "let the machine go on", |call| {
         call.no_words()?;
         nothing(run_state::Handler::cont(&mut call.commands()))
@@ -48,18 +49,26 @@ pub(super) const COMMANDS: &[Row] = &[
         "write memory to a file: -p as mapped, -d in the background, -z -l -s compressed by zlib, LZO, Snappy, -R not flattened",
         dump::write,
     ),
+    row("getfd", "NAME", "give a name to a descriptor that was passed", descriptors::take),
+    row("gpa2hva", "ADDRESS", "say where in this program a physical address is", addresses::physical_to_host),
+    row("gva2gpa", "ADDRESS", "say which physical address a virtual one is", addresses::virtual_to_physical),
     row("help|?", "[COMMAND]", "say what commands there are", |call| Ok(help(call.arguments))).completes(&[Command]),
+    row("i", "/FORMAT PORT", "read an I/O port: size b, h or w", ports::read),
     row("info", "[SUBJECT]", "show something; 'help info' lists the subjects", |_| Ok(help("info"))),
     slow("loadvm", "NAME", "go back to a snapshot", snapshots::load).completes(&[Snapshot]),
     slow("memsave", "ADDRESS SIZE FILE", "write virtual memory to a file", machine::save_virtual),
+    row("mouse_button", "STATE", "press buttons: 1 left, 2 middle, 4 right", input::press_buttons),
+    row("mouse_move", "RIGHT DOWN [WHEEL]", "move the mouse", input::move_mouse),
     row("nmi", "", "send a non-maskable interrupt", |call| {
         call.no_words()?;
         nothing(run_state::Handler::inject_nmi(&mut call.commands()))
     }),
+    row("o", "/FORMAT PORT VALUE", "write to an I/O port: size b, h or w", ports::write),
     row("object_add", "TYPE,id=ID[,PROPERTY=VALUE]...", "make an object that is no device", objects::add)
         .completes(&[ObjectType]),
     row("object_del", "ID", "remove an object that is no device", objects::delete).completes(&[Object]),
     slow("pmemsave", "ADDRESS SIZE FILE", "write physical memory to a file", machine::save_physical),
+    row("print|p", "/FORMAT EXPRESSION", "say what an expression comes to, such as $rip + 4 * 0x10", addresses::print),
     row("qom-get", "PATH PROPERTY", "show a property of an object", objects::get).completes(&[Path, Property]),
     row("qom-list", "[PATH]", "list the properties of an object", objects::list).completes(&[Path]),
     row("qom-set", "[-j] PATH PROPERTY VALUE", "change a property of an object; -j: to a value in JSON", objects::set)
@@ -69,10 +78,20 @@ pub(super) const COMMANDS: &[Row] = &[
     row("ringbuf_write", "ID TEXT", "append to a ring buffer", chardev::write_ring).completes(&[Chardev]),
     slow("savevm", "[NAME]", "make a snapshot of disks and machine; one of this name is replaced", snapshots::save)
         .completes(&[Snapshot]),
+    row("sendkey", "KEY[-KEY]... [MILLISECONDS]", "press keys together, such as ctrl-alt-delete", input::send_key)
+        .completes(&[Keys]),
+    row("set_link", "NAME on|off", "plug or unplug the cable of a network card", |call| {
+        let mut line = call.line();
+        let (name, _) = (line.need("string")?, line.need("on|off")?);
+        line.end()?;
+        // There are no network cards yet.
+        Err(rhea_qmp::Error::device_not_found(&name).into())
+    }),
     row("stop|s", "", "stop the machine", |call| {
         call.no_words()?;
         nothing(run_state::Handler::stop(&mut call.commands()))
     }),
+    slow("sum", "ADDRESS SIZE", "add up physical memory, as BSD's sum does", addresses::checksum),
     row("system_powerdown", "", "press the power button", |call| {
         call.no_words()?;
         nothing(run_state::Handler::system_powerdown(&mut call.commands()))

@@ -5,6 +5,7 @@ use rhea_core::{
     object::{NodeId, Tree},
     trace,
 };
+use rhea_devices::input::keys;
 use rhea_machine::{
     devices::{device_type, device_types},
     objects::types,
@@ -44,6 +45,8 @@ pub(super) enum Words {
     Snapshot,
     /// A trace event.
     Event,
+    /// Keys, with dashes between them.
+    Keys,
     /// One of these.
     Choice(&'static [&'static str]),
 }
@@ -123,6 +126,12 @@ fn candidates(context: &Context, kind: Words, word: &str, before: &str) -> Vec<S
             starting(word, disks.chain(nodes.into_iter().filter_map(|node| node.node_name)))
         }
         Words::Snapshot => starting(word, snapshots::names(&context.machine).into_iter()),
+        Words::Keys => {
+            let last = word.rsplit('-').next().unwrap_or_default();
+            let held = word.strip_suffix(last).unwrap_or_default();
+            let names = keys::KEYS.iter().filter(|(name, _)| name.starts_with(last));
+            starting(word, names.map(|(name, _)| format!("{held}{name}")))
+        }
         Words::Choice(words) => starting(word, words.iter().map(|&word| word.to_owned())),
     }
 }

@@ -43,6 +43,25 @@ pub(super) fn kvm(call: &Call<'_>) -> Printed {
     Ok(format!("kvm support: {}\r\n", if info.enabled { "enabled" } else { "disabled" }))
 }
 
+/// `info vm-generation-id`.
+pub(super) fn generation_id(call: &Call<'_>) -> Printed {
+    Ok(machine::Handler::query_vm_generation_id(&mut call.commands())?.guid + "\r\n")
+}
+
+/// `info roms`: what was loaded, and what firmware may fetch.
+pub(super) fn roms(call: &Call<'_>) -> Printed {
+    let mut text = String::new();
+    for item in call.context.machine.loaded_items() {
+        let _ = match item.address {
+            Some(address) => {
+                write!(text, "addr={address:016x} size=0x{:06x} mem=ram name=\"{}\"\r\n", item.size, item.name)
+            }
+            None => write!(text, "fw={} size=0x{:06x} name=\"{}\"\r\n", item.name, item.size, item.name),
+        };
+    }
+    Ok(text)
+}
+
 /// `info name`.
 pub(super) fn name(call: &Call<'_>) -> Printed {
     Ok(machine::Handler::query_name(&mut call.commands())?.name.map_or_else(String::new, |name| name + "\r\n"))

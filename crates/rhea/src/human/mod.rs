@@ -4,16 +4,24 @@
 //! A command is a row of one table (`commands.rs`), a subject of `info` one of another (`subjects.rs`); what a row says
 //! and how a line finds it is in `table.rs`.
 
+mod addresses;
 mod block;
 mod chardev;
 mod commands;
 mod complete;
+mod descriptors;
+mod device_tree;
 mod dump;
 mod examine;
+mod input;
+mod interrupts;
 mod machine;
 mod memory_info;
+mod mtree;
 mod objects;
+mod paging;
 mod pci;
+mod ports;
 mod registers;
 mod session;
 mod snapshots;

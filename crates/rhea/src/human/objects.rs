@@ -65,6 +65,12 @@ pub(super) fn add_device(call: &Call<'_>) -> Printed {
     Ok(String::new())
 }
 
+/// `info qdm`.
+pub(super) fn drivers(call: &Call<'_>) -> Printed {
+    call.no_words()?;
+    Ok(options::device_help("help").unwrap_or_default().replace('\n', "\r\n"))
+}
+
 /// `device_del ID`.
 pub(super) fn delete_device(call: &Call<'_>) -> Printed {
     let id = call.only_word()?;

@@ -13,7 +13,7 @@ pub(super) fn info(call: &Call<'_>) -> Printed {
         return Err(Failure::new("this machine has no processor"));
     }
     let mut line = call.line();
-    let options = line.options("av")?;
+    let options = line.options("a")?;
     let wanted = match call.number_if_any(&mut line)? {
         Some(number) => usize::try_from(number).unwrap_or(usize::MAX),
         None => call.processor,
@@ -106,7 +106,7 @@ fn render(cpu: &CpuState, halted: bool) -> String {
     for (i, pair) in cpu.xmm.chunks(2).enumerate().take(if long { 8 } else { 4 }) {
         for (j, value) in pair.iter().enumerate() {
             let gap = if j == 0 { " " } else { "\r\n" };
-            let _ = write!(text, "XMM{:02}={value:032x}{gap}", 2 * i + j);
+            let _ = write!(text, "XMM{:02}={:016x} {:016x}{gap}", 2 * i + j, (*value >> 64) as u64, *value as u64);
         }
     }
     text

@@ -271,6 +271,10 @@ impl<R: Registers + 'static> Controller<R> {
 }
 
 impl<R: Registers> PortIo for Controller<R> {
+    fn name(&self) -> &str {
+        R::KIND
+    }
+
     fn read(&self, offset: u16, width: Width) -> u32 {
         self.registers.lock().read(offset, width)
     }

@@ -83,6 +83,16 @@ impl Vectors {
         self.0[usize::from(vector >> 5)] & 1 << (vector & 31) != 0
     }
 
+    /// The vectors that are set, by number.
+    pub fn iter(&self) -> impl Iterator<Item = u8> + use<'_> {
+        (0..=u8::MAX).filter(|&vector| self.has(vector))
+    }
+
+    /// Whether `vector` is set.
+    pub fn contains(&self, vector: u8) -> bool {
+        self.has(vector)
+    }
+
     fn highest(&self) -> Option<u8> {
         let word = self.0.iter().rposition(|&word| word != 0)?;
         Some((word * 32 + self.0[word].ilog2() as usize) as u8)

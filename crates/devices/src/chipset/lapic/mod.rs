@@ -48,6 +48,17 @@ pub trait EndOfInterrupt: Send + Sync {
     fn end_of_interrupt(&self, vector: u8);
 }
 
+/// A local APIC as people look at it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inspection {
+    /// Its registers.
+    pub state: ApicV1,
+    /// What its timer has left.
+    pub current_count: u32,
+    /// The processor priority.
+    pub processor_priority: u8,
+}
+
 struct Inner {
     chip: Apic,
     /// What the processor was last told.
@@ -255,6 +266,17 @@ impl LocalApic {
         self.with(now, |chip| chip.set_tsc_deadline(value, at));
         // A deadline in the past is due at once.
         self.with(now, |_| ());
+    }
+
+    /// What it holds now, for people.
+    pub fn inspect(&self) -> Inspection {
+        const CURRENT_COUNT: u16 = 0x390;
+        let now = self.timer.now();
+        self.with(now, |chip| Inspection {
+            state: chip.save(),
+            current_count: chip.read(CURRENT_COUNT, now),
+            processor_priority: chip.processor_priority(),
+        })
     }
 
     /// Drives pin LINT0 or LINT1.

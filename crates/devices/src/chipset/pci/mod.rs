@@ -193,6 +193,10 @@ struct AddressPort(Arc<PciBus>);
 
 /// §3.2.2.3.2: only dwords reach CONFIG_ADDRESS.
 impl PortIo for AddressPort {
+    fn name(&self) -> &str {
+        "pci-conf-idx"
+    }
+
     fn read(&self, _: u16, width: Width) -> u32 {
         if width == Width::Dword { self.0.mechanism.lock().address } else { u32::MAX }
     }
@@ -212,6 +216,10 @@ impl PortIo for AddressPort {
 struct DataPort(Arc<PciBus>);
 
 impl PortIo for DataPort {
+    fn name(&self) -> &str {
+        "pci-conf-data"
+    }
+
     fn read(&self, offset: u16, width: Width) -> u32 {
         let byte = offset as u8 & 3;
         let value = match self.0.selected() {

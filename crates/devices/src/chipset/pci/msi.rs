@@ -50,6 +50,10 @@ pub fn map_message_space(memory: &AddressSpace, sink: Arc<dyn MessageSink>) {
 struct MessageSpace(Arc<dyn MessageSink>);
 
 impl Mmio for MessageSpace {
+    fn name(&self) -> &str {
+        "apic-msi"
+    }
+
     fn read(&self, _: u64, width: Width) -> u64 {
         width.ones()
     }

@@ -137,6 +137,10 @@ impl IsaRtc {
 }
 
 impl PortIo for IsaRtc {
+    fn name(&self) -> &str {
+        "rtc"
+    }
+
     fn read(&self, offset: u16, _: Width) -> u32 {
         // The index port is write-only.
         let value = if offset == 0 { 0xff } else { self.with(Rtc::read) };
