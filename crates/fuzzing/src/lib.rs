@@ -36,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "hotplug_memory", run: subject::run::<chips::Modules> },
     Target { name: "hotplug_pci", run: subject::run::<chips::Slots> },
     Target { name: "hpet", run: subject::run::<chips::EventTimer> },
+    Target { name: "human_line", run: parsers::human_line },
     Target { name: "i8042", run: subject::run::<chips::Keyboard> },
     Target { name: "ioapic", run: subject::run::<chips::InputOutput> },
     Target { name: "kernel_image", run: parsers::kernel_image },

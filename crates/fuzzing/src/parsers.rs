@@ -2,6 +2,7 @@
 
 use rhea_core::object::{PropertyKind, Size};
 use rhea_devices::lost_ticks::LostTickPolicy;
+use rhea_hmp::{Line, editor::Editor};
 use rhea_machine::boot::linux::Kernel;
 
 use crate::bytes::Bytes;
@@ -45,6 +46,35 @@ pub(crate) fn property_text(data: &[u8]) -> u64 {
         same::<Size>(&text);
         same::<String>(&text);
         same::<LostTickPolicy>(&text);
+        texts += 1;
+    }
+    texts
+}
+
+/// Lines for the monitor for people: read as words, as options and numbers, and typed into its editor.
+pub(crate) fn human_line(data: &[u8]) -> u64 {
+    let mut bytes = Bytes::new(data);
+    let mut texts = 0;
+    while !bytes.is_empty() {
+        let typed = bytes.take(16).to_vec();
+        let text = String::from_utf8_lossy(&typed).into_owned();
+        let mut line = Line::new(&text);
+        // What cannot be read says why.
+        drop(line.options("adfz"));
+        if let Ok(format) = line.format() {
+            assert!(format.show(u64::MAX, format.size.unwrap_or(4)).len() <= 24);
+        }
+        let before = line;
+        while line.number(&mut |name| name.len().try_into().ok()).is_ok() {}
+        line = before;
+        while let Ok(Some(word)) = line.word() {
+            assert!(word.len() <= text.len());
+        }
+        let mut editor = Editor::default();
+        let (mut printed, none) = (String::new(), |_: &str| Vec::new());
+        for byte in typed {
+            editor.take(byte, "> ", &none, &mut printed);
+        }
         texts += 1;
     }
     texts

@@ -62,7 +62,9 @@ impl<'a> Reader<'a, '_> {
 
     fn product(&mut self) -> Result<u64, LineError> {
         let mut value = self.unary()?;
-        while let Some(operator) = self.take(&['*', '/', '%']) {
+        while !self.is_path()
+            && let Some(operator) = self.take(&['*', '/', '%'])
+        {
             let right = self.unary()?;
             // Division knows signs, which the other operators need not.
             let (left, divisor) = (value as i64, right as i64);
@@ -74,6 +76,12 @@ impl<'a> Reader<'a, '_> {
             };
         }
         Ok(value)
+    }
+
+    /// Whether a file's name follows: no value begins with a letter, so that `/` is no division there.
+    fn is_path(&self) -> bool {
+        let name = self.rest.strip_prefix('/').and_then(|name| name.chars().next());
+        name.is_some_and(|first| first.is_alphabetic() || matches!(first, '_' | '.'))
     }
 
     fn unary(&mut self) -> Result<u64, LineError> {
@@ -200,6 +208,7 @@ mod tests {
     #[test]
     fn an_expression_ends_where_no_operator_follows() {
         assert_eq!(evaluate("1 + 2 0x20", &mut |_| None), Ok((3, "0x20")));
+        assert_eq!(evaluate("6 /2 /tmp/x", &mut |_| None), Ok((3, "/tmp/x")));
     }
 
     proptest! {

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, ready},
 };
 
 use parking_lot::Mutex;
@@ -164,16 +165,35 @@ impl CharDevice {
 
     /// Sends bytes out; never waits.
     pub(super) fn write(&self, bytes: &[u8]) {
-        if let Some(log) = &self.log
-            && let Err(error) = log.lock().write_all(bytes)
-        {
-            tracing::warn!("the log of '{}': {error}", self.id);
-        }
+        self.log(bytes);
         match &self.body {
             Body::Null => {}
             Body::Ring(ring) => ring.lock().push(bytes),
             Body::Mux(mux) => mux.write(bytes),
             Body::Stream(stream) => stream.output.push(bytes),
+        }
+    }
+
+    /// Sends bytes out, as many as there is room for once there is any, and says how many.
+    pub(super) fn poll_write(&self, context: &Context<'_>, bytes: &[u8]) -> Poll<usize> {
+        let count = match &self.body {
+            Body::Mux(mux) => ready!(mux.base().poll_write(context, bytes)),
+            Body::Stream(stream) => ready!(stream.output.poll_push(context, bytes)),
+            Body::Null => bytes.len(),
+            Body::Ring(ring) => {
+                ring.lock().push(bytes);
+                bytes.len()
+            }
+        };
+        self.log(&bytes[..count.min(bytes.len())]);
+        Poll::Ready(count)
+    }
+
+    fn log(&self, bytes: &[u8]) {
+        if let Some(log) = &self.log
+            && let Err(error) = log.lock().write_all(bytes)
+        {
+            tracing::warn!("the log of '{}': {error}", self.id);
         }
     }
 
@@ -262,6 +282,11 @@ impl FrontEnd {
     /// Sends bytes out, as many as there is room for; never waits.
     pub fn write(&self, bytes: &[u8]) {
         self.device.write(bytes);
+    }
+
+    /// Sends bytes out, as many as there is room for once there is any, and says how many.
+    pub(super) fn poll_write(&self, context: &Context<'_>, bytes: &[u8]) -> Poll<usize> {
+        self.device.poll_write(context, bytes)
     }
 
     /// Connects the user: from now on `port` gets what comes in.

@@ -1,6 +1,10 @@
 //! Moves bytes between a device and its backend's connections.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -25,6 +29,8 @@ struct Queue {
     bytes: VecDeque<u8>,
     /// Some were taken and are not out yet.
     writing: bool,
+    /// Those who wait for room.
+    waiting: Vec<Waker>,
 }
 
 impl Output {
@@ -35,6 +41,22 @@ impl Output {
         queue.bytes.extend(&bytes[..bytes.len().min(room)]);
         drop(queue);
         self.changed.notify_one();
+    }
+
+    /// Appends as many of `bytes` as there is room for, once there is any, and says how many.
+    pub(super) fn poll_push(&self, context: &Context<'_>, bytes: &[u8]) -> Poll<usize> {
+        let mut queue = self.queue.lock();
+        let count = bytes.len().min(OUTPUT_LIMIT.saturating_sub(queue.bytes.len()));
+        if count == 0 && !bytes.is_empty() {
+            if !queue.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                queue.waiting.push(context.waker().clone());
+            }
+            return Poll::Pending;
+        }
+        queue.bytes.extend(&bytes[..count]);
+        drop(queue);
+        self.changed.notify_one();
+        Poll::Ready(count)
     }
 
     /// Whether everything is out.
@@ -58,6 +80,9 @@ impl Output {
         let mut queue = self.queue.lock();
         let taken = std::mem::take(&mut queue.bytes);
         queue.writing = !taken.is_empty();
+        let waiting = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        waiting.into_iter().for_each(Waker::wake);
         taken.into()
     }
 
@@ -182,5 +207,41 @@ async fn deliver(mut bytes: &[u8], port: &dyn Port, room: &Notify) {
         if taken == 0 {
             room.notified().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        task::Wake,
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn who_writes_more_than_there_is_room_for_waits_and_loses_nothing() {
+        let output = Output::default();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let context = Context::from_waker(&waker);
+        let bytes = vec![7; OUTPUT_LIMIT + 10];
+        assert_eq!(output.poll_push(&context, &bytes), Poll::Ready(OUTPUT_LIMIT));
+        assert_eq!(output.poll_push(&context, &bytes[OUTPUT_LIMIT..]), Poll::Pending);
+        assert!(!woken.0.load(Ordering::SeqCst));
+        assert_eq!(output.drain().len(), OUTPUT_LIMIT);
+        assert!(woken.0.load(Ordering::SeqCst));
+        assert_eq!(output.poll_push(&context, &bytes[OUTPUT_LIMIT..]), Poll::Ready(10));
+        assert_eq!(output.drain(), [7; 10]);
+        assert_eq!(output.poll_push(&context, &[]), Poll::Ready(0));
     }
 }
