@@ -124,6 +124,9 @@ pub enum BlockError {
         /// Why.
         source: io::Error,
     },
+    /// Another program may have it.
+    #[error("Node '{0}' is inactive")]
+    Inactive(String),
     /// It is nothing that has snapshots.
     #[error("Device '{0}' is writable but does not support snapshots")]
     NoSnapshots(String),

@@ -43,13 +43,22 @@ impl Node {
         BlockError::Snapshot { what, node: self.name().to_owned(), reason }
     }
 
+    /// Its image, if snapshots in it can be made and deleted just now.
+    fn changeable_image(&self) -> Result<&Qcow2, BlockError> {
+        let image = self.own_image().filter(|_| !self.read_only());
+        let image = image.ok_or_else(|| BlockError::NoSnapshots(self.name().to_owned()))?;
+        if !self.is_active() {
+            return Err(BlockError::Inactive(self.name().to_owned()));
+        }
+        Ok(image)
+    }
+
     fn change_snapshots(
         &self,
         what: &'static str,
         work: impl FnOnce(&Arc<Self>) -> Result<(), SnapshotError>,
     ) -> Result<(), BlockError> {
-        let image = self.own_image().filter(|_| !self.read_only());
-        let image = image.ok_or_else(|| BlockError::NoSnapshots(self.name().to_owned()))?;
+        let image = self.changeable_image()?;
         image.close().map_err(|reason| self.snapshot_error(what, reason.into()))?;
         let worked = work(image.file()).map_err(|reason| self.snapshot_error(what, reason));
         image.reopen().and(worked)
@@ -62,11 +71,7 @@ impl Node {
     /// It is nothing that has snapshots, or its image is damaged.
     pub fn begin_snapshot(self: &Arc<Self>) -> Result<SnapshotWriter, BlockError> {
         const WHAT: &str = "creating";
-        let image = self.own_image().filter(|_| !self.read_only());
-        let image = image.ok_or_else(|| BlockError::NoSnapshots(self.name().to_owned()))?;
-        if !self.is_active() {
-            return Err(BlockError::Options(format!("Node '{}' is inactive", self.name())));
-        }
+        let image = self.changeable_image()?;
         image.close().map_err(|reason| self.snapshot_error(WHAT, reason.into()))?;
         let begun = qcow2::Writer::new(Arc::clone(image.file()));
         // From here on the end of it opens the image again.

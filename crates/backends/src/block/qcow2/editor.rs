@@ -407,12 +407,15 @@ impl<F: ImageFile> Editor<F> {
     /// # Errors
     /// There is no room, or the host says so.
     pub fn store(&mut self, data: &[u8]) -> Result<u64, SnapshotError> {
-        let clusters = (data.len() as u64).div_ceil(self.fields.cluster()).max(1);
+        let length = data.len() as u64;
+        let clusters = length.div_ceil(self.fields.cluster()).max(1);
         let offset = self.allocate(clusters)?;
+        self.file.write(offset, data)?;
         // Whole clusters, so that nothing of what was there before shows.
-        let mut padded = data.to_vec();
-        padded.resize((clusters << self.fields.cluster_bits) as usize, 0);
-        self.file.write(offset, &padded)?;
+        let rest = (clusters << self.fields.cluster_bits) - length;
+        if rest > 0 {
+            self.file.write(offset + length, &vec![0; rest as usize])?;
+        }
         Ok(offset)
     }
 

@@ -232,6 +232,29 @@ fn a_snapshot_remembers_the_size_of_the_disk() {
     image.node().read((3 << 30) - 512, &mut last).unwrap();
     assert_eq!(last, [2; 512]);
     image.check();
+    // A disk that shrinks keeps what it had.
+    image.nodes.resize("q", 512).unwrap();
+    image.check();
+    image.save("least", b"x").unwrap();
+    image.check();
+    image.go_back("large");
+    image.node().read((3 << 30) - 512, &mut last).unwrap();
+    assert_eq!((last, image.state("least")), ([2; 512], b"x".to_vec()));
+    image.check();
+}
+
+#[test]
+fn an_image_that_another_program_has_is_left_alone() {
+    let image = Image::new("1M", "");
+    image.save("s", b"s").unwrap();
+    image.nodes.inactivate().unwrap();
+    let inactive = "Node 'q' is inactive";
+    assert_eq!(image.save("t", b"t").unwrap_err(), inactive);
+    assert_eq!(image.nodes.go_back(image.node(), "1").unwrap_err().to_string(), inactive);
+    assert_eq!(image.nodes.delete_snapshot(image.node(), "1").unwrap_err().to_string(), inactive);
+    image.nodes.activate().unwrap();
+    image.go_back("s");
+    image.check();
 }
 
 #[test]
