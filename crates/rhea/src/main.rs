@@ -15,6 +15,7 @@ mod version;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    rhea_core::files::record_inherited();
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()).collect();
     let result = match arguments.first().map(String::as_str) {
         Some("schema") => schema::run(&arguments[1..]),

@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-pub use inherited::inherited;
+pub use inherited::{inherited, record_inherited};
 pub use replacement::Replacement;
 pub use sets::DESCRIPTOR_SETS;
 
