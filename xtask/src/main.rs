@@ -2,6 +2,7 @@
 
 mod bench;
 mod guest;
+mod soak;
 mod test;
 
 use std::{
@@ -16,12 +17,14 @@ usage: cargo xtask COMMAND
 
   fetch   fetch what guests in tests are made of (Debian's kernel and busybox) into target/guests
   test    fetch, then run everything: formatting, lints, unit tests, transcripts, guest boots, clients
+  soak    move a busy guest from process to process a hundred times, over files, sockets and commands
   bench   measure Rhea, beside qemu-system-x86_64 where that is installed";
 
 fn main() -> ExitCode {
     let result = match std::env::args().nth(1).as_deref() {
         Some("fetch") => guest::fetch().map(drop),
         Some("test") => test::run_everything(),
+        Some("soak") => soak::run(),
         Some("bench") => bench::run(),
         _ => {
             eprintln!("{USAGE}");

@@ -74,6 +74,9 @@ impl Machine {
                 // It is what it was before, and waits.
                 hold.release(None, After::AsBefore);
                 migration.ended(MigrationStatus::Failed, None, Some(reason.clone()));
+                if self.is_ending() {
+                    return;
+                }
                 if end_on_error {
                     *migration.fatal.lock() = Some(format!("load of migration failed: {reason}"));
                     self.request(GuestRequest::Quit);

@@ -137,6 +137,8 @@ pub struct Migration {
     runs_at_once: AtomicBool,
     /// A machine was asked for that has not come yet.
     awaits: AtomicBool,
+    /// The program ends: nobody is told any more.
+    ending: AtomicBool,
     /// Why the program cannot go on.
     fatal: Mutex<Option<String>>,
 }
@@ -176,6 +178,7 @@ impl Migration {
             events,
             runs_at_once: AtomicBool::new(runs_at_once),
             awaits: AtomicBool::new(true),
+            ending: AtomicBool::new(false),
             fatal: Mutex::default(),
         }
     }
@@ -251,6 +254,7 @@ impl Migration {
 
     /// Ends whatever is under way: the program ends.
     pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::SeqCst);
         if let Some(cancel) = &self.state.lock().cancel {
             cancel.cancel();
         }
@@ -284,7 +288,7 @@ impl Migration {
 
     fn enter(&self, state: &mut State, status: MigrationStatus) {
         state.status = status;
-        if self.has(Capability::Events) {
+        if self.has(Capability::Events) && !self.ending.load(Ordering::SeqCst) {
             (self.events)(Event::Migration { status });
         }
     }
