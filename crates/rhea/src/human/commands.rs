@@ -9,7 +9,7 @@ use super::{
     },
     descriptors, dump,
     examine::{self, Memory},
-    input, machine, objects, ports, snapshots,
+    input, machine, migration, objects, ports, snapshots,
     table::{Failure, Printed, Row, help, row, slow},
     trace,
 };
@@ -57,6 +57,16 @@ pub(super) const COMMANDS: &[Row] = &[
     row("info", "[SUBJECT]", "show something; 'help info' lists the subjects", |_| Ok(help("info"))),
     slow("loadvm", "NAME", "go back to a snapshot", snapshots::load).completes(&[Snapshot]),
     slow("memsave", "ADDRESS SIZE FILE", "write virtual memory to a file", machine::save_virtual),
+    slow("migrate", "[-d] URI", "send the machine to somewhere else; -d: do not wait for the end", migration::migrate),
+    row("migrate_cancel", "", "call the migration off", migration::cancel),
+    row("migrate_continue", "STATE", "let a migration go on that waits", migration::go_on)
+        .completes(&[Choice(&["pre-switchover"])]),
+    row("migrate_incoming", "URI", "receive a machine, after '-incoming defer'", migration::incoming),
+    row("migrate_set_capability", "NAME on|off", "switch a capability of migrations", migration::set_capability)
+        .completes(&[Choice(&["events", "late-block-activate", "pause-before-switchover"]), Choice(&["off", "on"])]),
+    row("migrate_set_parameter", "NAME VALUE", "change what migrations go by", migration::set_parameter).completes(&[
+        Choice(&["avail-switchover-bandwidth", "downtime-limit", "max-bandwidth", "zero-page-detection"]),
+    ]),
     row("mouse_button", "STATE", "press buttons: 1 left, 2 middle, 4 right", input::press_buttons),
     row("mouse_move", "RIGHT DOWN [WHEEL]", "move the mouse", input::move_mouse),
     row("nmi", "", "send a non-maskable interrupt", |call| {

@@ -17,6 +17,7 @@ mod input;
 mod interrupts;
 mod machine;
 mod memory_info;
+mod migration;
 mod mtree;
 mod objects;
 mod paging;

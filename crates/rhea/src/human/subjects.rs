@@ -3,7 +3,8 @@
 use super::{
     block, chardev,
     complete::Words::{Block, Event, Path},
-    device_tree, dump, input, interrupts, machine, memory_info, mtree, objects, paging, pci, registers, snapshots,
+    device_tree, dump, input, interrupts, machine, memory_info, migration, mtree, objects, paging, pci, registers,
+    snapshots,
     table::{Failure, Row, row, slow},
     trace,
 };
@@ -33,6 +34,9 @@ pub(super) const SUBJECTS: &[Row] = &[
     row("memory-devices", "", "the memory modules", memory_info::modules),
     row("memory_size_summary", "", "how much memory the guest has", memory_info::sizes),
     row("mice", "", "the mice", input::mice),
+    row("migrate", "", "how the migration stands", migration::info),
+    row("migrate_capabilities", "", "the capabilities of migrations", migration::show_capabilities),
+    row("migrate_parameters", "", "what migrations go by", migration::show_parameters),
     row("mtree", "[-f]", "what is mapped into memory and at ports; -f: what of it answers", mtree::info),
     row("name", "", "the guest's name", machine::name),
     row("network", "", "the network", |_| Ok(String::new())),
