@@ -3,13 +3,15 @@
 //!
 //! Source: SDM vol. 3 §§ 2.3, 2.5, 9.1 for what registers can hold; vol. 4 for model-specific ones.
 
+use std::borrow::Cow;
+
 use rhea_core::LoadError;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     protection::address::{attribute, is_canonical},
     state::{CpuState, Cr0, Cr4, Efer, Msrs, Rflags, Segment, TableRegister, X87, seg},
-    system::cpuid::Feature,
+    system::cpuid::{CpuidTable, Feature, Leaf},
 };
 
 /// General registers.
@@ -48,14 +50,8 @@ pub struct X87V1 {
 /// What software can find out of the processor's model: a state goes on only on the same one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct ModelV1 {
-    /// Leaf 0: highest leaf and vendor.
-    vendor: [u32; 4],
-    /// Leaf 1, EAX: family, model and stepping.
-    signature: u32,
-    /// Leaf 1, EDX and ECX; leaf 7, EBX and ECX; leaf 8000_0001H, EDX and ECX.
-    features: [u32; 6],
-    /// Leaf 8000_0008H, EAX: bits of addresses.
-    addresses: u32,
+    /// What CPUID answers: function, index, and EAX to EDX.
+    leaves: Vec<(u32, u32, [u32; 4])>,
 }
 
 /// Saved form of [`CpuState`].
@@ -149,15 +145,15 @@ impl X87V1 {
 
 impl ModelV1 {
     fn of(cpu: &CpuState) -> Self {
-        let leaf = |function| cpu.cpuid.get(function, 0);
-        let (first, basic, structured) = (leaf(0), leaf(1), leaf(7));
-        let (extended, addresses) = (leaf(0x8000_0001), leaf(0x8000_0008).eax);
-        Self {
-            vendor: [first.eax, first.ebx, first.ecx, first.edx],
-            signature: basic.eax,
-            features: [basic.edx, basic.ecx, structured.ebx, structured.ecx, extended.edx, extended.ecx],
-            addresses,
-        }
+        let leaves = cpu.cpuid.leaves().into_iter();
+        let registers = |Leaf { eax, ebx, ecx, edx }| [eax, ebx, ecx, edx];
+        Self { leaves: leaves.map(|(function, index, leaf)| (function, index, registers(leaf))).collect() }
+    }
+
+    fn table(&self) -> CpuidTable {
+        let leaf = |[eax, ebx, ecx, edx]: [u32; 4]| Leaf { eax, ebx, ecx, edx };
+        let leaves = self.leaves.iter().map(|(function, index, registers)| (*function, *index, leaf(*registers)));
+        CpuidTable::from_leaves(leaves)
     }
 }
 
@@ -235,7 +231,7 @@ impl CpuState {
     /// A state that no processor of this model reaches; then nothing has changed.
     pub(crate) fn load(&mut self, saved: CpuV1) -> Result<(), LoadError> {
         let refused = |reason: &str| LoadError::invalid("processor", reason);
-        self.check(&saved).map_err(refused)?;
+        self.check(&saved).map_err(|reason| refused(&reason))?;
         let CpuV1 {
             model: _,
             gpr,
@@ -287,10 +283,12 @@ impl CpuState {
     }
 
     /// Whether a processor like this one reaches such a state; if not, what is wrong with it.
-    fn check(&self, saved: &CpuV1) -> Result<(), &'static str> {
+    fn check(&self, saved: &CpuV1) -> Result<(), Cow<'static, str>> {
         let demand = |met: bool, otherwise| if met { Ok(()) } else { Err(otherwise) };
         let CpuV1 { rflags, cpl, cr0, cr4, efer, .. } = *saved;
-        demand(saved.model == ModelV1::of(self), "it is of another model of processor: see -cpu")?;
+        if let Some(difference) = saved.model.table().difference(&self.cpuid) {
+            return Err(format!("it is of another model of processor, {difference}: see -cpu").into());
+        }
         let counts = (saved.gpr.len(), saved.segments.len(), saved.xmm.len());
         demand(counts == (REGISTERS, SEGMENTS, self.xmm.len()), "another number of registers")?;
 
@@ -346,6 +344,28 @@ impl CpuState {
         demand(saved.dr[6] >> 32 == 0 && saved.dr[7] >> 32 == 0, "DR6 or DR7")?;
         demand(saved.mxcsr & !MXCSR == 0, "MXCSR")?;
         demand(saved.x87.x87().is_some(), "x87 registers that cannot be")?;
-        demand(self.holds(&saved.msr), "a value that its model-specific register does not hold")
+        demand(self.holds(&saved.msr), "a value that its model-specific register does not hold")?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{engine::testing::Machine, system::cpuid::Feature};
+
+    #[test]
+    fn a_state_of_another_model_is_refused_by_what_differs() {
+        let mut machine = Machine::new(&[], 64);
+        let saved = machine.cpu().save();
+        machine.cpu().cpuid.set_feature(Feature::SMEP, true);
+        assert_eq!(
+            machine.cpu().load(saved.clone()).unwrap_err().to_string(),
+            LoadError::invalid("processor", "it is of another model of processor, features -smep: see -cpu")
+                .to_string()
+        );
+        machine.cpu().cpuid.set_feature(Feature::SMEP, false);
+        let unlike = |error: LoadError| error.to_string().contains("another model");
+        assert!(!machine.cpu().load(saved).is_err_and(unlike));
     }
 }

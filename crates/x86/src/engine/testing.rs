@@ -24,7 +24,7 @@ use super::{
 use crate::{
     bus::SystemBus,
     state::{CpuState, Cr0, Cr4, Efer, Requests, Segment, TableRegister, reg, seg},
-    system::cpuid::CpuidTable,
+    system::cpuid::{CpuidTable, Feature},
     trap::Exception,
 };
 
@@ -34,6 +34,17 @@ pub const GDT: u64 = 0x1000;
 pub const IDT: u64 = 0x2000;
 /// A page for the test's data; RSI and RDI point there.
 pub const DATA: u64 = 0x4000;
+/// A processor that has nothing but what code of every mode needs of CR4.
+fn model() -> CpuidTable {
+    let mut table = CpuidTable::default();
+    for name in ["tsc", "de", "pse", "pae", "mce", "pge", "fxsr", "sse"] {
+        if let Some(feature) = Feature::named(name) {
+            table.set_feature(feature, true);
+        }
+    }
+    table
+}
+
 /// The first stack pointer.
 pub const STACK: u64 = 0x7000;
 /// Where code is put.
@@ -192,7 +203,7 @@ impl Machine {
             index: 0,
             bus: Arc::clone(&bus) as Arc<dyn SystemBus>,
             memory: Arc::clone(&memory),
-            cpuid: CpuidTable::default(),
+            cpuid: model(),
             requests: Arc::new(Requests::default()),
             code_epoch: Arc::clone(&code_epoch),
             bootstrap: true,

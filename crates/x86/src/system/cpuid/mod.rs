@@ -186,10 +186,10 @@ impl CpuidTable {
     }
 
     /// The table that [`leaves`](Self::leaves) gave; those that no table has are left out.
-    pub fn from_leaves(leaves: &[(u32, u32, Leaf)]) -> Self {
+    pub fn from_leaves(leaves: impl IntoIterator<Item = (u32, u32, Leaf)>) -> Self {
         let mut table = Self::default();
-        for (function, index, leaf) in leaves.iter().take(8 * RANGE) {
-            table.set(*function, *index, *leaf);
+        for (function, index, leaf) in leaves.into_iter().take(8 * RANGE) {
+            table.set(function, index, leaf);
         }
         table
     }
@@ -284,7 +284,7 @@ mod tests {
         table.set(4, 3, Leaf { ebx: 7, ..Leaf::default() });
         table.set_feature(Feature::RDTSCP, true);
         table.set_feature(Feature::SMEP, true);
-        let again = CpuidTable::from_leaves(&table.leaves());
+        let again = CpuidTable::from_leaves(table.leaves());
         assert_eq!(again.leaves(), table.leaves());
         assert_eq!(again.difference(&table), None);
     }
