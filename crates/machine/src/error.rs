@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{boot::LoadError, config::ConfigError, devices::DeviceError, hold::Job, processors::PlaceError};
+use crate::{boot::LoadError, config::ConfigError, devices::DeviceError, hold::Job, processors::PlaceError, state::StateError};
 
 /// Why a machine could not be built, or did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +119,9 @@ pub enum MachineError {
     /// A snapshot was not made, loaded or deleted.
     #[error(transparent)]
     Snapshot(#[from] crate::snapshots::SnapshotError),
+    /// A state was not saved or loaded.
+    #[error("{0}")]
+    State(StateError),
     /// A file that is to be written cannot be made.
     #[error("Could not create '{}': {reason}", path.display())]
     Create {

@@ -351,6 +351,9 @@ impl BlockNodes {
     /// Another program has one, or left it such that it cannot be used. Then none is this program's.
     pub fn activate(&self) -> Result<(), BlockError> {
         let _one = self.change.lock();
+        if !self.state.lock().inactive {
+            return Ok(());
+        }
         let nodes = self.nodes();
         for (done, node) in nodes.iter().enumerate() {
             if let Err(reason) = node.activate() {

@@ -5,6 +5,7 @@
 //! how the machine goes on. Memory comes before the parts so that it can be copied while the machine still runs.
 
 mod error;
+mod files;
 pub mod parts;
 pub(crate) mod ram;
 mod run;

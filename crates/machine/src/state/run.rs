@@ -29,6 +29,16 @@ pub struct GoesOn {
     pub state: RunState,
 }
 
+impl GoesOn {
+    /// The state that it stays in whoever has it go on: its guest has ended.
+    pub const fn ended(self) -> Option<RunState> {
+        match self.state {
+            RunState::Shutdown | RunState::InternalError | RunState::GuestPanicked => Some(self.state),
+            _ => None,
+        }
+    }
+}
+
 /// The saved form.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct RunV1 {
