@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::{boot::LoadError, config::ConfigError, devices::DeviceError, hold::Job, processors::PlaceError, state::StateError};
+use crate::{
+    boot::LoadError, config::ConfigError, devices::DeviceError, hold::Job, processors::PlaceError, state::StateError,
+};
 
 /// Why a machine could not be built, or did not do what was asked.
 #[derive(Debug, thiserror::Error)]

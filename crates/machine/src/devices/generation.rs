@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use rhea_backends::random::Builtin;
 use rhea_core::{
-    RandomSource,
+    LoadError, RandomSource, SaveError, Stateful,
     object::{Object, PropertyError, PropertyKind, Settings, TypeInfo, Typed, Unsuitable, Value, read_value},
+    state,
 };
 use rhea_devices::acpi::generation::GenerationId;
 use uuid::Uuid;
@@ -76,9 +77,36 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
     }
     let generation = machine.board().add_generation_id(settings.guid.bytes()?)?;
     // Nobody else has the id: that was looked at.
-    let kept = Kept::Own("vmgenid", Arc::clone(&generation) as _);
+    let kept = Kept::Own("vmgenid", Arc::new(Seen(Arc::clone(&generation))));
     let node = machine.objects().plug(config.id.as_deref(), Arc::new(GenerationObject(generation)))?;
     Ok(Plugged { node, bus: None, unplug: None, kept })
+}
+
+/// The identifier that the guest has seen. A machine that takes another's state keeps its own identifier: it is what it was
+/// told to be, and its guest hears of it.
+struct Seen(Arc<GenerationId>);
+
+impl Stateful for Seen {
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+
+    fn version(&self) -> u32 {
+        self.0.version()
+    }
+
+    fn save_value(&self) -> Result<state::Value, SaveError> {
+        self.0.save_value()
+    }
+
+    fn load_value(&self, state: &state::Value) -> Result<(), LoadError> {
+        let own = self.0.get();
+        self.0.load_value(state)?;
+        if self.0.get() != own {
+            self.0.set(own);
+        }
+        Ok(())
+    }
 }
 
 struct GenerationObject(Arc<GenerationId>);

@@ -92,7 +92,7 @@ impl Machine {
             return Err(RUNS);
         }
         let goes_on = hold.load_devices(BufReader::new(file))?;
-        hold.release(None, goes_on.ended().map_or(After::AsBefore, After::Stay));
+        hold.release(None, After::Stay(goes_on.at_rest()));
         Ok(())
     }
 }

@@ -10,6 +10,8 @@ pub mod parts;
 pub(crate) mod ram;
 mod run;
 pub mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::io::{Read, Write};
 

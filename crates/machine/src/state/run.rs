@@ -30,11 +30,11 @@ pub struct GoesOn {
 }
 
 impl GoesOn {
-    /// The state that it stays in whoever has it go on: its guest has ended.
-    pub const fn ended(self) -> Option<RunState> {
+    /// The run state of such a machine until somebody has it go on: whose guest has ended stays that way.
+    pub const fn at_rest(self) -> RunState {
         match self.state {
-            RunState::Shutdown | RunState::InternalError | RunState::GuestPanicked => Some(self.state),
-            _ => None,
+            RunState::Shutdown | RunState::InternalError | RunState::GuestPanicked | RunState::Prelaunch => self.state,
+            _ => RunState::Paused,
         }
     }
 }
