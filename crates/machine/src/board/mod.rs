@@ -55,7 +55,7 @@ pub(crate) trait Board: Send + Sync {
         BoardParts::default()
     }
 
-    /// Has all wires tell their ends their level once more.
+    /// Has the wires of interrupts tell their controllers their level once more.
     fn drive_wires(&self) {}
 
     /// Where processors come and go, if the board has such places.

@@ -100,8 +100,6 @@ pub struct Pc {
     /// Everything that a reset resets, in order.
     devices: Vec<Arc<dyn Device>>,
     isa: Arc<IsaBus>,
-    /// Where alarm and timer meet on interrupt 8.
-    interrupt_8: Arc<SharedWire>,
     /// What is saved by name, in order of loading.
     saved: Vec<(&'static str, Arc<dyn Stateful>)>,
     pic: Arc<Pic>,
@@ -307,7 +305,6 @@ impl Pc {
             clock,
             devices,
             isa,
-            interrupt_8,
             saved,
             pic,
             io_apic,
@@ -441,7 +438,6 @@ impl Board for Pc {
     }
 
     fn drive_wires(&self) {
-        self.interrupt_8.drive();
         self.isa.interrupts().drive();
     }
 

@@ -133,7 +133,9 @@ fn member<'a>(members: &'a mut [(Value, Value)], name: &str) -> &'a mut Value {
 fn there_is_a_device_of_every_driver_to_try() {
     let tried = devices();
     for (info, _) in device_types() {
-        assert!(tried.iter().any(|device| device.driver == info.name), "{} is not tried", info.name);
+        // Those for some drivers in guests differ in their features alone.
+        let name = info.name.trim_end_matches("-transitional").trim_end_matches("-non");
+        assert!(tried.iter().any(|device| device.driver == name), "{name} is not tried");
     }
 }
 
@@ -192,7 +194,7 @@ fn a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing() {
     let without = |driver: &str| devices().into_iter().filter(|device| device.driver != driver).collect();
     refuse(
         config(without("i6300esb")),
-        "the state has 'i6300esb' at 'pci.0/0d.0', and this machine nothing: see -device",
+        "the state has 'i6300esb' at 'pci.0/0c.0', and this machine nothing: see -device",
     );
     refuse(
         config(without("qemu64-x86_64-cpu")),
@@ -214,7 +216,7 @@ fn a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing() {
     let mut other = devices();
     other.retain(|device| device.driver != "i6300esb");
     other.push(device("virtio-rng-pci", None, &[]));
-    refuse(config(other), "the state has 'i6300esb' at 'pci.0/0d.0', and this machine 'virtio-rng-pci': see -device");
+    refuse(config(other), "the state has 'i6300esb' at 'pci.0/0c.0', and this machine 'virtio-rng-pci': see -device");
 }
 
 #[test]
@@ -225,7 +227,7 @@ fn a_part_that_is_refused_late_leaves_all_others_as_they_were() {
     let refused = |state: &[u8], reason: &str| {
         let error = load(&second, state).unwrap_err();
         assert!(error.contains(reason), "{error}");
-        assert!(parts(&before) == parts(&save(&second)) || second.clock().is_running(), "{reason}: something changed");
+        assert!(parts(&before) == parts(&save(&second)), "{reason}: something changed");
     };
     let none = |_: &mut Vec<(Value, Value)>| false;
     refused(&with_part(&state, "cpu.1", none), "this machine has 'x86_64-cpu' at 'cpu.1', and the state nothing");
