@@ -12,6 +12,7 @@ mod bench;
 mod bytes;
 mod chips;
 mod images;
+mod machine;
 mod parsers;
 mod subject;
 mod virtio;
@@ -53,6 +54,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "qcow2_snapshots", run: images::qcow2_snapshots },
     Target { name: "reset_ports", run: subject::run::<chips::Resets> },
     Target { name: "rtc", run: subject::run::<chips::Clock> },
+    Target { name: "state_stream", run: machine::state_stream },
     Target { name: "uart", run: subject::run::<chips::SerialPort> },
     Target { name: "virtio_balloon", run: subject::run::<virtio::BalloonFunction> },
     Target { name: "virtio_blk", run: subject::run::<virtio::DiskFunction> },
