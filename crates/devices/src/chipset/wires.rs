@@ -77,9 +77,12 @@ impl IsaInterrupts {
         Self { wires }
     }
 
-    /// Has each wire tell its ends its level once more.
+    /// Has each wire tell its ends its level once more, but for those of timers: their edges come from within, and a
+    /// controller that was reset has forgotten the level.
     pub fn drive(&self) {
-        self.wires.iter().for_each(|wire| wire.drive());
+        const TIMERS: [usize; 2] = [0, 8];
+        let wires = self.wires.iter().enumerate().filter(|(irq, _)| !TIMERS.contains(irq));
+        wires.for_each(|(_, wire)| wire.drive());
     }
 
     /// A line for one device to drive interrupt `irq`; unconnected above 15.
