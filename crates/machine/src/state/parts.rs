@@ -230,6 +230,6 @@ impl Hold {
             }
             return Err(error);
         }
-        Ok(own.put(machine, leaving))
+        Ok(own.put(machine, &leaving))
     }
 }

@@ -192,9 +192,9 @@ impl RunV1 {
     }
 
     /// Gives `machine` this state, and says how it goes on.
-    pub(super) fn put(&self, machine: &Machine, leaving: Vec<NodeId>) -> GoesOn {
+    pub(super) fn put(&self, machine: &Machine, leaving: &[NodeId]) -> GoesOn {
         let Self { clock: _, state, sleeps, under_way, leaving: _, requests } = self;
-        machine.devices().set_leaving(&leaving);
+        machine.devices().set_leaving(leaving);
         if *under_way {
             machine.devices().set_under_way();
             if let Some(hotplug) = machine.board().hotplug() {
