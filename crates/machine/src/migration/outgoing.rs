@@ -119,7 +119,7 @@ impl Migration {
     fn failed_to_begin(&self, reason: &str) {
         let mut state = self.state.lock();
         (state.status, state.outgoing) = (MigrationStatus::Failed, true);
-        state.error = Some(reason.to_owned());
+        (state.took, state.error) = (Some(Duration::ZERO), Some(reason.to_owned()));
     }
 }
 
