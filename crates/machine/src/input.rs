@@ -126,13 +126,14 @@ mod tests {
         input.type_keys(&[0x1d, 0x38], Duration::from_millis(100)).unwrap();
         input.type_keys(&[0x1e], Duration::from_millis(10)).unwrap();
         let after = |milliseconds| Instant::ZERO.saturating_add(Duration::from_millis(milliseconds));
-        assert_eq!(read(&ports), [0x14, 0x11]);
+        // The controller translates to set 1, in which a release is the number with bit 7 set.
+        assert_eq!(read(&ports), [0x1d, 0x38]);
         timers.run_until(after(99));
         assert_eq!(read(&ports), [0_u8; 0]);
         timers.run_until(after(100));
-        assert_eq!(read(&ports), [0xf0, 0x11, 0xf0, 0x14, 0x1c]);
+        assert_eq!(read(&ports), [0xb8, 0x9d, 0x1e]);
         timers.run_until(after(200));
-        assert_eq!(read(&ports), [0xf0, 0x1c]);
+        assert_eq!(read(&ports), [0x9e]);
     }
 
     #[test]
