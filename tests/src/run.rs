@@ -179,7 +179,7 @@ impl Conversation<'_> {
                 path
             }
         };
-        Ok(options.open(self.fill(path))?.into())
+        Ok(options.open(self.machine.directory().join(self.fill(path)))?.into())
     }
 
     fn receive(&mut self) -> Result<Value, String> {
