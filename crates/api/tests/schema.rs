@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// The interface with nothing left out.
 #[allow(unused_qualifications, clippy::too_many_arguments, clippy::needless_pass_by_value, unreachable_pub, dead_code)]
-#[allow(clippy::doc_lazy_continuation, clippy::large_enum_variant)]
+#[allow(clippy::doc_lazy_continuation, clippy::large_enum_variant, clippy::enum_variant_names)]
 mod whole {
     include!(concat!(env!("OUT_DIR"), "/whole.rs"));
 }
