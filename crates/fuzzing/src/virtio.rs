@@ -79,6 +79,8 @@ impl Function {
     }
 
     fn save(&self) -> VirtioPciV1 {
+        // A function that was put back looks at all of its queues: so that this changes nothing, it does so before.
+        self.pci.notify_all();
         self.settle();
         self.pci.save()
     }

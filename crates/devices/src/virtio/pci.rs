@@ -313,7 +313,8 @@ impl VirtioPci {
         }
     }
 
-    fn notify_all(&self) {
+    /// Has all queues looked at, as if the driver had rung for each.
+    pub fn notify_all(&self) {
         for task in &self.tasks {
             self.worker.ask(task);
         }

@@ -275,6 +275,10 @@ impl Registers {
         if status.features_ok() && !before.features_ok() && !legacy && !agreed {
             status.set_features_ok(false);
         }
+        if status.features_ok() {
+            // A legacy driver, for which the bit means nothing, is not told what it has not got.
+            self.accepted &= self.offered;
+        }
         self.status = status;
         if status.driver_ok() && !before.driver_ok() { StatusChange::Ready } else { StatusChange::Nothing }
     }
