@@ -261,19 +261,23 @@ impl Migration {
         self.changed.notify_all();
     }
 
-    /// Lets a migration go on that waits while the machine stands.
+    /// Whether the migration waits at `from`, while the machine stands, to be told to [`go_on`](Self::go_on).
     ///
     /// # Errors
     /// It does not.
-    pub fn go_on(&self, from: MigrationStatus) -> Result<(), Refused> {
-        let mut state = self.state.lock();
-        if from != MigrationStatus::PreSwitchover || state.status != from {
-            return Err(Refused(format!("Migration is not in expected state: {from}")));
+    pub fn check_waiting(&self, from: MigrationStatus) -> Result<(), Refused> {
+        if from == MigrationStatus::PreSwitchover && self.state.lock().status == from {
+            return Ok(());
         }
-        state.go_on = true;
+        Err(Refused(format!("Migration is not in expected state: {from}")))
+    }
+
+    /// Lets a migration go on that waits. One that has ended meanwhile stays as it is.
+    pub fn go_on(&self) {
+        let mut state = self.state.lock();
+        state.go_on |= state.status == MigrationStatus::PreSwitchover;
         drop(state);
         self.changed.notify_all();
-        Ok(())
     }
 
     /// Whether a machine that is received runs at once.

@@ -167,7 +167,11 @@ impl Handler for Commands<'_> {
     }
 
     fn migrate_continue(&mut self, state: MigrationStatus) -> Result<(), Error> {
-        self.machine().migration().go_on(state).map_err(refused)
+        let machine = Arc::clone(self.machine());
+        machine.migration().check_waiting(state).map_err(refused)?;
+        // What comes of it is told after the answer.
+        self.then = Some(Box::new(move || machine.migration().go_on()));
+        Ok(())
     }
 
     fn migrate_incoming(&mut self, uri: Option<String>, exit_on_error: Option<bool>) -> Result<(), Error> {

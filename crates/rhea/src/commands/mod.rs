@@ -87,6 +87,13 @@ impl<'a> Commands<'a> {
         self.after_answer
     }
 
+    /// Does what was left for after the answer, for whom there is none to wait for.
+    pub fn finish(self) {
+        if let Some(then) = self.then {
+            then();
+        }
+    }
+
     fn machine(&self) -> &'a Arc<Machine> {
         &self.context.machine
     }

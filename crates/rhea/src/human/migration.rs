@@ -48,7 +48,9 @@ pub(super) fn cancel(call: &Call<'_>) -> Printed {
 pub(super) fn go_on(call: &Call<'_>) -> Printed {
     let word = call.only_word()?;
     let state = MigrationStatus::named(&word).ok_or_else(|| invalid(&word))?;
-    call.commands().migrate_continue(state)?;
+    let mut commands = call.commands();
+    commands.migrate_continue(state)?;
+    commands.finish();
     Ok(String::new())
 }
 
