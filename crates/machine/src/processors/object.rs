@@ -52,10 +52,9 @@ pub(crate) fn types() -> &'static [&'static TypeInfo] {
         let common: Vec<PropertyInfo> = DESCRIBING.into_iter().chain(properties().iter().copied()).collect();
         let following: Vec<PropertyInfo> = common.iter().copied().chain([*property_of_followers()]).collect();
         let (common, following): (&'static [_], &'static [_]) = (common.leak(), following.leak());
-        let models = CpuModel::names().into_iter().filter_map(CpuModel::named);
-        let types = models.map(|model| {
-            let properties = if model.follows() { following } else { common };
-            let info = TypeInfo::plain(model.type_name().leak(), PlaceSettings::INFO.name).with(properties);
+        let types = CpuModel::types().map(|(name, follows)| {
+            let properties = if follows { following } else { common };
+            let info = TypeInfo::plain(name.leak(), PlaceSettings::INFO.name).with(properties);
             &*Box::leak(Box::new(info))
         });
         types.collect()

@@ -62,6 +62,20 @@ pub(super) enum Origin {
     Host,
 }
 
+/// Models that are no rows, by name.
+const SPECIAL: [(&str, Origin); 3] = [("base", Origin::Base), ("max", Origin::Max), ("host", Origin::Host)];
+
+impl Origin {
+    const fn follows(self) -> bool {
+        matches!(self, Self::Max | Self::Host)
+    }
+}
+
+/// The type of processors of the model `name`.
+fn type_name(name: &str) -> String {
+    format!("{name}-x86_64-cpu")
+}
+
 /// How a processor identifies itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Identity {
@@ -111,8 +125,7 @@ impl Default for CpuModel {
 impl CpuModel {
     /// The model of a name.
     pub fn named(name: &str) -> Option<Self> {
-        let special = [("base", Origin::Base), ("max", Origin::Max), ("host", Origin::Host)];
-        if let Some((name, origin)) = special.into_iter().find(|(known, _)| *known == name) {
+        if let Some((name, origin)) = SPECIAL.into_iter().find(|(known, _)| *known == name) {
             return Some(Self::new(name, origin));
         }
         let (name, _) = models::names().find(|(known, _)| *known == name)?;
@@ -125,6 +138,13 @@ impl CpuModel {
         names.sort_unstable();
         names.extend(["base", "host", "max"]);
         names
+    }
+
+    /// The type of processors of each of the [`names`](Self::names), and whether those follow what there is.
+    pub fn types() -> impl Iterator<Item = (String, bool)> {
+        // Their features, which would take a while, are not asked for.
+        let follows = |name| SPECIAL.into_iter().any(|(known, origin)| known == name && origin.follows());
+        Self::names().into_iter().map(move |name| (type_name(name), follows(name)))
     }
 
     fn new(name: &'static str, origin: Origin) -> Self {
@@ -173,7 +193,7 @@ impl CpuModel {
 
     /// Whether it follows what there is.
     pub fn follows(&self) -> bool {
-        matches!(self.origin, Origin::Max | Origin::Host)
+        self.origin.follows()
     }
 
     /// How managers are told of it.
@@ -312,7 +332,7 @@ impl CpuModel {
 
     /// The name of the type of such processors.
     pub fn type_name(&self) -> String {
-        format!("{}-x86_64-cpu", self.name)
+        type_name(self.name)
     }
 
     /// A setting that is on or off.
