@@ -2,6 +2,9 @@
 //!
 //! Source: VIRTIO 1.2 §4.1 (cited as §).
 
+mod legacy;
+mod modern;
+
 use std::{
     sync::{Arc, Weak},
     time::Instant,
@@ -9,8 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rhea_core::{
-    AddressSpace, Device, Dma, Gate, InterruptLine, LoadError, Mmio, PortIo, PortSpace, SaveError, Stateful, Task,
-    Width, Work,
+    AddressSpace, Device, Dma, Gate, InterruptLine, LoadError, Mmio, PortSpace, SaveError, Stateful, Task, Width, Work,
     memory::Target,
     state::{Value, from_value, to_value},
     trace,
@@ -18,12 +20,14 @@ use rhea_core::{
 use serde::{Deserialize, Serialize};
 use virtio_queue::QueueT;
 
+use legacy::LegacyWindow;
+use modern::ModernWindow;
+
 use super::{
     DeviceV1, VirtioDevice, Virtqueue, Worker,
     queue::{QueueEvents, QueueV1},
     registers::{
-        ANY_LAYOUT, COMMON_SIZE, Common, EVENT_IDX, INDIRECT, LEGACY_HEADER, Legacy, Registers, RegistersV1,
-        StatusChange, VERSION_1,
+        ANY_LAYOUT, COMMON_SIZE, EVENT_IDX, INDIRECT, LEGACY_HEADER, Registers, RegistersV1, StatusChange, VERSION_1,
     },
 };
 use crate::chipset::pci::{
@@ -400,87 +404,6 @@ impl VirtioPci {
         }
     }
 
-    fn read_common(&self, register: Common) -> u64 {
-        let selected = self.registers.lock().selected();
-        let queue =
-            |read: fn(&virtio_queue::Queue) -> u64| self.queue(selected).map_or(0, |queue| queue.with(|q| read(q)));
-        match register {
-            Common::ConfigVector => self.front.lock().config_vector.into(),
-            Common::QueueCount => self.queues.len() as u64,
-            Common::QueueSize => queue(|queue| queue.size().into()),
-            Common::QueueVector => self.queue_vector(selected).into(),
-            Common::QueueEnable => queue(|queue| queue.ready().into()),
-            Common::QueueNotifyOffset => selected.into(),
-            Common::QueueDescriptors => queue(QueueT::desc_table),
-            Common::QueueDriver => queue(QueueT::avail_ring),
-            Common::QueueDevice => queue(QueueT::used_ring),
-            Common::QueueNotifyData | Common::QueueReset => 0,
-            _ => self.registers.lock().read(register),
-        }
-    }
-
-    /// A write of a whole register, or of one half of an address: `low` and `high` are those that are written.
-    fn write_common(&self, register: Common, low: Option<u32>, high: Option<u32>) {
-        let value = u64::from(low.unwrap_or(0));
-        let selected = self.registers.lock().selected();
-        let queue = |change: &dyn Fn(&mut virtio_queue::Queue)| {
-            // §4.1.4.3.2: the registers of a queue that is enabled stand.
-            if let Some(queue) = self.queue(selected) {
-                queue.with(|queue| {
-                    if !queue.ready() {
-                        change(queue);
-                    }
-                });
-            }
-        };
-        match register {
-            Common::ConfigVector => self.set_vector(value as u16, |front| Some(&mut front.config_vector)),
-            Common::QueueVector => {
-                self.set_vector(value as u16, |front| front.queue_vectors.get_mut(usize::from(selected)));
-            }
-            Common::Status => self.set_status(value as u8, false),
-            Common::QueueSize => queue(&|queue| queue.set_size(value as u16)),
-            Common::QueueEnable if value == 1 => queue(&|queue| queue.set_ready(true)),
-            Common::QueueDescriptors => queue(&|queue| queue.set_desc_table_address(low, high)),
-            Common::QueueDriver => queue(&|queue| queue.set_avail_ring_address(low, high)),
-            Common::QueueDevice => queue(&|queue| queue.set_used_ring_address(low, high)),
-            _ => self.registers.lock().write(register, value),
-        }
-    }
-
-    fn read_modern(&self, offset: u64, width: Width) -> u64 {
-        match offset {
-            COMMON..COMMON_SIZE => {
-                let Some((register, start, _)) = Common::at(offset) else { return 0 };
-                self.read_common(register) >> (8 * (offset - start))
-            }
-            ISR => self.take_isr().into(),
-            CONFIG..NOTIFY => self.read_config_bytes((offset - CONFIG) as usize, width),
-            _ => 0,
-        }
-    }
-
-    fn write_modern(&self, offset: u64, width: Width, value: u64) {
-        match offset {
-            COMMON..COMMON_SIZE => {
-                let Some((register, start, length)) = Common::at(offset) else { return };
-                let bytes = width.bytes() as u64;
-                let (low, high) = (value as u32, (value >> 32) as u32);
-                match (length, bytes, offset - start) {
-                    (8, 8, 0) => self.write_common(register, Some(low), Some(high)),
-                    (8, 4, 0) => self.write_common(register, Some(low), None),
-                    (8, 4, 4) => self.write_common(register, None, Some(low)),
-                    // §4.1.3.1: registers are written whole.
-                    (length, bytes, 0) if length == bytes => self.write_common(register, Some(low), None),
-                    _ => {}
-                }
-            }
-            CONFIG..NOTIFY => self.write_config_bytes((offset - CONFIG) as usize, width, value),
-            NOTIFY..MODERN_SIZE => self.notify(((offset - NOTIFY) / NOTIFY_MULTIPLIER) as usize),
-            _ => {}
-        }
-    }
-
     fn read_config_bytes(&self, offset: usize, width: Width) -> u64 {
         let mut bytes = [0; 8];
         self.device.read_config(offset, &mut bytes[..width.bytes()]);
@@ -494,71 +417,6 @@ impl VirtioPci {
     fn vectors_enabled(&self) -> bool {
         let front = self.front.lock();
         front.msix.as_ref().is_some_and(|msix| msix.enabled(&front.config))
-    }
-
-    fn read_legacy(&self, offset: u16, width: Width) -> u32 {
-        let (register, start) = Legacy::at(offset, self.vectors_enabled());
-        let selected = self.registers.lock().selected();
-        let value = match register {
-            Legacy::DeviceFeatures => self.registers.lock().legacy_features(),
-            Legacy::DriverFeatures => self.registers.lock().features() as u32,
-            Legacy::QueueAddress => self.queue(selected).map_or(0, |queue| {
-                queue.with(|queue| if queue.ready() { (queue.desc_table() >> 12) as u32 } else { 0 })
-            }),
-            Legacy::QueueSize => self.queue(selected).map_or(0, |queue| queue.with(|queue| queue.size().into())),
-            Legacy::QueueSelect => selected.into(),
-            Legacy::QueueNotify => 0,
-            Legacy::Status => self.registers.lock().status().into_bits().into(),
-            Legacy::Isr => self.take_isr().into(),
-            Legacy::ConfigVector => self.front.lock().config_vector.into(),
-            Legacy::QueueVector => self.queue_vector(selected).into(),
-            Legacy::Config(offset) => self.read_config_bytes(offset, width) as u32,
-        };
-        value >> (8 * (offset - start))
-    }
-
-    fn write_legacy(&self, offset: u16, width: Width, value: u32) {
-        let (register, start) = Legacy::at(offset, self.vectors_enabled());
-        if offset != start {
-            return;
-        }
-        let selected = self.registers.lock().selected();
-        match register {
-            Legacy::DriverFeatures => self.registers.lock().accept_legacy(value),
-            Legacy::QueueAddress => self.set_legacy_address(selected, value),
-            Legacy::QueueSelect => self.registers.lock().select(value as u16),
-            Legacy::QueueNotify => self.notify(value as usize & 0xffff),
-            Legacy::Status => self.set_status(value as u8, true),
-            Legacy::ConfigVector => self.set_vector(value as u16, |front| Some(&mut front.config_vector)),
-            Legacy::QueueVector => {
-                self.set_vector(value as u16, |front| front.queue_vectors.get_mut(usize::from(selected)));
-            }
-            Legacy::Config(offset) => self.write_config_bytes(offset, width, value.into()),
-            Legacy::DeviceFeatures | Legacy::QueueSize | Legacy::Isr => {}
-        }
-    }
-
-    /// §2.7.2: a legacy queue lies in one piece, its used ring on the next page boundary. Page 0 takes it away, and with
-    /// the last one the device starts over.
-    fn set_legacy_address(&self, selected: u16, page: u32) {
-        let Some(queue) = self.queue(selected) else { return };
-        queue.with(|queue| {
-            if page == 0 {
-                return queue.reset();
-            }
-            let size = u64::from(queue.size());
-            let descriptors = u64::from(page) << 12;
-            let available = descriptors + 16 * size;
-            let used = (available + 6 + 2 * size).next_multiple_of(4096);
-            let halves = |address: u64| (Some(address as u32), Some((address >> 32) as u32));
-            let (low, high) = halves(descriptors);
-            queue.set_desc_table_address(low, high);
-            let (low, high) = halves(available);
-            queue.set_avail_ring_address(low, high);
-            let (low, high) = halves(used);
-            queue.set_used_ring_address(low, high);
-            queue.set_ready(true);
-        });
     }
 
     /// Where and how wide the access is that the configuration space asks for (§4.1.4.9).
@@ -772,24 +630,6 @@ impl Device for VirtioPci {
     }
 }
 
-struct ModernWindow(Weak<VirtioPci>);
-
-impl Mmio for ModernWindow {
-    fn name(&self) -> &str {
-        "virtio-pci"
-    }
-
-    fn read(&self, offset: u64, width: Width) -> u64 {
-        self.0.upgrade().map_or(0, |function| function.read_modern(offset, width))
-    }
-
-    fn write(&self, offset: u64, width: Width, value: u64) {
-        if let Some(function) = self.0.upgrade() {
-            function.write_modern(offset, width, value);
-        }
-    }
-}
-
 struct VectorsWindow(Weak<VirtioPci>);
 
 impl Mmio for VectorsWindow {
@@ -811,28 +651,6 @@ impl Mmio for VectorsWindow {
                 function.send(msix.write(config, offset, width, value));
             }
         }
-    }
-}
-
-struct LegacyWindow(Weak<VirtioPci>);
-
-impl PortIo for LegacyWindow {
-    fn name(&self) -> &str {
-        "virtio-pci"
-    }
-
-    fn read(&self, offset: u16, width: Width) -> u32 {
-        self.0.upgrade().map_or(0, |function| function.read_legacy(offset, width))
-    }
-
-    fn write(&self, offset: u16, width: Width, value: u32) {
-        if let Some(function) = self.0.upgrade() {
-            function.write_legacy(offset, width, value);
-        }
-    }
-
-    fn widest(&self) -> Width {
-        Width::Dword
     }
 }
 
