@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     protection::address::{attribute, is_canonical},
-    state::{CpuState, Cr0, Cr4, Efer, Msrs, Rflags, Segment, TableRegister, X87, seg},
+    state::{CpuState, Cr0, Cr4, Efer, Msrs, Rflags, Segment, TableRegister, X87, Xcr0, seg},
     system::cpuid::{CpuidTable, Feature, Leaf},
 };
 
@@ -76,11 +76,21 @@ pub struct CpuV1 {
     idtr: (u64, u16),
     dr: [u64; 8],
     xmm: Vec<(u64, u64)>,
+    /// Not in the states of processors without AVX that older programs saved.
+    #[serde(default)]
+    ymm_high: Vec<(u64, u64)>,
+    #[serde(default = "initial_xcr0")]
+    xcr0: u64,
     mxcsr: u32,
     x87: X87V1,
     msr: Msrs,
     /// What PAE paging keeps in the processor.
     directory_pointers: [u64; 4],
+}
+
+/// XCR0 of a processor that has none, and of one after a reset.
+const fn initial_xcr0() -> u64 {
+    Xcr0::X87.bits()
 }
 
 /// Both halves of a wide register.
@@ -181,6 +191,8 @@ impl CpuState {
             idtr,
             dr,
             xmm,
+            ymm_high,
+            xcr0,
             mxcsr,
             x87,
             msr,
@@ -218,6 +230,8 @@ impl CpuState {
             idtr: (idtr.base, idtr.limit),
             dr: *dr,
             xmm: xmm.iter().copied().map(halves).collect(),
+            ymm_high: ymm_high.iter().copied().map(halves).collect(),
+            xcr0: *xcr0,
             mxcsr: *mxcsr,
             x87: X87V1::of(x87),
             msr: msr.clone(),
@@ -252,6 +266,8 @@ impl CpuState {
             idtr,
             dr,
             xmm,
+            ymm_high,
+            xcr0,
             mxcsr,
             x87,
             msr,
@@ -267,6 +283,11 @@ impl CpuState {
         for (to, from) in self.xmm.iter_mut().zip(xmm) {
             *to = whole(from);
         }
+        self.ymm_high = [0; 16];
+        for (to, from) in self.ymm_high.iter_mut().zip(ymm_high) {
+            *to = whole(from);
+        }
+        self.xcr0 = xcr0;
         (self.rip, self.rflags, self.cpl) = (rip, rflags, cpl);
         (self.interrupt_shadow, self.nmi_blocked) = (interrupt_shadow, nmi_blocked);
         (self.cr0, self.cr2, self.cr3, self.cr4, self.efer) = (cr0, cr2, cr3, cr4, efer);
@@ -291,6 +312,8 @@ impl CpuState {
         }
         let counts = (saved.gpr.len(), saved.segments.len(), saved.xmm.len());
         demand(counts == (REGISTERS, SEGMENTS, self.xmm.len()), "another number of registers")?;
+        demand([0, self.ymm_high.len()].contains(&saved.ymm_high.len()), "another number of registers")?;
+        demand(self.accepts_xcr0(saved.xcr0), "XCR0: parts of the state that the model does not have")?;
 
         let flags = Rflags::from_bits(rflags).ok_or("RFLAGS")?;
         demand(flags.contains(Rflags::FIXED), "RFLAGS")?;

@@ -169,6 +169,19 @@ bitflags::bitflags! {
     }
 }
 
+bitflags::bitflags! {
+    /// XCR0, and the other masks that have a bit for each component of the extended state (SDM vol. 1 § 13.1).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Xcr0: u64 {
+        /// x87 and MMX; always set.
+        const X87 = 1 << 0;
+        /// XMM registers and MXCSR.
+        const SSE = 1 << 1;
+        /// Upper halves of the YMM registers.
+        const AVX = 1 << 2;
+    }
+}
+
 /// A segment register with its hidden part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -258,8 +271,12 @@ pub struct CpuState {
     pub idtr: TableRegister,
     /// Debug registers; 4 and 5 are unused.
     pub dr: [u64; 8],
-    /// XMM registers.
+    /// XMM registers: the lower halves of the YMM registers.
     pub xmm: [u128; 16],
+    /// The upper halves of the YMM registers.
+    pub ymm_high: [u128; 16],
+    /// XCR0: which parts of the extended state software has switched on.
+    pub xcr0: u64,
     /// SSE control and status.
     pub mxcsr: u32,
     /// x87 and MMX.
@@ -425,6 +442,8 @@ impl CpuState {
             idtr: TableRegister::default(),
             dr: [0; 8],
             xmm: [0; 16],
+            ymm_high: [0; 16],
+            xcr0: Xcr0::X87.bits(),
             mxcsr: 0x1f80,
             x87: X87::INITIAL,
             msr: Msrs::default(),

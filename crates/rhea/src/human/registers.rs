@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use rhea_x86::state::{CpuState, Rflags, Segment};
+use rhea_x86::state::{CpuState, Rflags, Segment, Xcr0};
 
 use super::table::{Call, Failure, Printed};
 
@@ -102,6 +102,13 @@ fn render(cpu: &CpuState, halted: bool) -> String {
             let gap = if j == 0 { " " } else { "\r\n" };
             let _ = write!(text, "FPR{}={:016x} {:04x}{gap}", 2 * i + j, *value as u64, (*value >> 64) as u16);
         }
+    }
+    if Xcr0::from_bits_truncate(cpu.xcr0).contains(Xcr0::AVX) {
+        let halves = |value: &u128| format!("{:016x} {:016x}", (*value >> 64) as u64, *value as u64);
+        for (i, (high, low)) in cpu.ymm_high.iter().zip(&cpu.xmm).enumerate().take(if long { 16 } else { 8 }) {
+            let _ = write!(text, "YMM{i:02}={} {}\r\n", halves(high), halves(low));
+        }
+        return text;
     }
     for (i, pair) in cpu.xmm.chunks(2).enumerate().take(if long { 8 } else { 4 }) {
         for (j, value) in pair.iter().enumerate() {

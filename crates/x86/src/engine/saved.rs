@@ -115,6 +115,7 @@ mod tests {
         // add rax, rbx; hlt; inc rax
         let mut first = machine(&[0x48, 0x01, 0xd8, 0xf4, 0x48, 0xff, 0xc0], 64);
         (first.cpu().gpr[usize::from(reg::RAX)], first.cpu().gpr[usize::from(reg::RBX)]) = (1, 2);
+        first.cpu().ymm_high[9] = 5;
         (first.cpu().xmm[5], first.cpu().x87.registers[3]) = (u128::MAX - 7, 0x4000_8000_0000_0000_0001);
         first.cpu().msr.kernel_gs_base = 0xffff_8000_0000_0000;
         assert_eq!(first.run(), Stop::Halted);
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn states_that_no_processor_reaches_are_refused_and_change_nothing() {
-        let bad: [fn(&mut Machine); 9] = [
+        let bad: [fn(&mut Machine); 10] = [
             |machine| machine.cpu().cpuid.set_feature(Feature::SMEP, true),
             |machine| machine.cpu().cpl = 4,
             |machine| machine.cpu().rflags = 0,
@@ -156,6 +157,7 @@ mod tests {
             |machine| machine.cpu().gdtr.base = 1 << 63,
             |machine| machine.cpu().x87.top = 8,
             |machine| machine.cpu().mxcsr = 1 << 16,
+            |machine| machine.cpu().xcr0 = 7,
             |machine| machine.cpu().msr.lstar = 1 << 50,
         ];
         for (index, change) in bad.into_iter().enumerate() {

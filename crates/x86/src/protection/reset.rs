@@ -2,7 +2,7 @@
 
 use crate::{
     protection::address::attribute,
-    state::{CpuState, Cr0, Msrs, Rflags, Segment, X87, reg, seg},
+    state::{CpuState, Cr0, Msrs, Rflags, Segment, X87, Xcr0, reg, seg},
 };
 
 /// Segment attributes after a reset: present, writable, accessed.
@@ -21,6 +21,8 @@ impl CpuState {
     pub fn reset(&mut self) {
         self.cr0 = CACHE_BITS;
         self.xmm = [0; 16];
+        self.ymm_high = [0; 16];
+        self.xcr0 = Xcr0::X87.bits();
         self.mxcsr = 0x1f80;
         self.x87 = X87 {
             registers: [0; 8],
@@ -41,7 +43,7 @@ impl CpuState {
         self.init();
     }
 
-    /// INIT: as a reset, but caches, x87, SSE, the time stamp counter, MTRRs and most MSRs stay as they are.
+    /// INIT: as a reset, but caches, x87, SSE, AVX, XCR0, the time stamp counter, MTRRs and most MSRs stay as they are.
     pub fn init(&mut self) {
         self.gpr = [0; 32];
         self.gpr[usize::from(reg::RDX)] = u64::from(self.cpuid.get(1, 0).eax);
@@ -89,6 +91,7 @@ mod tests {
         let mut fixture = Fixture::new(&[], 64);
         fixture.cpu().cpuid.set(1, 0, Leaf { eax: 0x0008_06f2, ..Leaf::default() });
         fixture.cpu().msr.star = 1;
+        (fixture.cpu().ymm_high[15], fixture.cpu().xcr0) = (1, 3);
         fixture.cpu().reset();
         let cpu = fixture.cpu();
         let cs = cpu.segments[usize::from(seg::CS)];
@@ -97,6 +100,7 @@ mod tests {
         assert_eq!((cpu.register(reg::RDX), cpu.register(reg::RAX)), (0x0008_06f2, 0));
         assert_eq!((cpu.mxcsr, cpu.x87.control, cpu.msr.pat, cpu.msr.star), (0x1f80, 0x40, 0x0007_0406_0007_0406, 0));
         assert_eq!((cpu.dr[6], cpu.dr[7]), (0xffff_0ff0, 0x400));
+        assert_eq!((cpu.ymm_high, cpu.xcr0), ([0; 16], 1));
         assert_eq!(cpu.mode().code_bits(), 16);
         assert!(!cpu.in_64_bit_code());
     }
@@ -106,7 +110,7 @@ mod tests {
         let mut fixture = Fixture::new(&[], 64);
         let cpu = fixture.cpu();
         cpu.cr0 |= Cr0::NW.bits();
-        cpu.xmm[3] = 7;
+        (cpu.xmm[3], cpu.ymm_high[3], cpu.xcr0) = (7, 8, 7);
         cpu.x87.control = 0x37f;
         cpu.msr.mtrr_def_type = 0xc06;
         cpu.msr.pat = 5;
@@ -114,6 +118,7 @@ mod tests {
         cpu.init();
         assert_eq!(cpu.cr0, (Cr0::NW | Cr0::ET).bits());
         assert_eq!((cpu.xmm[3], cpu.x87.control, cpu.msr.mtrr_def_type, cpu.msr.pat), (7, 0x37f, 0xc06, 5));
+        assert_eq!((cpu.ymm_high[3], cpu.xcr0), (8, 7));
         assert_eq!((cpu.msr.tsc_offset, cpu.efer & Efer::LMA.bits(), cpu.rip), (9, 0, 0xfff0));
     }
 

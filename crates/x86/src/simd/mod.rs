@@ -1,4 +1,4 @@
-//! MMX, SSE, SSE2 and SSE3. Each family has its file, with the choice of its handlers at its end.
+//! MMX, SSE to SSE3, and XSAVE. Each family has its file, with the choice of its handlers at its end.
 
 mod convert;
 mod float;
@@ -9,6 +9,7 @@ mod operands;
 mod real;
 mod save;
 mod shuffle;
+mod xsave;
 
 use iced_x86::Instruction;
 
@@ -36,6 +37,7 @@ pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Han
         .or_else(|| float::select(mnemonic, form))
         .or_else(|| convert::select(mnemonic, form, destination))
         .or_else(|| save::select(mnemonic, form))
+        .or_else(|| xsave::select(mnemonic))
 }
 
 #[cfg(test)]

@@ -81,6 +81,7 @@ impl CpuState {
             (Feature::FXSR, Cr4::OSFXSR),
             (Feature::SSE, Cr4::OSXMMEXCPT),
             (Feature::FSGSBASE, Cr4::FSGSBASE),
+            (Feature::XSAVE, Cr4::OSXSAVE),
             (Feature::SMEP, Cr4::SMEP),
             (Feature::UMIP, Cr4::UMIP),
         ] {

@@ -11,6 +11,7 @@ mod tests;
 
 use iced_x86::{Instruction, Mnemonic};
 
+use self::cpuid::components;
 use crate::{
     decode::Form,
     op::{Handler, Op},
@@ -88,6 +89,13 @@ extern "C" fn read_counter(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
 extern "C" fn identify(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     let function = cpu.register(reg::RAX) as u32;
     let mut leaf = cpu.cpuid.get(function, cpu.register(reg::RCX) as u32);
+    match (function, cpu.register(reg::RCX) as u32) {
+        (1, _) if cpu.cr4_has(Cr4::OSXSAVE) => leaf.ecx |= 1 << 27,
+        // How much space is needed follows what is switched on.
+        (0xd, 0) if leaf.eax != 0 => leaf.ebx = components::standard_size(cpu.xcr0),
+        (0xd, 1) if leaf.ebx != 0 => leaf.ebx = components::compacted_size(cpu.xcr0),
+        _ => {}
+    }
     // A local APIC that was switched off is not told of.
     if matches!(function, 1 | 0x8000_0001) && cpu.bus.apic_msr_read(0x1b).is_some_and(|base| base & 1 << 11 == 0) {
         leaf.edx &= !(1 << 9);

@@ -300,6 +300,11 @@ impl Feature {
     pub const NX: Self = Self::known("nx");
     pub const PDPE1GB: Self = Self::known("pdpe1gb");
     pub const RDTSCP: Self = Self::known("rdtscp");
+    pub const XSAVE: Self = Self::known("xsave");
+    pub const XSAVEOPT: Self = Self::known("xsaveopt");
+    pub const XSAVEC: Self = Self::known("xsavec");
+    pub const XGETBV1: Self = Self::known("xgetbv1");
+    pub const AVX: Self = Self::known("avx");
     pub const LM: Self = Self::known("lm");
     pub const CMP_LEGACY: Self = Self::known("cmp-legacy");
     pub const TOPOEXT: Self = Self::known("topoext");

@@ -1,7 +1,7 @@
 //! From a model to its leaves: what CPUID answers on such a processor at a place of the machine.
 
 use super::{
-    CpuModel, CpuidTable, EXTENDED, HYPERVISOR, Leaf, Topology,
+    CpuModel, CpuidTable, EXTENDED, HYPERVISOR, Leaf, Topology, components,
     features::{Feature, Source, WORDS},
     models::Caches,
 };
@@ -94,6 +94,7 @@ impl CpuModel {
             let clocks = Leaf { eax: topology.tsc_khz, ebx: topology.apic_khz, ..Leaf::default() };
             table.set(HYPERVISOR | 0x10, 0, clocks);
         }
+        components::describe(&mut table);
         table.place(topology.apic_id, topology.package);
         if !self.flag("cpuid-0xb") {
             table.forget(0xb);

@@ -7,6 +7,7 @@
 //! it whatever the signature.
 
 mod compare;
+pub(crate) mod components;
 mod features;
 mod leaves;
 mod model;
