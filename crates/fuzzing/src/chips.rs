@@ -27,6 +27,7 @@ use rhea_devices::{
     input::{Buttons, Ps2},
     lost_ticks::LostTickPolicy,
     misc::{
+        debug_exit::ExitPort,
         fw_cfg::FwCfg,
         panic::{DEFAULT_PORT, PANICKED, PanicPort},
         rtc::{Base, Follows, IsaRtc, RtcOptions},
@@ -721,6 +722,29 @@ impl Subject for Panics {
 
     fn restore(&self, (): ()) -> Result<(), LoadError> {
         assert!(Arc::strong_count(&self.0) > 1, "the port is at its place");
+        Ok(())
+    }
+}
+
+pub(crate) struct Exit(Arc<ExitPort>);
+
+impl Subject for Exit {
+    type State = ();
+
+    const PORTS: &'static [(u16, u16)] = &[(0x501, 2)];
+
+    fn new(bench: &Bench) -> Self {
+        let port = ExitPort::new(Box::new(|status| assert_eq!(status & 1, 1)));
+        port.map(&bench.ports, 0x501, 2);
+        Self(port)
+    }
+
+    fn reset(&self) {}
+
+    fn save(&self) {}
+
+    fn restore(&self, (): ()) -> Result<(), LoadError> {
+        assert!(Arc::strong_count(&self.0) > 1, "the ports are at their place");
         Ok(())
     }
 }

@@ -31,6 +31,7 @@ pub struct Target {
 /// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "debug_console", run: subject::run::<chips::DebugConsole> },
+    Target { name: "exit_port", run: subject::run::<chips::Exit> },
     Target { name: "fw_cfg", run: subject::run::<chips::Firmware> },
     Target { name: "generation_id", run: subject::run::<chips::Generation> },
     Target { name: "hotplug_cpu", run: subject::run::<chips::Cpus> },
@@ -42,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ioapic", run: subject::run::<chips::InputOutput> },
     Target { name: "kernel_image", run: parsers::kernel_image },
     Target { name: "lapic", run: subject::run::<chips::Local> },
+    Target { name: "multiboot_image", run: parsers::multiboot_image },
     Target { name: "panic_port", run: subject::run::<chips::Panics> },
     Target { name: "pci_bridge", run: subject::run::<chips::PciBridge> },
     Target { name: "pci_bus", run: subject::run::<chips::Pci> },

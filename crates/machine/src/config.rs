@@ -8,7 +8,11 @@ use rhea_x86::system::cpuid::{CpuModel, Package, Seat};
 use serde_json::Map;
 
 use crate::{
-    boot::linux::Kernel, devices::DeviceConfig, globals::Globals, numa::NumaOption, objects::ObjectConfig,
+    boot::{linux::Kernel, multiboot::Program},
+    devices::DeviceConfig,
+    globals::Globals,
+    numa::NumaOption,
+    objects::ObjectConfig,
     processors::Place,
 };
 
@@ -211,6 +215,8 @@ pub enum Software {
     None,
     /// A Linux kernel.
     Linux(Box<Kernel>),
+    /// A kernel or bare program with a multiboot header.
+    Multiboot(Box<Program>),
     /// A flat binary in 64-bit code.
     Flat {
         /// The code and data.
@@ -297,7 +303,7 @@ impl Config {
         for warning in model.check()? {
             tracing::warn!("-cpu {}: {warning}", model.name());
         }
-        if !matches!(self.software, Software::None) && !model.is_64_bit() {
+        if !matches!(self.software, Software::None | Software::Multiboot(_)) && !model.is_64_bit() {
             return Err(ConfigError::Bits(model.name()));
         }
         // What has no room below the devices' window is above 4 GiB.

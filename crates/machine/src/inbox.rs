@@ -32,6 +32,8 @@ pub enum GuestRequest {
     Wake(WakeCause),
     /// It panicked.
     Panicked,
+    /// It asked for the end of this program, with a status.
+    Exit(u8),
     /// It did not tend its watchdog.
     WatchdogExpired,
     /// It let go of what is in a slot.

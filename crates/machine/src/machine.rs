@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
@@ -83,6 +83,8 @@ pub struct Machine {
     migration: Migration,
     /// It was asked to end.
     ending: AtomicBool,
+    /// The status that the guest asked the program to end with.
+    exit_status: AtomicU8,
     job_ended: Condvar,
 }
 
@@ -164,6 +166,7 @@ impl Machine {
             global_log: Mutex::default(),
             migration,
             ending: AtomicBool::new(false),
+            exit_status: AtomicU8::new(0),
             job_ended: Condvar::new(),
         });
         machine.let_first_processors_leave();
@@ -201,6 +204,11 @@ impl Machine {
 
     pub(crate) fn job_ended(&self) -> &Condvar {
         &self.job_ended
+    }
+
+    /// The status that the program is to end with: what the guest asked for, if it did.
+    pub fn exit_status(&self) -> u8 {
+        self.exit_status.load(Ordering::Acquire)
     }
 
     /// Whether it was asked to end.
@@ -617,6 +625,10 @@ impl Machine {
                     }
                 }
                 Some(GuestRequest::Shutdown(reason)) => self.shut_down(reason),
+                Some(GuestRequest::Exit(status)) => {
+                    self.exit_status.store(status, Ordering::Release);
+                    self.shut_down(ShutdownCause::GuestShutdown);
+                }
                 Some(GuestRequest::Suspend) => self.suspend(),
                 Some(GuestRequest::SuspendToDisk) => {
                     // It wrote itself to its disk: this machine has done its work.

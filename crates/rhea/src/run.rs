@@ -18,7 +18,10 @@ use rhea_backends::{
 use rhea_core::{files, memory::say_when_memory_is_gone, trace};
 use rhea_machine::{
     Accelerator, Backends, Config, GivenTable, Globals, GuestRequest, Machine, SnapshotChoice, Software,
-    boot::linux::Kernel,
+    boot::{
+        linux::Kernel,
+        multiboot::{Module, Program},
+    },
 };
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
@@ -122,7 +125,7 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     }
     match machine.migration().take_fatal() {
         Some(reason) => Err(anyhow::anyhow!(reason)),
-        None => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::from(machine.exit_status())),
     }
 }
 
@@ -170,10 +173,19 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         }
         Some(path) => {
             let image = read(path)?;
-            let initrd = settings.initrd.as_deref().map(read).transpose()?;
             let command_line = settings.append.as_deref().unwrap_or_default();
-            let kernel = Kernel::new(image, initrd, command_line);
-            Software::Linux(Box::new(kernel.with_context(|| format!("-kernel '{}'", path.display()))?))
+            let named = || format!("-kernel '{}'", path.display());
+            if !Kernel::is_bzimage(&image) && Program::is_multiboot(&image) {
+                let modules = settings.initrd.as_deref().map_or_else(|| Ok(Vec::new()), modules)?;
+                // The first word of the command line is the kernel's own name.
+                let command_line = format!("{} {command_line}", path.display());
+                let program = Program::new(image, modules, command_line.trim_end());
+                Software::Multiboot(Box::new(program.with_context(named)?))
+            } else {
+                let initrd = settings.initrd.as_deref().map(read).transpose()?;
+                let kernel = Kernel::new(image, initrd, command_line);
+                Software::Linux(Box::new(kernel.with_context(named)?))
+            }
         }
     };
     let tables = settings.acpi_tables.iter().map(GivenTable::read).collect::<Result<_, _>>().context("-acpitable")?;
@@ -201,6 +213,18 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         on_watchdog: settings.on_watchdog,
         objects: settings.objects.clone(),
     })
+}
+
+/// The modules of a multiboot kernel: files with words for each behind its name, and commas between; a comma that is part of
+/// a name or word stands twice.
+fn modules(list: &Path) -> anyhow::Result<Vec<Module>> {
+    let list = list.to_string_lossy().replace(",,", "\0");
+    let texts = list.split(',').map(|text| text.replace('\0', ","));
+    let module = |text: String| {
+        let name = text.split(' ').next().unwrap_or_default();
+        Ok(Module { bytes: read(name)?, text })
+    };
+    texts.map(module).collect()
 }
 
 fn read(path: impl AsRef<Path>) -> anyhow::Result<Vec<u8>> {

@@ -1,7 +1,8 @@
-//! What belongs to no family: the clock with its CMOS memory, the configuration channel to firmware, the panic
-//! port and the watchdog.
+//! What belongs to no family: the clock with its CMOS memory, the configuration channel to firmware, the panic and exit
+//! ports and the watchdog.
 
 mod calendar;
+pub mod debug_exit;
 pub mod fw_cfg;
 pub mod panic;
 pub mod rtc;

@@ -32,7 +32,7 @@ use rhea_devices::{
         rtc::{IsaRtc, RtcOptions},
     },
 };
-use rhea_x86::bus::SystemBus;
+use rhea_x86::{bus::SystemBus, state::reg};
 
 use super::{
     Board,
@@ -44,7 +44,7 @@ use super::{
 use crate::{
     MachineError,
     acpi::{self, Affinity, IO_APIC_ADDRESS, MemoryAffinity, Platform, PossibleProcessor},
-    boot::{Entry, LoadError, MemoryMap, buses, parameters, start},
+    boot::{Entry, LoadError, MemoryMap, buses, multiboot, parameters, start},
     config::{Config, Software},
     devices::{DeviceError, IsaBus, PciSlots, vmcoreinfo},
     inbox::GuestRequest,
@@ -357,6 +357,7 @@ impl Pc {
         match &self.software {
             Software::None => Ok(None),
             Software::Linux(kernel) => kernel.load(&self.memory, &self.map, ROOT_POINTER).map(Some),
+            Software::Multiboot(program) => program.load(&self.memory, &self.map).map(Some),
             Software::Flat { image, address, entry, uses } => {
                 let needs = (*uses).max(image.len() as u64);
                 if !self.map.usable_below_4g(*address, address.saturating_add(needs)) {
@@ -396,6 +397,10 @@ impl Pc {
                     None => {}
                     Some(Entry::Long { rip, rsi }) => {
                         cpu.start_long(rip, rsi, start::PAGE_TABLES, start::GDT, start::GDT_LIMIT);
+                    }
+                    Some(Entry::Multiboot { eip, information }) => {
+                        cpu.start_protected(eip, information, start::GDT, start::GDT_LIMIT);
+                        cpu.gpr[usize::from(reg::RAX)] = multiboot::LOADER_MAGIC.into();
                     }
                     Some(Entry::Real { address }) => cpu.start_real(address),
                 }

@@ -1,8 +1,10 @@
 //! What runs first: direct boot of kernels, bare images and the memory map that they are told of.
 
 pub mod buses;
+mod elf;
 pub mod linux;
 mod map;
+pub mod multiboot;
 pub mod parameters;
 pub mod start;
 
@@ -41,6 +43,13 @@ pub enum Entry {
         rip: u64,
         /// RSI: the boot parameters.
         rsi: u64,
+    },
+    /// In 32-bit protected mode with flat segments and no paging, as the multiboot specification says (§ 3.2).
+    Multiboot {
+        /// First instruction.
+        eip: u32,
+        /// EBX: the information structure.
+        information: u32,
     },
     /// In real mode, as a waking vector is entered (ACPI 5.0 § 16.3.3.4).
     Real {

@@ -7,6 +7,7 @@ mod bridge;
 mod character;
 mod config;
 mod console;
+mod debug_exit;
 mod dimm;
 mod error;
 mod generation;
@@ -117,6 +118,7 @@ pub(crate) const DRIVERS: &[Driver] = &[
     dimm::DRIVER,
     vmcoreinfo::DRIVER,
     panic::DRIVER,
+    debug_exit::DRIVER,
     watchdog::DRIVER,
 ];
 

@@ -63,6 +63,7 @@ enum RequestV1 {
     SuspendToDisk,
     Wake(WakeV1),
     Panicked,
+    Exit(u8),
     WatchdogExpired,
     Ejected(SlotV1, u32),
     Reported(SlotV1, u32, u32, u32),
@@ -102,6 +103,7 @@ impl RequestV1 {
                 WakeCause::Other => WakeV1::Other,
             }),
             GuestRequest::Panicked => Self::Panicked,
+            GuestRequest::Exit(status) => Self::Exit(status),
             GuestRequest::WatchdogExpired => Self::WatchdogExpired,
             GuestRequest::Ejected(kind, number) => Self::Ejected(slot(kind), number),
             GuestRequest::Reported { kind, slot: number, event, status } => {
@@ -134,6 +136,7 @@ impl RequestV1 {
                 WakeV1::Other => WakeCause::Other,
             }),
             Self::Panicked => GuestRequest::Panicked,
+            Self::Exit(status) => GuestRequest::Exit(status),
             Self::WatchdogExpired => GuestRequest::WatchdogExpired,
             Self::Ejected(kind, number) => GuestRequest::Ejected(slot(kind), number),
             Self::Reported(kind, number, event, status) => {

@@ -235,7 +235,7 @@ pub const OPTIONS: &[OptionRow] = &[
             parameter("data", Text, "files that are what follows a header, with colons between"),
         ],
     },
-    word("kernel", "FILE", "start this Linux kernel (bzImage)"),
+    word("kernel", "FILE", "start this kernel: Linux (bzImage) or multiboot"),
     word("initrd", "FILE", "with this initial RAM disk"),
     word("append", "TEXT", "and this kernel command line"),
     device("serial", "connect a serial port; may be given several times"),
