@@ -201,7 +201,7 @@ extern "C" fn undefined(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
 type Select = fn(&Instruction, &Form, &mut Op) -> Option<Handler>;
 
 /// Families of instructions, in the order in which they are asked.
-const FAMILIES: [Select; 5] =
+pub(crate) const FAMILIES: [Select; 5] =
     [crate::integer::select, crate::system::select, crate::protection::select, crate::simd::select, crate::x87::select];
 
 /// The operation of an instruction in `mode`. `flags_live` says whether anything reads the flags that it writes.

@@ -328,6 +328,8 @@ pub struct Msrs {
     pub syscfg: u64,
     pub hwcr: u64,
     pub interrupt_pending: u64,
+    #[serde(default)]
+    pub debugctl: u64,
 }
 
 /// What other threads ask of a processor; any thread may.

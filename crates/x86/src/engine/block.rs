@@ -1,6 +1,6 @@
 //! Blocks: runs of decoded instructions that end at a branch, at a page's end, or when they are long enough.
 
-use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic, RflagsBits};
+use iced_x86::{Code, Decoder, DecoderError, FlowControl, Instruction, Mnemonic, RflagsBits};
 
 use super::mode::Mode;
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     engine::RamRange,
     op::{Op, Prefix, ZERO},
     state::{CpuState, seg},
+    system::cpuid::instructions::Instructions,
     trap::{Exception, Trap},
 };
 
@@ -122,8 +123,10 @@ pub(super) fn decode_block(
     let mut ended = false;
     let mut direct = false;
     let mut in_ram = page.is_some();
-    let mut decoder = Decoder::with_ip(bits, &bytes[..available], place.rip, DecoderOptions::NONE);
+    let offered = cpu.instructions();
+    let mut decoder = Decoder::with_ip(bits, &bytes[..available], place.rip, offered.options());
     let mut crosses = false;
+    let mut too_long = false;
     while count < most && decoder.can_decode() {
         let instruction = &mut instructions[count];
         decoder.decode_out(instruction);
@@ -131,10 +134,12 @@ pub(super) fn decode_block(
             let incomplete = decoder.last_error() == DecoderError::NoMoreBytes;
             // A block of its own for what goes on in the next page, and for what is too long to be an instruction.
             crosses = count == 0 && incomplete && available < LONGEST_INSTRUCTION;
-            if crosses || count > 0 && (incomplete || instruction.len() >= LONGEST_INSTRUCTION) {
+            too_long = instruction.len() >= LONGEST_INSTRUCTION;
+            if crosses || count > 0 && (incomplete || too_long) {
                 break;
             }
         }
+        refuse_what_is_not_offered(&offered, instruction);
         // What is invalid counts with the bytes that were looked at, so that a change of them is noticed.
         length += instruction.len().max(1);
         count += 1;
@@ -148,13 +153,16 @@ pub(super) fn decode_block(
         second = fetch_across(cpu, place, bytes, available)?;
         in_ram &= second.is_some();
         let instruction = &mut instructions[0];
-        Decoder::with_ip(bits, &bytes[..LONGEST_INSTRUCTION], place.rip, DecoderOptions::NONE).decode_out(instruction);
+        let mut decoder = Decoder::with_ip(bits, &bytes[..LONGEST_INSTRUCTION], place.rip, offered.options());
+        decoder.decode_out(instruction);
+        too_long = instruction.is_invalid() && instruction.len() >= LONGEST_INSTRUCTION;
+        refuse_what_is_not_offered(&offered, instruction);
         length = instruction.len().max(1);
         count = 1;
         let flow = instruction.flow_control();
         (ended, direct) = (flow != FlowControl::Next, is_direct(flow));
     }
-    if count == 1 && instructions[0].is_invalid() && length >= LONGEST_INSTRUCTION {
+    if too_long && count == 1 {
         // SDM vol. 3 § 6.15: more than 15 bytes.
         return Err(cpu.raise(Exception::general_protection(0)));
     }
@@ -174,6 +182,13 @@ pub(super) fn decode_block(
     Ok(Decoded { length, second, in_ram, on_first: length.min(available), instructions: count, direct })
 }
 
+/// Makes an instruction that the processor does not have one that is invalid.
+fn refuse_what_is_not_offered(offered: &Instructions, instruction: &mut Instruction) {
+    if !offered.has(instruction.code()) {
+        instruction.set_code(Code::INVALID);
+    }
+}
+
 /// Whether a branch leads to the same one or two places every time.
 fn is_direct(flow: FlowControl) -> bool {
     matches!(flow, FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch | FlowControl::Call)
@@ -186,6 +201,11 @@ fn fetch_across(
     bytes: &mut Window,
     available: usize,
 ) -> Result<Option<CodePage>, Trap> {
+    let limit = u64::from(cpu.segments[usize::from(seg::CS)].limit);
+    if !place.mode.contains(Mode::FLAT_CS) && place.rip + available as u64 > limit {
+        // The end of the segment comes before what is wrong with the page there.
+        return Err(cpu.raise(Exception::general_protection(0)));
+    }
     let mut next = (place.linear & !0xfff).wrapping_add(0x1000);
     if place.mode.code_bits() != 64 {
         next &= 0xffff_ffff;
@@ -287,6 +307,8 @@ extern "C" fn go_on(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
 
 #[cfg(test)]
 mod tests {
+    use iced_x86::DecoderOptions;
+
     use super::*;
 
     fn live(code: &[u8]) -> Vec<bool> {

@@ -16,7 +16,9 @@ pub(crate) use ram::RamRange;
 pub use run::{Exit, Vcpu, VcpuConfig};
 pub use saved::VcpuV1;
 
-use crate::mmu::Paging;
+use std::sync::Arc;
+
+use crate::{mmu::Paging, state::CpuState, system::cpuid::instructions::Instructions};
 
 /// The engine's bookkeeping of one processor.
 #[derive(Debug, Default)]
@@ -33,6 +35,27 @@ pub struct EngineState {
     pub(crate) large_pages: contexts::LargePages,
     /// What translations of code are valid in.
     pub(crate) contexts: contexts::Contexts,
+    /// The instructions that the processor's model has, once one was decoded.
+    instructions: Option<Arc<Instructions>>,
+}
+
+impl CpuState {
+    /// The instructions that the processor's model has.
+    pub(crate) fn instructions(&mut self) -> Arc<Instructions> {
+        let Self { engine, cpuid, .. } = self;
+        Arc::clone(engine.instructions.get_or_insert_with(|| Arc::new(Instructions::of(cpuid))))
+    }
+
+    /// Executes every instruction that there is a handler for, whatever the model has: to try instructions, which need
+    /// not be offered yet.
+    pub fn execute_every_instruction(&mut self) {
+        self.engine.instructions = Some(Arc::new(Instructions::every()));
+    }
+
+    /// Executes those instructions that CPUID tells of, after that was changed.
+    pub fn execute_offered_instructions(&mut self) {
+        self.engine.instructions = None;
+    }
 }
 
 #[cfg(test)]

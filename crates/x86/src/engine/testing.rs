@@ -37,7 +37,7 @@ pub const DATA: u64 = 0x4000;
 /// A processor that has nothing but what code of every mode needs of CR4.
 fn model() -> CpuidTable {
     let mut table = CpuidTable::default();
-    for name in ["tsc", "de", "pse", "pae", "mce", "pge", "fxsr", "sse"] {
+    for name in ["tsc", "msr", "de", "pse", "pae", "mce", "pge", "sep", "fxsr", "sse"] {
         if let Some(feature) = Feature::named(name) {
             table.set_feature(feature, true);
         }
@@ -184,7 +184,8 @@ pub enum Stop {
 }
 
 impl Machine {
-    /// A machine in flat `bits`-bit mode (16: real mode) at CPL 0 with `code` at [`CODE`], a HLT after it.
+    /// A machine in flat `bits`-bit mode (16: real mode) at CPL 0 with `code` at [`CODE`], a HLT after it. It executes
+    /// whatever there is a handler for, although its CPUID tells of little.
     ///
     /// # Panics
     /// If the machine cannot be made: this is for tests.
@@ -210,6 +211,7 @@ impl Machine {
         });
         vcpu.stop_at_exceptions(true);
         let cpu = vcpu.state_mut();
+        cpu.execute_every_instruction();
         flat_mode(cpu, bits);
         if bits == 64 {
             let tables = RAM - 3 * 4096;
@@ -247,6 +249,7 @@ impl Machine {
         (to.gpr, to.rip, to.rflags, to.cpl, to.segments) = (from.gpr, from.rip, from.rflags, from.cpl, from.segments);
         (to.cr0, to.cr3, to.cr4, to.efer) = (from.cr0, from.cr3, from.cr4, from.efer);
         (to.gdtr, to.idtr) = (from.gdtr, from.idtr);
+        to.execute_every_instruction();
         to.update_mode();
         vcpu
     }

@@ -1,6 +1,7 @@
 //! Model-specific registers: RDMSR and WRMSR. SDM vol. 4, APM vol. 2 appendix A.
 //!
-//! What is not here raises #GP(0), as on a processor that does not have it; kernels probe for that.
+//! What is not here raises #GP(0), as on a processor that does not have it; kernels probe for that. So does what comes
+//! with a feature that the processor's model does not have.
 
 use crate::{
     op::Op,
@@ -12,8 +13,12 @@ use crate::{
 
 #[allow(missing_docs, reason = "the registers' own names")]
 mod number {
+    pub(super) const P5_MC_ADDR: u32 = 0;
+    pub(super) const P5_MC_TYPE: u32 = 1;
     pub(super) const TSC: u32 = 0x10;
+    pub(super) const PLATFORM_ID: u32 = 0x17;
     pub(super) const APIC_BASE: u32 = 0x1b;
+    pub(super) const EBL_CR_POWERON: u32 = 0x2a;
     pub(super) const PATCH_LEVEL: u32 = 0x8b;
     pub(super) const MTRR_CAP: u32 = 0xfe;
     pub(super) const SYSENTER_CS: u32 = 0x174;
@@ -23,6 +28,9 @@ mod number {
     pub(super) const MCG_STATUS: u32 = 0x17a;
     pub(super) const MCG_CTL: u32 = 0x17b;
     pub(super) const MISC_ENABLE: u32 = 0x1a0;
+    pub(super) const DEBUGCTL: u32 = 0x1d9;
+    pub(super) const LAST_BRANCH: u32 = 0x1db;
+    pub(super) const LAST_BRANCH_LAST: u32 = 0x1de;
     pub(super) const MTRR_VARIABLE: u32 = 0x200;
     pub(super) const MTRR_VARIABLE_LAST: u32 = 0x20f;
     pub(super) const MTRR_FIX_64K: u32 = 0x250;
@@ -64,6 +72,13 @@ const SIGNATURE: u64 = 1 << 32;
 const X2APIC_MODE: u64 = 1 << 10;
 /// HWCR: writes to MCi_STATUS are allowed.
 const MC_STATUS_WRITE: u64 = 1 << 18;
+/// IA32_DEBUGCTL: single steps end after branches only.
+pub(crate) const BRANCH_TRAP: u64 = 1 << 1;
+/// IA32_DEBUGCTL's bits: last branches, of which none is recorded, and [`BRANCH_TRAP`].
+const DEBUGCTL_BITS: u64 = 1 | BRANCH_TRAP;
+/// IA32_MISC_ENABLE's bits that can be set: fast strings, thermal control, SpeedStep, MONITOR and xTPR messages. Limiting
+/// CPUID and taking away NX are not among them.
+const MISC_ENABLE_BITS: u64 = 1 << 0 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 23;
 /// SYSCFG: the fixed MTRRs' RdMem and WrMem bits can be seen and changed.
 const FIXED_MTRR_MODIFY: u64 = 1 << 19;
 
@@ -98,14 +113,52 @@ impl CpuState {
         u64::MAX << self.cpuid.physical_bits()
     }
 
+    /// Whether the processor's model has a register, if any processor does.
+    fn has_msr(&self, msr: u32) -> bool {
+        let has = |feature| self.cpuid.has(feature);
+        let sixth_family = || self.cpuid.family() >= 6;
+        match msr {
+            number::P5_MC_ADDR | number::P5_MC_TYPE => has(Feature::MCE),
+            number::TSC => has(Feature::TSC),
+            number::APIC_BASE => has(Feature::APIC),
+            number::TSC_DEADLINE => has(Feature::TSC_DEADLINE),
+            number::X2APIC..=number::X2APIC_LAST => has(Feature::X2APIC),
+            number::PLATFORM_ID | number::EBL_CR_POWERON | number::MISC_ENABLE => {
+                !self.cpuid.is_amd() && sixth_family()
+            }
+            number::PATCH_LEVEL | number::DEBUGCTL | number::LAST_BRANCH..=number::LAST_BRANCH_LAST => sixth_family(),
+            number::SYSENTER_CS..=number::SYSENTER_EIP => has(Feature::SEP),
+            number::MCG_CAP..=number::MCG_CTL | number::MC_BANKS..=number::MC_BANKS_LAST => has(Feature::MCA),
+            number::PAT => has(Feature::PAT),
+            number::MTRR_CAP | number::MTRR_DEF_TYPE | number::MTRR_VARIABLE..=number::MTRR_VARIABLE_LAST => {
+                has(Feature::MTRR)
+            }
+            _ if fixed_mtrr(msr).is_some() => has(Feature::MTRR),
+            number::EFER => has(Feature::SYSCALL) || has(Feature::LM) || has(Feature::NX),
+            number::STAR => has(Feature::SYSCALL),
+            number::LSTAR..=number::SFMASK => has(Feature::SYSCALL) && has(Feature::LM),
+            number::FS_BASE..=number::KERNEL_GS_BASE => has(Feature::LM),
+            number::TSC_AUX => has(Feature::RDTSCP),
+            number::SYSCFG | number::HWCR | number::NORTHBRIDGE | number::INTERRUPT_PENDING => self.cpuid.is_amd(),
+            _ => false,
+        }
+    }
+
     /// The value of a model-specific register; `None` if there is none of that number.
     pub fn read_msr(&self, msr: u32) -> Option<u64> {
+        if !self.has_msr(msr) {
+            return None;
+        }
         if let Some(index) = fixed_mtrr(msr) {
             return self.msr.mtrr_fixed.get(index).copied();
         }
         Some(match msr {
             _ if is_apic(msr) => return self.bus.apic_msr_read(msr),
             number::TSC => self.time_stamp(),
+            // Nothing failed, no straps are set, no branch was recorded.
+            number::P5_MC_ADDR | number::P5_MC_TYPE | number::PLATFORM_ID | number::EBL_CR_POWERON => 0,
+            number::LAST_BRANCH..=number::LAST_BRANCH_LAST => 0,
+            number::DEBUGCTL => self.msr.debugctl,
             number::PATCH_LEVEL if self.cpuid.is_amd() => PATCH_LEVEL,
             number::PATCH_LEVEL => SIGNATURE,
             number::MTRR_CAP => MTRR_CAP,
@@ -133,18 +186,21 @@ impl CpuState {
             number::FS_BASE => self.segments[usize::from(seg::FS)].base,
             number::GS_BASE => self.segments[usize::from(seg::GS)].base,
             number::KERNEL_GS_BASE => self.msr.kernel_gs_base,
-            number::TSC_AUX if self.cpuid.has(Feature::RDTSCP) => self.msr.tsc_aux,
-            number::SYSCFG if self.cpuid.is_amd() => self.msr.syscfg,
-            number::HWCR if self.cpuid.is_amd() => self.msr.hwcr,
+            number::TSC_AUX => self.msr.tsc_aux,
+            number::SYSCFG => self.msr.syscfg,
+            number::HWCR => self.msr.hwcr,
             // There is no northbridge to configure.
-            number::NORTHBRIDGE if self.cpuid.is_amd() => 0,
-            number::INTERRUPT_PENDING if self.cpuid.is_amd() => self.msr.interrupt_pending,
+            number::NORTHBRIDGE => 0,
+            number::INTERRUPT_PENDING => self.msr.interrupt_pending,
             _ => return None,
         })
     }
 
     /// Sets a model-specific register; `None` if there is none of that number, or it cannot have that value.
     pub fn write_msr(&mut self, msr: u32, value: u64) -> Option<()> {
+        if !self.has_msr(msr) {
+            return None;
+        }
         let canonical = || is_canonical(value).then_some(value);
         if let Some(index) = fixed_mtrr(msr) {
             let extra = if self.msr.syscfg & FIXED_MTRR_MODIFY != 0 { 0x18 } else { 0 };
@@ -165,7 +221,9 @@ impl CpuState {
             number::SYSENTER_EIP => self.msr.sysenter_eip = canonical()?,
             number::MCG_STATUS => self.msr.mcg_status = (value & !7 == 0).then_some(value)?,
             number::MCG_CTL => self.msr.mcg_ctl = value,
-            number::MISC_ENABLE => self.msr.misc_enable = value,
+            number::MISC_ENABLE => self.msr.misc_enable = (value & !MISC_ENABLE_BITS == 0).then_some(value)?,
+            number::P5_MC_ADDR | number::P5_MC_TYPE => {}
+            number::DEBUGCTL => self.msr.debugctl = (value & !DEBUGCTL_BITS == 0).then_some(value)?,
             number::MTRR_VARIABLE..=number::MTRR_VARIABLE_LAST => self.write_variable_mtrr(msr, value)?,
             number::PAT => {
                 let valid = |byte: u8| is_memory_type(byte) || byte == 7;
@@ -189,11 +247,11 @@ impl CpuState {
             number::FS_BASE => self.segments[usize::from(seg::FS)].base = canonical()?,
             number::GS_BASE => self.segments[usize::from(seg::GS)].base = canonical()?,
             number::KERNEL_GS_BASE => self.msr.kernel_gs_base = canonical()?,
-            number::TSC_AUX if self.cpuid.has(Feature::RDTSCP) => self.msr.tsc_aux = value & 0xffff_ffff,
-            number::SYSCFG if self.cpuid.is_amd() => self.msr.syscfg = (value >> 32 == 0).then_some(value)?,
-            number::HWCR if self.cpuid.is_amd() => self.msr.hwcr = (value >> 32 == 0).then_some(value)?,
-            number::NORTHBRIDGE if self.cpuid.is_amd() => {}
-            number::INTERRUPT_PENDING if self.cpuid.is_amd() => {
+            number::TSC_AUX => self.msr.tsc_aux = value & 0xffff_ffff,
+            number::SYSCFG => self.msr.syscfg = (value >> 32 == 0).then_some(value)?,
+            number::HWCR => self.msr.hwcr = (value >> 32 == 0).then_some(value)?,
+            number::NORTHBRIDGE => {}
+            number::INTERRUPT_PENDING => {
                 self.msr.interrupt_pending = (value >> 32 == 0).then_some(value)?;
             }
             _ => return None,
@@ -215,7 +273,7 @@ impl CpuState {
             pat,
             tsc_offset: _,
             tsc_aux,
-            misc_enable: _,
+            misc_enable,
             mtrr_def_type,
             mtrr_fixed,
             mtrr_base,
@@ -226,6 +284,7 @@ impl CpuState {
             syscfg,
             hwcr,
             interrupt_pending,
+            debugctl,
         } = values;
         let fixed = |value: &u64| value.to_le_bytes().iter().all(|&byte| is_memory_type(byte & !0x18));
         let base = |value: &u64| value & (self.beyond_physical() | 0xf00) == 0 && is_memory_type(*value as u8);
@@ -240,6 +299,8 @@ impl CpuState {
             && mtrr_base.iter().all(base)
             && mtrr_mask.iter().all(mask)
             && mcg_status & !7 == 0
+            && misc_enable & !MISC_ENABLE_BITS == 0
+            && debugctl & !DEBUGCTL_BITS == 0
     }
 
     fn write_variable_mtrr(&mut self, msr: u32, value: u64) -> Option<()> {

@@ -270,7 +270,22 @@ fn invlpg_makes_a_changed_table_count() {
 #[test]
 fn unknown_registers_fault() {
     let mut machine = machine(64);
-    for msr in [0, 0x3a, 0xce, 0x186, 0x251, 0x414, 0x999, 0x4000_0000, 0xc000_0079, 0xc000_0103, 0xc001_0000] {
+    for msr in [
+        2,
+        0x3a,
+        0x17,
+        0x2a,
+        0x1a0,
+        0xce,
+        0x186,
+        0x251,
+        0x414,
+        0x999,
+        0x4000_0000,
+        0xc000_0079,
+        0xc000_0103,
+        0xc001_0000,
+    ] {
         assert_eq!(read_msr(&mut machine, msr), Err(GP), "{msr:#x}");
         assert_eq!(write_msr(&mut machine, msr, 0), Err(GP), "{msr:#x}");
     }
@@ -574,4 +589,99 @@ fn a_halt_in_user_code_faults() {
     let mut machine = Machine::new(&[], 64);
     machine.cpu().cpl = 3;
     assert_eq!(machine.run(), Stop::Exception(GP));
+}
+
+/// What ends a run of `code` on a processor of the default model.
+fn on_the_default_model(code: &[u8], bits: u8) -> (Stop, Machine) {
+    let mut machine = Machine::new(code, bits);
+    machine.cpu().cpuid = self::machine(bits).cpu().cpuid.clone();
+    machine.cpu().execute_offered_instructions();
+    let stop = machine.run();
+    (stop, machine)
+}
+
+#[test]
+fn code_meets_an_invalid_opcode_where_the_model_lacks_the_instruction() {
+    for (code, bits) in [
+        (&[0x0f, 0x38, 0x00, 0xc1][..], 64),   // pshufb mm0, mm1: ssse3
+        (&[0x0f, 0x38, 0xf0, 0x06], 32),       // movbe eax, [esi]
+        (&[0xc4, 0xe2, 0x70, 0xf2, 0xc2], 32), // andn eax, ecx, edx
+        (&[0xc5, 0xf9, 0x6f, 0xc1], 64),       // vmovdqa xmm0, xmm1
+        (&[0x0f, 0x01, 0xca], 64),             // clac
+        (&[0x66, 0x0f, 0xae, 0x3e], 64),       // clflushopt [rsi]
+        (&[0xf2, 0x2e, 0x64, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x0f, 0x38, 0xf1, 0xc0], 32),
+    ] {
+        // INC EBX first: it is in the same block, and has been executed.
+        let code = [&[0xff, 0xc3], code].concat();
+        let (stop, mut machine) = on_the_default_model(&code, bits);
+        assert_eq!(stop, Stop::Exception(UD), "{code:02x?}");
+        assert_eq!((machine.cpu().rip, machine.cpu().gpr[RBX]), (CODE + 2, 1), "{code:02x?}");
+    }
+}
+
+#[test]
+fn an_instruction_that_is_another_without_its_feature_is_that_one() {
+    // mov ecx, 8; tzcnt eax, ecx; lzcnt edx, ecx: BSF and BSR
+    let code = [0xb9, 8, 0, 0, 0, 0xf3, 0x0f, 0xbc, 0xc1, 0xf3, 0x0f, 0xbd, 0xd1];
+    let (stop, mut machine) = on_the_default_model(&code, 64);
+    assert_eq!(stop, Stop::Halted);
+    assert_eq!((machine.cpu().gpr[RAX], machine.cpu().gpr[RDX]), (3, 3));
+}
+
+#[test]
+fn an_instruction_of_more_than_15_bytes_is_no_invalid_opcode_but_a_fault() {
+    let mut code = [0x66; 16];
+    code[15] = 0x90;
+    assert_eq!(on_the_default_model(&code, 64).0, Stop::Exception(GP));
+    // 15 bytes are an instruction.
+    assert_eq!(on_the_default_model(&code[1..], 64).0, Stop::Halted);
+    // And across pages.
+    let mut machine = Machine::new(&[], 64);
+    machine.memory.write(CODE + 0xffa, &code);
+    machine.cpu().rip = CODE + 0xffa;
+    assert_eq!(machine.run(), Stop::Exception(GP));
+}
+
+#[test]
+fn the_end_of_the_segment_comes_before_the_page_after_it() {
+    // mov eax, 1 at the end of a page, the segment's last; nothing is mapped behind.
+    let mut machine = Machine::new(&[], 32);
+    let tables = 0x10_0000_u64;
+    machine.memory.write(tables, &(tables as u32 + 0x1007).to_le_bytes());
+    for page in 0..9_u32 {
+        machine.memory.write(tables + 0x1000 + 4 * u64::from(page), &(page << 12 | 7).to_le_bytes());
+    }
+    machine.memory.write(CODE + 0xffe, &[0xb8, 1]);
+    let cpu = machine.cpu();
+    (cpu.cr3, cpu.rip) = (tables, CODE + 0xffe);
+    cpu.cr0 |= Cr0::PG.bits();
+    cpu.segments[usize::from(seg::CS)].limit = CODE as u32 + 0xfff;
+    assert_eq!(machine.run(), Stop::Exception(GP));
+    machine.cpu().segments[usize::from(seg::CS)].limit = u32::MAX;
+    assert!(matches!(machine.run(), Stop::Exception(Exception { vector: 14, .. })));
+    assert_eq!(machine.cpu().cr2, CODE + 0x1000);
+}
+
+#[test]
+fn models_have_the_registers_of_their_kind() {
+    let intel = |msr| {
+        let mut machine = machine(64);
+        let model = CpuModel::named("Nehalem").expect("there is one");
+        machine.cpu().cpuid =
+            model.table(Topology { apic_id: 0, package: Package::new(1, 1), tsc_khz: 1_000_000, apic_khz: 1_000_000 });
+        read_msr(&mut machine, msr)
+    };
+    for msr in [0x17, 0x2a, 0x1a0, 0x1d9, 0x1db, 0x8b] {
+        assert!(intel(msr).is_ok(), "{msr:#x}");
+    }
+    for msr in [0xc001_0010, 0xc001_0015, 0xc001_001f, 0xc001_0055] {
+        assert_eq!(intel(msr), Err(GP), "{msr:#x}");
+        assert!(read_msr(&mut machine(64), msr).is_ok(), "{msr:#x}");
+    }
+    let mut old = machine(32);
+    old.cpu().cpuid.set_feature(Feature::MTRR, false);
+    old.cpu().cpuid.set_feature(Feature::PAT, false);
+    for msr in [0xfe, 0x200, 0x250, 0x2ff, 0x277] {
+        assert_eq!(read_msr(&mut old, msr), Err(GP), "{msr:#x}");
+    }
 }

@@ -4,13 +4,9 @@ use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use super::{exception, execute, peek, poke};
 use crate::{
-    engine::{
-        Vcpu, VcpuConfig,
-        testing::{DATA, Machine, RAM, run},
-    },
+    engine::testing::{DATA, Machine, RAM, run},
     integer::flags::{CF, DF, ZF},
     state::{Request, reg, seg},
-    system::cpuid::CpuidTable,
     trap::{Exception, Trap},
 };
 
@@ -166,18 +162,7 @@ fn locked_sums_of_two_threads_do_not_get_lost() {
     // LOCK INC QWORD [RSI]; LOOP
     let code = [0xf0, 0x48, 0xff, 0x06, 0xe2, 0xfa];
     let mut first = Machine::new(&code, 64);
-    let mut vcpu = Vcpu::new(VcpuConfig {
-        index: 1,
-        bus: std::sync::Arc::<crate::engine::testing::TestBus>::default(),
-        memory: std::sync::Arc::clone(&first.memory),
-        cpuid: CpuidTable::default(),
-        requests: std::sync::Arc::default(),
-        code_epoch: std::sync::Arc::clone(&first.code_epoch),
-        bootstrap: true,
-    });
-    let (from, to) = (first.cpu(), vcpu.state_mut());
-    (to.gpr, to.rip, to.rflags, to.segments) = (from.gpr, from.rip, from.rflags, from.segments);
-    (to.cr0, to.cr3, to.cr4, to.efer) = (from.cr0, from.cr3, from.cr4, from.efer);
+    let vcpu = first.second_processor();
     let mut second = Machine {
         vcpu,
         ram: std::sync::Arc::clone(&first.ram),

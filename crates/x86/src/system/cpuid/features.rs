@@ -280,20 +280,31 @@ pub struct Feature {
 
 impl Feature {
     #![allow(missing_docs, reason = "the features' own names")]
+    pub const VME: Self = Self::known("vme");
     pub const DE: Self = Self::known("de");
     pub const PSE: Self = Self::known("pse");
     pub const TSC: Self = Self::known("tsc");
     pub const PAE: Self = Self::known("pae");
     pub const MCE: Self = Self::known("mce");
     pub const PGE: Self = Self::known("pge");
+    pub const SEP: Self = Self::known("sep");
+    pub const MTRR: Self = Self::known("mtrr");
+    pub const MCA: Self = Self::known("mca");
+    pub const PAT: Self = Self::known("pat");
     pub const FXSR: Self = Self::known("fxsr");
     pub const SSE: Self = Self::known("sse");
     pub const HTT: Self = Self::known("ht");
+    pub const APIC: Self = Self::known("apic");
     pub const X2APIC: Self = Self::known("x2apic");
+    pub const PCID: Self = Self::known("pcid");
+    pub const TSC_DEADLINE: Self = Self::known("tsc-deadline");
     pub const HYPERVISOR: Self = Self::known("hypervisor");
     pub const FSGSBASE: Self = Self::known("fsgsbase");
     pub const SMEP: Self = Self::known("smep");
+    pub const SMAP: Self = Self::known("smap");
     pub const UMIP: Self = Self::known("umip");
+    pub const PKU: Self = Self::known("pku");
+    pub const LA57: Self = Self::known("la57");
     pub const ARAT: Self = Self::known("arat");
     pub const INVTSC: Self = Self::known("invtsc");
     pub const SYSCALL: Self = Self::known("syscall");

@@ -9,6 +9,7 @@
 mod compare;
 pub(crate) mod components;
 mod features;
+pub(crate) mod instructions;
 mod leaves;
 mod model;
 mod models;
