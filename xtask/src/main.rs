@@ -18,6 +18,7 @@ usage: cargo xtask COMMAND
   fetch   fetch what guests in tests are made of (Debian's kernel and busybox) into target/guests
   test    fetch, then run everything: formatting, lints, unit tests, transcripts, guest boots, clients
   soak    move a busy guest from process to process a hundred times, over files, sockets and commands
+  oracle  execute cases of instructions on this host's processor and in the interpreter, and compare; `oracle --help` has more
   bench   measure Rhea, beside qemu-system-x86_64 where that is installed";
 
 fn main() -> ExitCode {
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         Some("test") => test::run_everything(),
         Some("soak") => soak::run(),
         Some("bench") => bench::run(),
+        Some("oracle") => run(cargo().args(["run", "--quiet", "--package", "rhea-oracle", "--"]).args(std::env::args().skip(2))),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::FAILURE;

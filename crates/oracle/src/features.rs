@@ -1,0 +1,178 @@
+//! Which instructions both sides have: by the features that CPUID tells of, and by name where the answer is the host's
+//! own or where the instruction asks something of the kernel.
+
+use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic};
+use rhea_x86::system::cpuid::{ENGINE, Feature, Source};
+
+/// Why an instruction is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftOut {
+    /// This host's processor does not have it.
+    Host,
+    /// The engine does not have it.
+    Engine,
+    /// It calls the kernel, or comes back from it.
+    Kernel,
+    /// What it gives is this host's own: identification, time, random numbers.
+    Own,
+    /// Its answer comes from tables and registers of the kernel's.
+    System,
+    /// What it reads and writes depends on which parts of the state the kernel switched on.
+    Parts,
+}
+
+impl LeftOut {
+    /// In words.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Host => "this host's processor does not have it",
+            Self::Engine => "the engine does not have it",
+            Self::Kernel => "enters the kernel, or a handler of its",
+            Self::Own => "gives what is this host's own (identification, time, random numbers)",
+            Self::System => "gives what is in the kernel's tables and registers, or what the kernel puts in their place",
+            Self::Parts => "depends on the parts of the extended state that the kernel switched on",
+        }
+    }
+}
+
+/// The name of the feature that CPUID tells of for what the decoder knows as `feature`; none for those that are older
+/// than CPUID, and for what processors without the feature take for a NOP.
+fn told_as(feature: CpuidFeature) -> Option<&'static str> {
+    use CpuidFeature as F;
+    Some(match feature {
+        F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::FPU | F::FPU287 | F::FPU387 => {
+            return None;
+        }
+        F::RDPMC | F::CPUID | F::MULTIBYTENOP | F::PAUSE | F::CET_IBT => return None,
+        F::X64 => "lm",
+        F::MSR => "msr",
+        F::TSC => "tsc",
+        F::CX8 => "cx8",
+        F::CMOV => "cmov",
+        F::SEP => "sep",
+        F::SYSCALL => "syscall",
+        F::CLFSH => "clflush",
+        F::MMX => "mmx",
+        F::FXSR => "fxsr",
+        F::SSE => "sse",
+        F::SSE2 => "sse2",
+        F::SSE3 => "pni",
+        F::CMPXCHG16B => "cx16",
+        F::POPCNT => "popcnt",
+        F::FSGSBASE => "fsgsbase",
+        F::RDTSCP => "rdtscp",
+        F::PREFETCHW => "3dnowprefetch",
+        F::WBNOINVD => "wbnoinvd",
+        F::SSSE3 => "ssse3",
+        F::SSE4_1 => "sse4.1",
+        F::SSE4_2 => "sse4.2",
+        F::SSE4A => "sse4a",
+        F::AES => "aes",
+        F::PCLMULQDQ => "pclmulqdq",
+        F::MOVBE => "movbe",
+        F::XSAVE => "xsave",
+        F::XSAVEOPT => "xsaveopt",
+        F::XSAVEC => "xsavec",
+        F::XSAVES => "xsaves",
+        F::RDRAND => "rdrand",
+        F::RDSEED => "rdseed",
+        F::AVX => "avx",
+        F::AVX2 => "avx2",
+        F::BMI1 => "bmi1",
+        F::BMI2 => "bmi2",
+        F::FMA => "fma",
+        F::F16C => "f16c",
+        F::LZCNT => "abm",
+        F::ADX => "adx",
+        F::SHA => "sha-ni",
+        F::SMAP => "smap",
+        F::INVPCID => "invpcid",
+        F::CLFLUSHOPT => "clflushopt",
+        F::CLWB => "clwb",
+        F::CLZERO => "clzero",
+        F::MONITOR => "monitor",
+        F::RDPID => "rdpid",
+        F::VMX => "vmx",
+        F::SVM => "svm",
+        F::PKU => "pku",
+        F::VAES => "vaes",
+        F::VPCLMULQDQ => "vpclmulqdq",
+        F::GFNI => "gfni",
+        // Neither the engine nor a model has what is not named here.
+        _ => return Some(""),
+    })
+}
+
+/// Whether this host's processor has a feature.
+fn host_has(feature: Feature) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if let Source::Cpuid { function, index, register } = feature.source() {
+        use rhea_x86::system::cpuid::Register as R;
+        let highest = std::arch::x86_64::__cpuid(function & 0x8000_0000).eax;
+        if function > highest {
+            return false;
+        }
+        let leaf = std::arch::x86_64::__cpuid_count(function, index.unwrap_or(0));
+        let word = match register {
+            R::Eax => leaf.eax,
+            R::Ebx => leaf.ebx,
+            R::Ecx => leaf.ecx,
+            R::Edx => leaf.edx,
+        };
+        return word >> (feature.bit() & 31) & 1 != 0;
+    }
+    let _ = (feature, Source::Msr(0));
+    false
+}
+
+/// Whether an instruction is left out, and why.
+pub fn left_out(instruction: &Instruction) -> Option<LeftOut> {
+    if instruction.is_invalid() {
+        return None;
+    }
+    for &feature in instruction.cpuid_features() {
+        let Some(name) = told_as(feature) else { continue };
+        let Some(feature) = Feature::named(name) else { return Some(LeftOut::Engine) };
+        if !ENGINE.has(feature) {
+            return Some(LeftOut::Engine);
+        }
+        if !host_has(feature) {
+            return Some(LeftOut::Host);
+        }
+    }
+    by_name(instruction)
+}
+
+fn by_name(instruction: &Instruction) -> Option<LeftOut> {
+    use Mnemonic as M;
+    Some(match instruction.mnemonic() {
+        M::Syscall | M::Sysenter | M::Int | M::Int1 | M::Int3 | M::Into | M::Vmcall | M::Vmmcall => LeftOut::Kernel,
+        M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpid | M::Rdrand | M::Rdseed | M::Rdpmc | M::Xgetbv => LeftOut::Own,
+        M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw | M::Lar | M::Lsl | M::Verr | M::Verw => LeftOut::System,
+        M::Lds | M::Les | M::Lfs | M::Lgs | M::Lss | M::Retf | M::Iret | M::Iretd | M::Iretq => LeftOut::System,
+        M::Monitor | M::Mwait | M::Rdpkru | M::Wrpkru => LeftOut::System,
+        M::Xsave | M::Xsave64 | M::Xsaveopt | M::Xsaveopt64 | M::Xsavec | M::Xsavec64 => LeftOut::Parts,
+        M::Xrstor | M::Xrstor64 => LeftOut::Parts,
+        M::Call | M::Jmp if is_far(instruction.code()) => LeftOut::System,
+        // What they load is in the kernel's tables; a null selector leads to no more than the segment's absence.
+        M::Mov | M::Pop if instruction.op0_register().is_segment_register() => LeftOut::System,
+        _ => return None,
+    })
+}
+
+/// Whether a branch goes to another segment.
+fn is_far(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Call_m1616
+            | Code::Call_m1632
+            | Code::Call_m1664
+            | Code::Call_ptr1616
+            | Code::Call_ptr1632
+            | Code::Jmp_m1616
+            | Code::Jmp_m1632
+            | Code::Jmp_m1664
+            | Code::Jmp_ptr1616
+            | Code::Jmp_ptr1632
+    )
+}
