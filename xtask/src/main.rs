@@ -27,7 +27,9 @@ fn main() -> ExitCode {
         Some("test") => test::run_everything(),
         Some("soak") => soak::run(),
         Some("bench") => bench::run(),
-        Some("oracle") => run(cargo().args(["run", "--quiet", "--package", "rhea-oracle", "--"]).args(std::env::args().skip(2))),
+        Some("oracle") => {
+            run(cargo().args(["run", "--quiet", "--package", "rhea-oracle", "--"]).args(std::env::args().skip(2)))
+        }
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::FAILURE;

@@ -29,7 +29,7 @@ fn target(random: &mut Random, size: u64) -> u64 {
         31 => DATA_END - random.below(size + 1),
         32 => DATA_END - size,
         33 => DATA - random.below(size + 1),
-        34 => READ_ONLY + random.below(PAGE) & !(alignment - 1),
+        34 => (READ_ONLY + random.below(PAGE)) & !(alignment - 1),
         35 => READ_ONLY - random.below(size + 1),
         36 => random.pick(&[WINDOW, WINDOW + 0x3000, CODE, CODE + 0x800, 0, u64::MAX - 7, 1 << 47, (1 << 47) - 8]),
         37 => random.integer(64),
@@ -51,7 +51,7 @@ fn segment_base(registers: &Registers, bits: u8, segment: Register) -> u64 {
 fn set_low(random: &mut Random, register: &mut u64, size: usize, value: u64, bits: u8) {
     let mask = if size >= 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
     // What lies above the address size does not count, whatever it is.
-    let above = if bits == 64 && random.chance(50) { random.next() } else { 0 };
+    let above = if bits == 64 && random.chance(50) { random.bits() } else { 0 };
     *register = above & !mask | value & mask;
 }
 
@@ -84,13 +84,7 @@ pub(crate) fn memory(random: &mut Random, case: &mut Case, instruction: &Instruc
     }
 }
 
-fn explicit(
-    random: &mut Random,
-    case: &mut Case,
-    instruction: &Instruction,
-    constants: &ConstantOffsets,
-    target: u64,
-) {
+fn explicit(random: &mut Random, case: &mut Case, instruction: &Instruction, constants: &ConstantOffsets, target: u64) {
     let base = instruction.memory_base();
     let index = instruction.memory_index();
     let segment = segment_base(&case.registers, case.bits, instruction.memory_segment());
@@ -199,7 +193,8 @@ pub(crate) fn values(random: &mut Random, case: &mut Case, instruction: &Instruc
     let size = instruction.memory_size();
     for i in 0..instruction.op_count() {
         let explicit = instruction.op_kind(i) == OpKind::Memory;
-        let implicit = (OpKind::MemorySegSI as u32..=OpKind::MemoryESRDI as u32).contains(&(instruction.op_kind(i) as u32));
+        let implicit =
+            (OpKind::MemorySegSI as u32..=OpKind::MemoryESRDI as u32).contains(&(instruction.op_kind(i) as u32));
         if !explicit && !implicit {
             continue;
         }
@@ -234,7 +229,7 @@ pub(crate) fn values(random: &mut Random, case: &mut Case, instruction: &Instruc
     if returns && random.chance(75) {
         let base = if case.bits == 16 { WINDOW } else { 0 };
         let target = branch_target(random) - base;
-        let stack = base + case.registers.gpr[RSP] & if case.bits == 64 { u64::MAX } else { 0xffff_ffff };
+        let stack = (base + case.registers.gpr[RSP]) & if case.bits == 64 { u64::MAX } else { 0xffff_ffff };
         patch(case, stack, target.to_le_bytes().to_vec());
     }
 }

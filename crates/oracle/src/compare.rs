@@ -19,9 +19,6 @@ const ZF: u64 = 1 << 6;
 const SF: u64 = 1 << 7;
 const OF: u64 = 1 << 11;
 
-/// Whether the interpreter has the upper halves of YMM registers.
-const UPPER_HALVES: bool = false;
-
 /// A difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -59,7 +56,11 @@ fn count(case: &Case, instruction: &Instruction) -> u64 {
 
 fn operand_bits(instruction: &Instruction) -> u64 {
     let register = instruction.op0_register().size() as u64;
-    8 * if instruction.op0_kind() == iced_x86::OpKind::Register { register } else { instruction.memory_size().size() as u64 }
+    8 * if instruction.op0_kind() == iced_x86::OpKind::Register {
+        register
+    } else {
+        instruction.memory_size().size() as u64
+    }
 }
 
 impl Undefined {
@@ -80,9 +81,7 @@ impl Undefined {
                 undefined.flags |= to;
             }
         }
-        for (from, to) in
-            [(RflagsBits::C0, 8), (RflagsBits::C1, 9), (RflagsBits::C2, 10), (RflagsBits::C3, 14)]
-        {
+        for (from, to) in [(RflagsBits::C0, 8), (RflagsBits::C1, 9), (RflagsBits::C2, 10), (RflagsBits::C3, 14)] {
             if bits & from != 0 {
                 undefined.status |= 1 << to;
             }
@@ -151,12 +150,14 @@ pub fn differences(case: &Case, instruction: &Instruction, native: &Outcome, int
     let undefined = if completed { Undefined::of(case, instruction) } else { Undefined::default() };
     let exception = |outcome: &Outcome| {
         // Linux hides which addresses of its own there are.
-        let error = if outcome.vector == 14 && outcome.cr2 >= (1 << 47) - 4096 { outcome.error | 1 } else { outcome.error };
+        let error =
+            if outcome.vector == 14 && outcome.cr2 >= (1 << 47) - 4096 { outcome.error | 1 } else { outcome.error };
         (outcome.vector, error, outcome.cr2)
     };
     let (ours, theirs) = (exception(interpreted), exception(native));
     if ours != theirs {
-        let text = |(vector, error, cr2): (u8, u32, u64)| format!("vector {vector}, error {error:#x}, address {cr2:#x}");
+        let text =
+            |(vector, error, cr2): (u8, u32, u64)| format!("vector {vector}, error {error:#x}, address {cr2:#x}");
         differ(&"exception", &text(theirs), &text(ours));
     }
     let (a, b) = (&native.registers, &interpreted.registers);
@@ -187,7 +188,7 @@ pub fn differences(case: &Case, instruction: &Instruction, native: &Outcome, int
     }
     for (number, (x, y)) in a.vector.iter().zip(&b.vector).enumerate() {
         for (name, x, y) in [("xmm", x[0], y[0]), ("upper ymm", x[1], y[1])] {
-            if x != y && (name == "xmm" || UPPER_HALVES) {
+            if x != y {
                 differ(&format!("{name}{number}"), &format!("{x:#034x}"), &format!("{y:#034x}"));
             }
         }

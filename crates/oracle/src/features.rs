@@ -29,7 +29,9 @@ impl LeftOut {
             Self::Engine => "the engine does not have it",
             Self::Kernel => "enters the kernel, or a handler of its",
             Self::Own => "gives what is this host's own (identification, time, random numbers)",
-            Self::System => "gives what is in the kernel's tables and registers, or what the kernel puts in their place",
+            Self::System => {
+                "gives what is in the kernel's tables and registers, or what the kernel puts in their place"
+            }
             Self::Parts => "depends on the parts of the extended state that the kernel switched on",
         }
     }

@@ -108,7 +108,7 @@ fn wild_bytes(random: &mut Random) -> Vec<u8> {
         _ => {}
     }
     while bytes.len() < 24 {
-        bytes.push(random.next() as u8);
+        bytes.push(random.bits() as u8);
     }
     bytes
 }
@@ -129,20 +129,20 @@ fn write(random: &mut Random, bits: u8, template: &Template, is_it: impl Fn(&Ins
         }
         let modrm = match random.below(4) {
             _ if attempt == ATTEMPTS => template.modrm,
-            0 => template.modrm & 0x38 | random.next() as u8 & 0xc7,
+            0 => template.modrm & 0x38 | random.bits() as u8 & 0xc7,
             // Memory with the register that the template has, and any register.
-            1 => template.modrm & 0x38 | random.next() as u8 & 0x07 | (random.below(3) as u8) << 6,
-            2 => random.next() as u8 & 0x3f | template.modrm & 0xc0,
-            _ => random.next() as u8,
+            1 => template.modrm & 0x38 | random.bits() as u8 & 0x07 | (random.below(3) as u8) << 6,
+            2 => random.bits() as u8 & 0x3f | template.modrm & 0xc0,
+            _ => random.bits() as u8,
         };
         let plain = attempt == ATTEMPTS || attempt + 1 == ATTEMPTS;
         let choice = Choice {
             modrm,
-            extension: if plain || random.chance(30) { 0 } else { random.next() as u8 & 7 },
-            vvvv: if plain { 0 } else { random.next() as u8 & 15 },
+            extension: if plain || random.chance(30) { 0 } else { random.bits() as u8 & 7 },
+            vvvv: if plain { 0 } else { random.bits() as u8 & 15 },
         };
         template.bytes(bits, &choice, &mut bytes);
-        bytes.extend(std::iter::repeat_with(|| random.next() as u8).take(14));
+        bytes.extend(std::iter::repeat_with(|| random.bits() as u8).take(14));
         let instruction = decode(bits, &bytes, CODE);
         if is_it(&instruction) && left_out(&instruction).is_none() {
             break;
@@ -212,7 +212,7 @@ fn unknown(bits: u8, bytes: &[u8]) -> bool {
                 0x8f => more.first().is_some_and(|next| next & 0x1f >= 8),
                 // 3DNow!, and what the decoder knows as invalid in the groups that hypervisors and enclaves use.
                 0x0f => matches!(more, [0x0f | 0x01 | 0xc7, ..]) && decode(bits, bytes, CODE).is_invalid(),
-                0xc4 | 0xc5 | 0xc6 | 0xc7 => decode(bits, bytes, CODE).is_invalid(),
+                0xc4..=0xc7 => decode(bits, bytes, CODE).is_invalid(),
                 _ => false,
             };
         }
@@ -245,12 +245,12 @@ fn registers(random: &mut Random, bits: u8, instruction: &Instruction) -> Regist
     let base = if bits == 16 { WINDOW } else { 0 };
     registers.gpr[RSP] = stack - base;
     registers.rflags = 0x202
-        | random.next() & 0x8d5
+        | random.bits() & 0x8d5
         | u64::from(random.chance(25)) << 10
         | u64::from(random.chance(5)) << 18
         | u64::from(random.chance(10)) << 21
         | u64::from(random.chance(5)) << 14;
-    registers.mxcsr = if random.chance(40) { 0x1f80 } else { random.next() as u32 & 0xffff };
+    registers.mxcsr = if random.chance(40) { 0x1f80 } else { random.bits() as u32 & 0xffff };
     x87(random, &mut registers, instruction);
     let kind = match instruction.memory_size().element_type() {
         iced_x86::MemorySize::Float32 => Element::Single,
@@ -289,31 +289,27 @@ fn x87(random: &mut Random, registers: &mut Registers, instruction: &Instruction
         0x37f
     } else {
         let precision = random.pick(&[0, 2, 3]);
-        let masks = if random.chance(50) { 0x3f } else { random.next() as u16 & 0x3f };
+        let masks = if random.chance(50) { 0x3f } else { random.bits() as u16 & 0x3f };
         masks | 0x40 | precision << 8 | (random.below(4) as u16) << 10
     };
-    let mut flags = if random.chance(60) { 0 } else { random.next() as u16 & 0x7f };
+    let mut flags = if random.chance(60) { 0 } else { random.bits() as u16 & 0x7f };
     if random.chance(85) {
         flags &= registers.control | 0x40;
     }
     let pending = flags & !registers.control & 0x3f != 0;
-    registers.status = flags | random.next() as u16 & 0x4700 | (random.below(8) as u16) << 11;
+    registers.status = flags | random.bits() as u16 & 0x4700 | (random.below(8) as u16) << 11;
     if pending {
         registers.status |= 0x8080;
     }
     registers.valid = match random.below(8) {
         0 => 0,
-        1 | 2 => random.next() as u16 & 0xff,
+        1 | 2 => random.bits() as u16 & 0xff,
         _ => 0xff,
     };
     let mmx = (0..instruction.op_count()).any(|i| instruction.op_register(i).is_mm());
     let element = random.element();
     for register in &mut registers.x87 {
-        *register = if mmx {
-            0xffff << 64 | random.vector(element) & u128::from(u64::MAX)
-        } else {
-            random.extended()
-        };
+        *register = if mmx { 0xffff << 64 | random.vector(element) & u128::from(u64::MAX) } else { random.extended() };
     }
 }
 

@@ -9,7 +9,7 @@ use rhea_core::{
 use rhea_x86::{
     bus::SystemBus,
     engine::{CodeEpoch, Exit, Mode, Vcpu, VcpuConfig},
-    state::{CpuState, Cr0, Cr4, Efer, Requests, Segment, TableRegister, seg},
+    state::{CpuState, Cr0, Cr4, Efer, Requests, Segment, TableRegister, Xcr0, seg},
     system::cpuid::{CpuidTable, ENGINE},
 };
 
@@ -194,9 +194,12 @@ fn write_tables(ram: &Ram) {
     put(user_directories + 8 * (WINDOW >> 30 & 511), user_directory | 7);
     put(user_directory + 8 * (WINDOW >> 21 & 511), user_pages | 7);
     const NO_EXECUTE: u64 = 1 << 63;
-    for (address, count, bits) in
-        [(CODE, 1, 0x65), (DATA, 2, NO_EXECUTE | 0x67), (READ_ONLY, 1, NO_EXECUTE | 0x65), (STACK, 1, NO_EXECUTE | 0x67)]
-    {
+    for (address, count, bits) in [
+        (CODE, 1, 0x65),
+        (DATA, 2, NO_EXECUTE | 0x67),
+        (READ_ONLY, 1, NO_EXECUTE | 0x65),
+        (STACK, 1, NO_EXECUTE | 0x67),
+    ] {
         for page in (address..).step_by(PAGE as usize).take(count) {
             put(user_pages + 8 * (page >> 12 & 511), frame_of(page) | bits);
         }
@@ -223,6 +226,9 @@ fn prepare(cpu: &mut CpuState) {
     let mut cr4 = Cr4::PAE | Cr4::PGE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::FSGSBASE | Cr4::UMIP;
     cr4.set(Cr4::OSXSAVE, ENGINE.names().iter().any(|name| name == "xsave"));
     cpu.cr4 = cr4.bits();
+    if cr4.contains(Cr4::OSXSAVE) {
+        cpu.xcr0 = (Xcr0::X87 | Xcr0::SSE | Xcr0::AVX).bits();
+    }
     cpu.efer = (Efer::SCE | Efer::LME | Efer::LMA | Efer::NXE).bits();
     cpu.cpl = 3;
     // It reads nothing from memory in long mode, so that it cannot fail.
@@ -251,8 +257,8 @@ fn load(cpu: &mut CpuState, registers: &Registers) {
         cpu.segments[number] = segment(selector, base);
     }
     cpu.mxcsr = registers.mxcsr;
-    for (to, from) in cpu.xmm.iter_mut().zip(registers.vector) {
-        *to = from[0];
+    for ((low, high), from) in cpu.xmm.iter_mut().zip(&mut cpu.ymm_high).zip(registers.vector) {
+        [*low, *high] = from;
     }
     cpu.x87.registers = registers.x87;
     cpu.x87.load_control(registers.control);
@@ -273,8 +279,8 @@ fn taken(cpu: &CpuState) -> Registers {
         *to = from.selector;
     }
     registers.mxcsr = cpu.mxcsr;
-    for (to, from) in registers.vector.iter_mut().zip(cpu.xmm) {
-        to[0] = from;
+    for ((to, low), high) in registers.vector.iter_mut().zip(cpu.xmm).zip(cpu.ymm_high) {
+        *to = [low, high];
     }
     registers.x87 = cpu.x87.registers;
     registers.control = cpu.x87.control;

@@ -29,8 +29,7 @@ struct Options {
 }
 
 fn options() -> anyhow::Result<Options> {
-    let mut options =
-        Options { seconds: 10, seed: 1, case: None, only: None, bits: vec![16, 32, 64], report: None };
+    let mut options = Options { seconds: 10, seed: 1, case: None, only: None, bits: vec![16, 32, 64], report: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} wants a value\n{USAGE}"));
@@ -52,7 +51,10 @@ fn options() -> anyhow::Result<Options> {
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn run() -> anyhow::Result<bool> {
-    use rhea_oracle::{native::{self, Host}, run::Run};
+    use rhea_oracle::{
+        native::{self, Host},
+        run::Run,
+    };
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() == Some(native::CHILD_ARGUMENT) {
         let descriptor = arguments.next().context("no descriptor")?.parse()?;

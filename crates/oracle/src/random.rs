@@ -10,12 +10,12 @@ impl Random {
     /// The generator of case `number` under `seed`.
     pub fn new(seed: u64, number: u64) -> Self {
         let mut random = Self(seed ^ number.wrapping_mul(0xd134_2543_de82_ef95));
-        random.next();
+        random.bits();
         random
     }
 
     /// 64 random bits (splitmix64: a counter, and a mixing of its bits).
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,7 +25,7 @@ impl Random {
 
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u64
     }
 
     /// True `percent` times of a hundred.
@@ -54,13 +54,13 @@ impl Random {
             8 => self.below(64),
             9 => self.below(64).wrapping_neg(),
             10 => self.bytes_of_ones(),
-            _ => self.next(),
+            _ => self.bits(),
         };
         value & mask
     }
 
     fn bytes_of_ones(&mut self) -> u64 {
-        let choice = self.next();
+        let choice = self.bits();
         (0..8).fold(0, |value, i| value | if choice >> i & 1 != 0 { 0xff << (8 * i) } else { 0 })
     }
 
@@ -69,27 +69,27 @@ impl Random {
         let fraction_mask = (1_u64 << fraction_bits) - 1;
         let largest = (1_u64 << exponent_bits) - 1;
         let bias = largest >> 1;
-        let sign = (self.next() & 1) << (exponent_bits + fraction_bits);
+        let sign = (self.bits() & 1) << (exponent_bits + fraction_bits);
         let quiet = 1_u64 << (fraction_bits - 1);
         let (exponent, fraction) = match self.below(20) {
             0 => (0, 0),
             1 => (0, 1),
             2 => (0, fraction_mask),
-            3 => (0, self.next()),
+            3 => (0, self.bits()),
             4 => (1, 0),
-            5 => (1, self.next()),
+            5 => (1, self.bits()),
             6 => (largest - 1, fraction_mask),
             7 => (largest, 0),
-            8 => (largest, quiet | self.next()),
-            9 => (largest, self.next() & (quiet - 1) | 1),
+            8 => (largest, quiet | self.bits()),
+            9 => (largest, self.bits() & (quiet - 1) | 1),
             10 => (bias, 0),
             11 => (bias, 1),
             // Halves, and integers near the limits of integers.
             12 => (bias + self.below(3), self.pick(&[quiet, quiet | quiet >> 1, quiet >> 1])),
             13 => (bias + self.pick(&[6, 7, 14, 15, 30, 31, 32, 62, 63, 64]), self.pick(&[0, 1, fraction_mask])),
-            14 | 15 => (bias + self.below(16), self.next() & (fraction_mask << self.below(u64::from(fraction_bits)))),
-            16 => (bias.saturating_sub(self.below(16)), self.next()),
-            _ => (self.next(), self.next()),
+            14 | 15 => (bias + self.below(16), self.bits() & (fraction_mask << self.below(u64::from(fraction_bits)))),
+            16 => (bias.saturating_sub(self.below(16)), self.bits()),
+            _ => (self.bits(), self.bits()),
         };
         sign | (exponent & largest) << fraction_bits | fraction & fraction_mask
     }
@@ -97,32 +97,32 @@ impl Random {
     /// An 80-bit number of the x87, those forms included that it no longer supports.
     pub fn extended(&mut self) -> u128 {
         const INTEGER: u64 = 1 << 63;
-        let sign = u128::from(self.next() & 1) << 79;
+        let sign = u128::from(self.bits() & 1) << 79;
         let (exponent, significand) = match self.below(24) {
             0 => (0, 0),
             1 => (0, 1),
             2 => (0, INTEGER - 1),
-            3 => (0, self.next() & (INTEGER - 1)),
+            3 => (0, self.bits() & (INTEGER - 1)),
             // Pseudo-denormal.
-            4 => (0, self.next() | INTEGER),
-            5 => (1, self.next() | INTEGER),
+            4 => (0, self.bits() | INTEGER),
+            5 => (1, self.bits() | INTEGER),
             6 => (0x7ffe, u64::MAX),
             7 => (0x7fff, INTEGER),
-            8 => (0x7fff, self.next() | 3 << 62),
-            9 => (0x7fff, self.next() & !(1 << 62) | INTEGER | 1),
+            8 => (0x7fff, self.bits() | 3 << 62),
+            9 => (0x7fff, self.bits() & !(1 << 62) | INTEGER | 1),
             // Pseudo-infinity, pseudo-NaN, unnormal.
             10 => (0x7fff, 0),
-            11 => (0x7fff, self.next() & (INTEGER - 1)),
-            12 => (self.below(0x7fff), self.next() & (INTEGER - 1)),
+            11 => (0x7fff, self.bits() & (INTEGER - 1)),
+            12 => (self.below(0x7fff), self.bits() & (INTEGER - 1)),
             13 => (0x3fff, INTEGER),
             14 => (0x3fff + self.below(3), INTEGER | self.pick(&[1, 1 << 62, 3 << 61, 1 << 61])),
             15 => (0x3fff + self.pick(&[14, 15, 30, 31, 62, 63, 64]), INTEGER | self.pick(&[0, 1, u64::MAX])),
-            16 | 17 => (0x3fff + self.below(64), (self.next() | INTEGER) & (u64::MAX << self.below(64))),
-            18 => (0x3fff - self.below(70), self.next() | INTEGER),
+            16 | 17 => (0x3fff + self.below(64), (self.bits() | INTEGER) & (u64::MAX << self.below(64))),
+            18 => (0x3fff - self.below(70), self.bits() | INTEGER),
             // A denormal, or the border, of single and of double precision.
-            19 => (0x3fff - self.pick(&[126, 127, 140, 149, 1022, 1023, 1060, 1074]), self.next() | INTEGER),
-            20 => (0x3fff + self.pick(&[126, 127, 128, 1022, 1023, 1024]), self.next() | INTEGER),
-            _ => (self.below(0x7fff), self.next() | INTEGER),
+            19 => (0x3fff - self.pick(&[126, 127, 140, 149, 1022, 1023, 1060, 1074]), self.bits() | INTEGER),
+            20 => (0x3fff + self.pick(&[126, 127, 128, 1022, 1023, 1024]), self.bits() | INTEGER),
+            _ => (self.below(0x7fff), self.bits() | INTEGER),
         };
         sign | u128::from(exponent) << 64 | u128::from(significand)
     }
@@ -181,7 +181,7 @@ mod tests {
     fn a_seed_and_a_number_give_the_same_values_again() {
         let values = |seed, number| {
             let mut random = Random::new(seed, number);
-            [random.next(), random.integer(16), random.float(8, 23)]
+            [random.bits(), random.integer(16), random.float(8, 23)]
         };
         assert_eq!(values(1, 2), values(1, 2));
         assert_ne!(values(1, 2), values(1, 3));

@@ -107,7 +107,9 @@ impl Instructions {
                 }
             }
         };
-        let samples: Vec<u8> = (0..8).flat_map(|reg| [reg << 3, reg << 3 | 2].into_iter().chain((0..8).map(move |rm| 0xc0 | reg << 3 | rm))).collect();
+        let samples: Vec<u8> = (0..8)
+            .flat_map(|reg| [reg << 3, reg << 3 | 2].into_iter().chain((0..8).map(move |rm| 0xc0 | reg << 3 | rm)))
+            .collect();
         let sizes: &[[u8; 2]] = &[[0, 0], [0x66, 0], [0x67, 0], [0x66, 0x67]];
         for map in 0..4 {
             for size in sizes.iter().take(if map == 0 { 4 } else { 2 }) {

@@ -242,8 +242,9 @@ unsafe fn load(context: &Context, shared: &mut Shared, frame: &mut libc::ucontex
     let input = &shared.inputs[shared.done as usize];
     let registers = &input.registers;
     shared.code.0.fill(FILLER);
-    for (to, from) in
-        shared.code.0[input.code_offset as usize % 4096..].iter_mut().zip(&input.code[..input.code_length as usize % 17])
+    for (to, from) in shared.code.0[input.code_offset as usize % 4096..]
+        .iter_mut()
+        .zip(&input.code[..input.code_length as usize % 17])
     {
         *to = *from;
     }
@@ -410,4 +411,3 @@ pub fn run(descriptor: i32) -> io::Result<()> {
     }
     Ok(())
 }
-

@@ -5,7 +5,6 @@ pub mod child;
 mod shared;
 
 use std::{
-
     io::{self, Write},
     mem::{offset_of, size_of},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
@@ -15,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-use self::shared::{CodePage, Input, PATCH_WORDS, Shared, WordPatch};
 pub use self::shared::BATCH;
+use self::shared::{CodePage, Input, PATCH_WORDS, Shared, WordPatch};
 use crate::{
     case::{Case, Outcome, PATCHES, Registers},
     layout::{self, CODE},
@@ -29,7 +28,7 @@ pub const CHILD_ARGUMENT: &str = "--execute-cases";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Native {
     /// It ended in an exception, as all do.
-    Ended(Outcome),
+    Ended(Box<Outcome>),
     /// It killed the process, or kept it busy for too long.
     Lost(String),
 }
@@ -117,7 +116,7 @@ impl Host {
         let lost = self.answer().err();
         let shared = self.shared();
         let done = shared.done as usize;
-        let mut results: Vec<_> = (0..done.min(BATCH)).map(|i| Native::Ended(taken(shared, i))).collect();
+        let mut results: Vec<_> = (0..done.min(BATCH)).map(|i| Native::Ended(Box::new(taken(shared, i)))).collect();
         if let Some(lost) = lost {
             self.restart()?;
             if results.len() < self.count {
