@@ -9,7 +9,8 @@ use iced_x86::Mnemonic;
 use super::{
     operands::{enter_sse, load, set_xmm, source, xmm},
     real::{
-        Add, Compare, Context, Divide, LaneOperation, Maximum, Minimum, Multiply, Real, SquareRoot, Subtract, compare,
+        Add, Compare, Context, Divide, LaneOperation, Maximum, Minimum, Multiply, Real, Round, SquareRoot, Subtract,
+        compare, dot_product,
     },
 };
 use crate::{
@@ -107,6 +108,17 @@ extern "C" fn alternating<R: Real, const MEMORY: bool>(cpu: &mut CpuState, op: &
     Ok(())
 }
 
+extern "C" fn dot<R: Real, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    enter_sse(cpu)?;
+    let b = source::<MEMORY>(cpu, op)?;
+    let a = xmm(cpu, op.dst);
+    let mut context = Context::new(cpu, op.imm as u8);
+    let result = dot_product::<R>(&mut context, a, b);
+    context.finish(cpu)?;
+    set_xmm(cpu, op.dst, result);
+    Ok(())
+}
+
 /// An approximation of 12 bits; it raises no exceptions.
 trait Approximation {
     fn approximate(a: f32) -> f32;
@@ -195,6 +207,8 @@ macro_rules! widths {
             Mnemonic::Hsubpd => by_source!($memory, horizontal::<Subtract, f64>),
             Mnemonic::Addsubps => by_source!($memory, alternating::<f32>),
             Mnemonic::Addsubpd => by_source!($memory, alternating::<f64>),
+            Mnemonic::Dpps => by_source!($memory, dot::<f32>),
+            Mnemonic::Dppd => by_source!($memory, dot::<f64>),
             Mnemonic::Rcpps => by_source!($memory, approximate_packed::<Reciprocal>),
             Mnemonic::Rcpss => by_source!($memory, approximate_scalar::<Reciprocal>),
             Mnemonic::Rsqrtps => by_source!($memory, approximate_packed::<ReciprocalRoot>),
@@ -218,6 +232,7 @@ pub(super) fn select(mnemonic: Mnemonic, form: &Form) -> Option<Handler> {
         Minimum: Minps Minpd Minss Minsd;
         Maximum: Maxps Maxpd Maxss Maxsd;
         SquareRoot: Sqrtps Sqrtpd Sqrtss Sqrtsd;
+        Round: Roundps Roundpd Roundss Roundsd;
         Compare: Cmpps Cmppd Cmpss Cmpsd;
     })
 }

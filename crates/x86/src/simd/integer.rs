@@ -2,46 +2,12 @@
 //!
 //! Sources: SDM vol. 1 § 9.4, § 11.4.2 to 11.4.3; SDM vol. 2 for each instruction.
 
-use iced_x86::Mnemonic;
-
 use super::{
-    Destination,
     lanes::{Lane, dword, from_dwords, from_qwords, qword, word},
-    operands::{Binary, binary_handler},
+    operations::operations,
 };
-use crate::{decode::Form, op::Handler};
 
-/// Defines an operation each, named as its mnemonic, and the choice of its handler.
-macro_rules! operations {
-    ($($name:ident: |$a:ident, $b:ident| $wide:expr $(, $narrow:expr)?;)*) => {
-        $(
-            struct $name;
-            impl Binary for $name {
-                #[inline(always)]
-                fn wide($a: u128, $b: u128) -> u128 {
-                    $wide
-                }
-                $(
-                    #[inline(always)]
-                    fn narrow($a: u64, $b: u64) -> u64 {
-                        let ($a, $b) = (u128::from($a), u128::from($b));
-                        $narrow as u64
-                    }
-                )?
-            }
-        )*
-
-        /// The handler of a packed integer or bitwise operation.
-        pub(super) fn select(mnemonic: Mnemonic, form: &Form, destination: Destination) -> Option<Handler> {
-            match mnemonic {
-                $(Mnemonic::$name => binary_handler::<$name>(form, destination),)*
-                _ => None,
-            }
-        }
-    };
-}
-
-operations! {
+operations! { binary
     Pand: |a, b| a & b;
     Pandn: |a, b| !a & b;
     Por: |a, b| a | b;
@@ -176,7 +142,7 @@ fn interleave_dwords(a: u64, b: u64) -> u128 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::operations::Binary, *};
 
     #[test]
     fn shift_counts_beyond_the_lane_clear_it_or_fill_it_with_the_sign() {

@@ -1,17 +1,27 @@
-//! MMX, SSE to SSE3, and XSAVE. Each family has its file, with the choice of its handlers at its end.
+//! MMX, SSE to SSE4.2, AES, PCLMULQDQ, SHA and XSAVE. Each family has its file, with the choice of its
+//! handlers at its end.
 
+mod aes;
+mod carryless;
 mod convert;
+mod elements;
 mod float;
 mod integer;
 mod lanes;
 mod moves;
 mod operands;
+mod operations;
 mod real;
 mod save;
+mod sha;
 mod shuffle;
+mod sse4;
+mod ssse3;
+mod strings;
 mod xsave;
 
-use iced_x86::Instruction;
+use iced_x86::{Instruction, Mnemonic};
+use operations::Encoding;
 
 use crate::{
     decode::Form,
@@ -31,13 +41,35 @@ enum Destination {
 pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Handler> {
     let destination = moves::destination(instruction);
     let mnemonic = instruction.mnemonic();
+    let encoding = operations::Legacy { form, destination };
     moves::select(instruction, form, destination, op)
-        .or_else(|| integer::select(mnemonic, form, destination))
+        .or_else(|| operation(mnemonic, &encoding))
         .or_else(|| shuffle::select(instruction, form, destination))
+        .or_else(|| elements::select(mnemonic, form))
+        .or_else(|| strings::select(mnemonic, form))
+        .or_else(|| sse4::select_test(mnemonic, form))
         .or_else(|| float::select(mnemonic, form))
         .or_else(|| convert::select(mnemonic, form, destination))
         .or_else(|| save::select(mnemonic, form))
         .or_else(|| xsave::select(mnemonic))
+}
+
+/// The handler of an operation that is the same in all encodings.
+fn operation(mnemonic: Mnemonic, encoding: &impl Encoding) -> Option<Handler> {
+    integer::binary(mnemonic, encoding)
+        .or_else(|| ssse3::binary(mnemonic, encoding))
+        .or_else(|| sse4::binary(mnemonic, encoding))
+        .or_else(|| aes::binary(mnemonic, encoding))
+        .or_else(|| sha::binary(mnemonic, encoding))
+        .or_else(|| shuffle::immediate(mnemonic, encoding))
+        .or_else(|| ssse3::immediate(mnemonic, encoding))
+        .or_else(|| sse4::immediate(mnemonic, encoding))
+        .or_else(|| aes::immediate(mnemonic, encoding))
+        .or_else(|| carryless::immediate(mnemonic, encoding))
+        .or_else(|| sha::immediate(mnemonic, encoding))
+        .or_else(|| sse4::ternary(mnemonic, encoding))
+        .or_else(|| sha::ternary(mnemonic, encoding))
+        .or_else(|| sse4::widening(mnemonic, encoding))
 }
 
 #[cfg(test)]

@@ -303,7 +303,8 @@ pub(super) fn select(instruction: &Instruction, form: &Form, destination: Destin
             Kind::Register,
             Kind::Register,
         ) => copy,
-        (Mnemonic::Movaps | Mnemonic::Movapd | Mnemonic::Movdqa, Kind::Register, Kind::Memory) => load_aligned_16,
+        (Mnemonic::Movaps | Mnemonic::Movapd | Mnemonic::Movdqa, Kind::Register, Kind::Memory)
+        | (Mnemonic::Movntdqa, ..) => load_aligned_16,
         (Mnemonic::Movaps | Mnemonic::Movapd | Mnemonic::Movdqa, Kind::Memory, _)
         | (Mnemonic::Movntps | Mnemonic::Movntpd | Mnemonic::Movntdq, ..) => store_aligned_16,
         (Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Movdqu | Mnemonic::Lddqu, Kind::Register, Kind::Memory) => {

@@ -2,12 +2,10 @@
 //!
 //! Sources: SDM vol. 1 § 9.5 to 9.6, § 11.6.2; SDM vol. 3 § 2.5, § 12.1 (MMX and the x87 registers).
 
-use super::Destination;
 pub(super) use crate::protection::address::{load, store};
 use crate::{
-    access::{Access, Value},
-    decode::{Form, Kind},
-    op::{Handler, Op},
+    access::Access,
+    op::Op,
     state::{CpuState, Cr0, Cr4},
     trap::{Exception, Trap},
 };
@@ -119,66 +117,4 @@ pub(super) fn misaligned(cpu: &mut CpuState) -> Trap {
 #[inline(always)]
 pub(super) fn source<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<u128, Trap> {
     if MEMORY { load_aligned(cpu, op) } else { Ok(xmm(cpu, op.src)) }
-}
-
-/// An operation on two registers of the same kind that writes the first.
-pub(super) trait Binary {
-    /// On XMM registers.
-    fn wide(a: u128, b: u128) -> u128;
-    /// On MMX registers; for operations whose lanes do not meet, the low half of the wide one.
-    #[inline(always)]
-    fn narrow(a: u64, b: u64) -> u64 {
-        Self::wide(u128::from(a), u128::from(b)) as u64
-    }
-}
-
-/// The handler of a [`Binary`] operation for a form.
-pub(super) fn binary_handler<O: Binary>(form: &Form, destination: Destination) -> Option<Handler> {
-    Some(match (destination, form.kinds[1], form.sizes[1]) {
-        (Destination::Xmm, Kind::Register, _) => wide::<O, false>,
-        (Destination::Xmm, Kind::Memory, _) => wide::<O, true>,
-        (Destination::Xmm, Kind::Immediate, _) => wide_immediate::<O>,
-        (Destination::Mmx, Kind::Register, _) => narrow::<O>,
-        (Destination::Mmx, Kind::Memory, 4) => narrow_memory::<O, u32>,
-        (Destination::Mmx, Kind::Memory, _) => narrow_memory::<O, u64>,
-        (Destination::Mmx, Kind::Immediate, _) => narrow_immediate::<O>,
-        _ => return None,
-    })
-}
-
-extern "C" fn wide<O: Binary, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let b = source::<MEMORY>(cpu, op)?;
-    let a = xmm(cpu, op.dst);
-    set_xmm(cpu, op.dst, O::wide(a, b));
-    Ok(())
-}
-
-extern "C" fn wide_immediate<O: Binary>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let a = xmm(cpu, op.dst);
-    set_xmm(cpu, op.dst, O::wide(a, u128::from(op.imm as u8)));
-    Ok(())
-}
-
-extern "C" fn narrow<O: Binary>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_mmx(cpu)?;
-    let value = O::narrow(mmx(cpu, op.dst), mmx(cpu, op.src));
-    set_mmx(cpu, op.dst, value);
-    Ok(())
-}
-
-extern "C" fn narrow_memory<O: Binary, T: Value + Into<u64>>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_mmx(cpu)?;
-    let b: T = load(cpu, op)?;
-    let value = O::narrow(mmx(cpu, op.dst), b.into());
-    set_mmx(cpu, op.dst, value);
-    Ok(())
-}
-
-extern "C" fn narrow_immediate<O: Binary>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_mmx(cpu)?;
-    let value = O::narrow(mmx(cpu, op.dst), u64::from(op.imm as u8));
-    set_mmx(cpu, op.dst, value);
-    Ok(())
 }

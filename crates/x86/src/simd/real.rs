@@ -44,6 +44,8 @@ pub(super) trait Real: Copy + PartialOrd {
     fn host_from_integer(value: i64) -> Self;
     /// Toward zero, saturating.
     fn host_to_integer(self) -> i64;
+    /// The integer nearby.
+    fn host_round(self, rounding: Rounding) -> Self;
 
     /// Lane `index` of a register.
     #[inline(always)]
@@ -148,6 +150,16 @@ macro_rules! real {
             fn host_to_integer(self) -> i64 {
                 self as i64
             }
+
+            #[inline(always)]
+            fn host_round(self, rounding: Rounding) -> Self {
+                match rounding {
+                    Rounding::Nearest => self.round_ties_even(),
+                    Rounding::Down => self.floor(),
+                    Rounding::Up => self.ceil(),
+                    Rounding::Zero => self.trunc(),
+                }
+            }
         }
     };
 }
@@ -198,6 +210,12 @@ impl Context {
     /// The rounding mode.
     pub(super) fn rounding(&self) -> Rounding {
         Rounding::from_bits(self.mxcsr >> ROUNDING_SHIFT)
+    }
+
+    /// Whether an exception was met that is not masked: what an instruction of several steps does not go on after.
+    pub(super) fn traps(&self) -> bool {
+        let masked = Flags::from_bits_truncate((self.mxcsr >> MASK_SHIFT) as u8);
+        !masked.contains(self.flags)
     }
 
     /// Notes the exceptions in MXCSR; raises #XM if one is unmasked, and then nothing must be written.
@@ -330,6 +348,65 @@ impl LaneOperation for Compare {
         };
         R::from_u64(if holds != (predicate & 4 != 0) { R::ONES } else { 0 })
     }
+}
+
+/// ROUNDPS and its kin: the integer nearby, as the immediate says: how to round in its low two bits, unless bit 2 leaves
+/// that to MXCSR; bit 3 keeps quiet about inexact results.
+pub(super) struct Round;
+impl LaneOperation for Round {
+    #[inline(always)]
+    fn lane<R: Real>(context: &mut Context, _: R, b: R) -> R {
+        let exponent = b.exponent_field();
+        if exponent == R::EXPONENT_ONES {
+            return context.software(|environment| {
+                let b = environment.operand(R::FORMAT, b.to_u64());
+                R::from_u64(environment.round_to_integral(b).pack(R::FORMAT))
+            });
+        }
+        if exponent == 0 && context.mxcsr & DAZ != 0 {
+            // Only the sign of a denormal is left.
+            return R::from_u64(b.to_u64() & 1 << (R::WIDTH - 1));
+        }
+        let immediate = context.immediate;
+        let rounding = if immediate & 4 != 0 { context.rounding() } else { Rounding::from_bits(u32::from(immediate)) };
+        let result = b.host_round(rounding);
+        if immediate & 8 == 0 && result != b {
+            context.flags |= Flags::INEXACT;
+        }
+        result
+    }
+}
+
+/// DPPS and DPPD: the sum of the products of those lanes that the upper half of the immediate names, in those lanes that
+/// its lower half names.
+#[inline(always)]
+pub(super) fn dot_product<R: Real>(context: &mut Context, a: u128, b: u128) -> u128 {
+    let mut terms = [R::from_u64(0); 4];
+    for (i, term) in (0..R::LANES).zip(&mut terms) {
+        if context.immediate >> (4 + i) & 1 != 0 {
+            *term = Multiply::lane(context, R::lane(a, i), R::lane(b, i));
+        }
+    }
+    // Each lane adds up all terms in an order of its own, which tells in NaNs only: the manuals leave open which of several
+    // is kept, this is what Intel's processors do.
+    let mut distance = 1;
+    while distance < R::LANES as usize {
+        if context.traps() {
+            return 0;
+        }
+        let own = R::LANES as usize / 2 == distance;
+        terms = std::array::from_fn(|i| {
+            let (first, second) = if own { (i, i ^ distance) } else { (i ^ distance, i) };
+            Add::lane(context, terms[first], terms[second])
+        });
+        distance *= 2;
+    }
+    (0..R::LANES).zip(terms).fold(
+        0,
+        |result, (i, sum)| {
+            if context.immediate >> i & 1 != 0 { result | sum.placed(i) } else { result }
+        },
+    )
 }
 
 /// An integer of `bits` bits from a lane; the least of them if it does not fit.

@@ -7,7 +7,8 @@ use iced_x86::{Code, Instruction, Mnemonic};
 use super::{
     Destination,
     lanes::{dword, from_dwords, from_qwords, qword, word},
-    operands::{claim_mmx, enter_mmx, enter_sse, load, mmx, set_mmx, set_xmm, source, xmm},
+    operands::{claim_mmx, enter_mmx, enter_sse, load, mmx, set_mmx, set_xmm, xmm},
+    operations::operations,
 };
 use crate::{
     decode::{Form, Kind},
@@ -15,11 +16,6 @@ use crate::{
     state::CpuState,
     trap::Trap,
 };
-
-/// A shuffle of two XMM registers by an 8-bit immediate.
-trait Shuffle {
-    fn shuffle(a: u128, b: u128, order: u8) -> u128;
-}
 
 /// Two bits of `order`.
 #[inline(always)]
@@ -33,61 +29,17 @@ fn shuffle_words(a: u64, order: u8) -> u64 {
     (0..4).fold(0, |result, i| result | (a >> (16 * pick(order, i)) & 0xffff) << (16 * i))
 }
 
-struct Dwords;
-impl Shuffle for Dwords {
-    #[inline(always)]
-    fn shuffle(_: u128, b: u128, order: u8) -> u128 {
-        from_dwords(std::array::from_fn(|i| dword(b, pick(order, i as u32))))
-    }
-}
-
-struct HighWords;
-impl Shuffle for HighWords {
-    #[inline(always)]
-    fn shuffle(_: u128, b: u128, order: u8) -> u128 {
-        from_qwords(qword(b, 0), shuffle_words(qword(b, 1), order))
-    }
-}
-
-struct LowWords;
-impl Shuffle for LowWords {
-    #[inline(always)]
-    fn shuffle(_: u128, b: u128, order: u8) -> u128 {
-        from_qwords(shuffle_words(qword(b, 0), order), qword(b, 1))
-    }
-}
-
-struct Singles;
-impl Shuffle for Singles {
-    #[inline(always)]
-    fn shuffle(a: u128, b: u128, order: u8) -> u128 {
-        from_dwords([
-            dword(a, pick(order, 0)),
-            dword(a, pick(order, 1)),
-            dword(b, pick(order, 2)),
-            dword(b, pick(order, 3)),
-        ])
-    }
-}
-
-struct Doubles;
-impl Shuffle for Doubles {
-    #[inline(always)]
-    fn shuffle(a: u128, b: u128, order: u8) -> u128 {
-        from_qwords(qword(a, u32::from(order)), qword(b, u32::from(order >> 1)))
-    }
-}
-
-extern "C" fn shuffle<S: Shuffle, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let b = source::<MEMORY>(cpu, op)?;
-    let a = xmm(cpu, op.dst);
-    set_xmm(cpu, op.dst, S::shuffle(a, b, op.imm as u8));
-    Ok(())
-}
-
-fn handler<S: Shuffle>(form: &Form) -> Handler {
-    if form.kinds[1] == Kind::Memory { shuffle::<S, true> } else { shuffle::<S, false> }
+operations! { immediate
+    Pshufd: |_a, b, order| from_dwords(std::array::from_fn(|i| dword(b, pick(order, i as u32))));
+    Pshufhw: |_a, b, order| from_qwords(qword(b, 0), shuffle_words(qword(b, 1), order));
+    Pshuflw: |_a, b, order| from_qwords(shuffle_words(qword(b, 0), order), qword(b, 1));
+    Shufps: |a, b, order| from_dwords([
+        dword(a, pick(order, 0)),
+        dword(a, pick(order, 1)),
+        dword(b, pick(order, 2)),
+        dword(b, pick(order, 3)),
+    ]);
+    Shufpd: |a, b, order| from_qwords(qword(a, u32::from(order)), qword(b, u32::from(order >> 1)));
 }
 
 extern "C" fn shuffle_mmx<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
@@ -138,11 +90,6 @@ extern "C" fn extract_word_mmx(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> 
 pub(super) fn select(instruction: &Instruction, form: &Form, destination: Destination) -> Option<Handler> {
     let memory = form.kinds[1] == Kind::Memory;
     Some(match instruction.mnemonic() {
-        Mnemonic::Pshufd => handler::<Dwords>(form),
-        Mnemonic::Pshufhw => handler::<HighWords>(form),
-        Mnemonic::Pshuflw => handler::<LowWords>(form),
-        Mnemonic::Shufps => handler::<Singles>(form),
-        Mnemonic::Shufpd => handler::<Doubles>(form),
         Mnemonic::Pshufw if memory => shuffle_mmx::<true>,
         Mnemonic::Pshufw => shuffle_mmx::<false>,
         Mnemonic::Pinsrw => match (destination, memory) {
@@ -164,16 +111,16 @@ pub(super) fn select(instruction: &Instruction, form: &Form, destination: Destin
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::operations::Immediate, *};
 
     #[test]
     fn each_slot_of_a_shuffle_is_chosen_by_two_bits() {
         let a = from_dwords([0, 1, 2, 3]);
         let b = from_dwords([4, 5, 6, 7]);
-        assert_eq!(Dwords::shuffle(a, b, 0b00_01_10_11), from_dwords([7, 6, 5, 4]));
-        assert_eq!(Singles::shuffle(a, b, 0b00_01_10_11), from_dwords([3, 2, 5, 4]));
-        assert_eq!(Doubles::shuffle(a, b, 0b01), from_qwords(qword(a, 1), qword(b, 0)));
+        assert_eq!(Pshufd::wide(a, b, 0b00_01_10_11), from_dwords([7, 6, 5, 4]));
+        assert_eq!(Shufps::wide(a, b, 0b00_01_10_11), from_dwords([3, 2, 5, 4]));
+        assert_eq!(Shufpd::wide(a, b, 0b01), from_qwords(qword(a, 1), qword(b, 0)));
         assert_eq!(shuffle_words(0x0003_0002_0001_0000, 0b00_01_10_11), 0x0000_0001_0002_0003);
-        assert_eq!(HighWords::shuffle(0, 0x0003_0002_0001_0000 << 64 | 9, 0), 9);
+        assert_eq!(Pshufhw::wide(0, 0x0003_0002_0001_0000 << 64 | 9, 0), 9);
     }
 }

@@ -228,14 +228,74 @@ fn horizontal_operations_take_neighbours_of_both_operands() {
 }
 
 #[test]
-fn instructions_beyond_sse3_are_undefined() {
-    // pshufb xmm0, xmm1; pextrw [rsi], xmm0, 0; ptest xmm0, xmm1; vaddps xmm0, xmm1, xmm2
-    for code in [
-        &[0x66, 0x0f, 0x38, 0x00, 0xc1][..],
-        &[0x66, 0x0f, 0x3a, 0x15, 0x06, 0x00],
-        &[0x66, 0x0f, 0x38, 0x17, 0xc1],
-        &[0xc5, 0xf0, 0x58, 0xc2],
+fn operands_of_other_sizes_need_no_alignment() {
+    // pmovzxbq xmm0, [rsi]; pinsrb xmm1, [rsi + 1], 15; pextrw [rsi + 3], xmm1, 7; insertps xmm2, [rsi + 2], 0x30
+    let code = [
+        &[0x66, 0x0f, 0x38, 0x32, 0x06][..],
+        &[0x66, 0x0f, 0x3a, 0x20, 0x4e, 0x01, 15],
+        &[0x66, 0x0f, 0x3a, 0x15, 0x4e, 0x03, 7],
+        &[0x66, 0x0f, 0x3a, 0x21, 0x56, 0x02, 0x30],
+    ]
+    .concat();
+    let mut machine = Machine::new(&code, 64);
+    let end = 1 << 20;
+    assert!(machine.ram.write(end + 1, &[0xfe, 0x81, 3, 4, 5, 6]));
+    machine.cpu().gpr[6] = end + 1;
+    assert_eq!(machine.run(), Stop::Halted);
+    assert_eq!(machine.cpu().xmm[0], 0x81 << 64 | 0xfe);
+    assert_eq!(machine.cpu().xmm[1], 0x81 << 120);
+    assert_eq!(machine.read::<6>(end + 1), [0xfe, 0x81, 3, 0, 0x81, 6]);
+    assert_eq!(machine.cpu().xmm[2], 0x0681_0003 << 96);
+    // pmulld xmm0, [rsi]; movntdqa xmm0, [rsi]
+    for code in [[0x66, 0x0f, 0x38, 0x40, 0x06], [0x66, 0x0f, 0x38, 0x2a, 0x06]] {
+        let (_, exception) = run_to_exception(&code, 64, |cpu| cpu.gpr[6] = DATA + 8);
+        assert_eq!(exception, Exception::general_protection(0));
+    }
+}
+
+#[test]
+fn rounding_tells_of_inexact_results_if_it_is_to() {
+    // roundsd xmm0, xmm1, imm8
+    for (immediate, mxcsr, result, flags) in [
+        (0, 0x1f80, 2.0, 0x20),
+        (1, 0x1f80, 1.0, 0x20),
+        (2, 0x1f80, 2.0, 0x20),
+        (3, 0x1f80, 1.0, 0x20),
+        (4, 0x3f80, 1.0, 0x20),
+        (12, 0x5f80, 2.0, 0),
     ] {
+        let cpu = run(&[0x66, 0x0f, 0x3a, 0x0b, 0xc1, immediate], 64, |cpu| {
+            cpu.xmm[0] = 7 << 64;
+            cpu.xmm[1] = u128::from(1.5f64.to_bits());
+            cpu.mxcsr = mxcsr;
+        });
+        assert_eq!(cpu.xmm[0], 7 << 64 | u128::from(f64::to_bits(result)));
+        assert_eq!(cpu.mxcsr, mxcsr | flags);
+    }
+}
+
+#[test]
+fn dot_products_stop_at_the_step_that_traps() {
+    // dpps xmm0, xmm1, 0xf1: the products overflow, which is not masked; their sum would be invalid
+    let dpps = [0x66, 0x0f, 0x3a, 0x40, 0xc1, 0xf1];
+    let setup = |cpu: &mut crate::state::CpuState| {
+        cpu.xmm[0] = 0x0000_0000_0000_0000_ff7f_ffff_7f7f_ffff;
+        cpu.xmm[1] = 0x0000_0000_0000_0000_7f7f_ffff_7f7f_ffff;
+    };
+    let (cpu, exception) = run_to_exception(&dpps, 64, |cpu| {
+        setup(cpu);
+        cpu.mxcsr = 0x1b80;
+    });
+    assert_eq!((exception, cpu.mxcsr), (Exception::SIMD_ERROR, 0x1ba8));
+    assert_eq!(cpu.xmm[0], 0xff7f_ffff_7f7f_ffff);
+    let cpu = run(&dpps, 64, setup);
+    assert_eq!((cpu.xmm[0], cpu.mxcsr), (0xffc0_0000, 0x1fa9));
+}
+
+#[test]
+fn instructions_beyond_sse4_are_undefined() {
+    // vaddps xmm0, xmm1, xmm2; extrq xmm0, xmm1
+    for code in [&[0xc5, 0xf0, 0x58, 0xc2][..], &[0x66, 0x0f, 0x79, 0xc1]] {
         assert_eq!(run_to_exception(code, 64, |_| {}).1, Exception::INVALID_OPCODE);
     }
 }
