@@ -21,7 +21,6 @@ use rhea_core::object::{TypeInfo, Typed};
 /// The types of objects that this crate has.
 pub const TYPES: &[&TypeInfo] = &[
     acpi::pm::Pm::INFO,
-    char::debugcon::Debugcon::INFO,
     chipset::hpet::MmioHpet::INFO,
     chipset::ioapic::IoApic::INFO,
     chipset::lapic::LocalApic::INFO,

@@ -30,7 +30,9 @@ use rhea_devices::{
         debug_exit::ExitPort,
         fw_cfg::FwCfg,
         panic::{DEFAULT_PORT, PANICKED, PanicPort},
+        pci_test::PciTestDevice,
         rtc::{Base, Follows, IsaRtc, RtcOptions},
+        test_device::{IsaTestDevice, LINES},
         watchdog::{PciWatchdog, WatchdogV1},
     },
 };
@@ -82,7 +84,7 @@ impl Subject for DebugConsole {
     const PORTS: &'static [(u16, u16)] = &[(0x402, 1)];
 
     fn new(bench: &Bench) -> Self {
-        let console = Debugcon::new(Arc::clone(&bench.ends) as _);
+        let console = Debugcon::new(Arc::clone(&bench.ends) as _, bench.variant);
         console.map(&bench.ports, 0x402);
         Self(console)
     }
@@ -783,6 +785,53 @@ impl Subject for Tended {
                 }
             }
             _ => configure(&*self.0, bytes),
+        }
+    }
+}
+
+pub(crate) struct Tester(Arc<IsaTestDevice>);
+
+impl Subject for Tester {
+    saved_by!(IsaTestDevice);
+
+    const PORTS: &'static [(u16, u16)] = &[(0xe0, 12), (0x2000, LINES as u16)];
+    const MEMORY: &'static [(u64, u64)] = &[(0xff00_0000, 0x1_0000)];
+
+    fn new(bench: &Bench) -> Self {
+        let lines = std::array::from_fn(|line| InterruptLine::new(Arc::clone(&bench.ends) as _, line as u32));
+        let device = IsaTestDevice::new(lines);
+        device.map(&bench.ports, &bench.memory);
+        Self(device)
+    }
+}
+
+pub(crate) struct PciTester(Arc<PciTestDevice>);
+
+impl PciTester {
+    const WINDOW: u64 = 0x10_0000;
+    const PORTS: u16 = 0x1000;
+}
+
+impl Subject for PciTester {
+    saved_by!(PciTestDevice);
+
+    const PORTS: &'static [(u16, u16)] = &[(Self::PORTS, 0x100)];
+    const MEMORY: &'static [(u64, u64)] = &[(Self::WINDOW, 0x1000)];
+    const OTHER: bool = true;
+
+    fn new(bench: &Bench) -> Self {
+        let empty = if bench.variant & 1 == 0 { 0 } else { 1 << 20 };
+        Self(PciTestDevice::new(Arc::clone(&bench.memory), Arc::clone(&bench.ports), empty))
+    }
+
+    /// Puts the windows where accesses go, or accesses configuration space.
+    fn other(&self, _: &Bench, bytes: &mut Bytes<'_>) {
+        if bytes.byte() % 4 == 0 {
+            self.0.write_config(0x10, Width::Dword, Self::WINDOW as u32);
+            self.0.write_config(0x14, Width::Dword, Self::PORTS.into());
+            self.0.write_config(0x04, Width::Word, 3);
+        } else {
+            configure(&*self.0, bytes);
         }
     }
 }

@@ -17,6 +17,7 @@ mod port;
 mod random;
 mod reset;
 mod rtc;
+mod test_devices;
 mod trace;
 mod uart;
 mod virtio;

@@ -8,20 +8,31 @@ use rhea_core::{PortIo, PortSpace, Width};
 
 use super::CharSink;
 
-/// What a read returns, so that guests see that somebody listens.
-const PRESENT: u32 = 0xe9;
+/// A debug console: where it is, and what it is connected to.
+#[derive(Clone, Debug, rhea_core::object::Object)]
+#[object(type = "isa-debugcon", parent = "isa-device", settings)]
+pub struct DebugconSettings {
+    /// Its port.
+    #[property(default = 0xe9)]
+    pub iobase: u32,
+    /// What a read returns, so that guests see that somebody listens.
+    #[property(default = 0xe9)]
+    pub readback: u32,
+    /// Id of the character backend.
+    #[property]
+    pub chardev: Option<String>,
+}
 
 /// A debug console. It has no state.
-#[derive(rhea_core::object::Object)]
-#[object(type = "isa-debugcon", parent = "isa-device")]
 pub struct Debugcon {
     sink: Arc<dyn CharSink>,
+    readback: u8,
 }
 
 impl Debugcon {
-    /// A console whose text goes to `sink`.
-    pub fn new(sink: Arc<dyn CharSink>) -> Arc<Self> {
-        Arc::new(Self { sink })
+    /// A console whose text goes to `sink` and whose port reads as `readback`.
+    pub fn new(sink: Arc<dyn CharSink>, readback: u8) -> Arc<Self> {
+        Arc::new(Self { sink, readback })
     }
 
     /// Puts the console at `port`: 0xe9 by the oldest convention, 0x402 for firmware.
@@ -36,7 +47,7 @@ impl PortIo for Debugcon {
     }
 
     fn read(&self, _: u16, _: Width) -> u32 {
-        PRESENT
+        self.readback.into()
     }
 
     fn write(&self, _: u16, _: Width, value: u32) {
@@ -62,7 +73,7 @@ mod tests {
     #[test]
     fn bytes_written_to_the_port_are_text_in_order() {
         let (ports, text) = (PortSpace::new(), Arc::new(Text::default()));
-        let console = Debugcon::new(Arc::clone(&text) as _);
+        let console = Debugcon::new(Arc::clone(&text) as _, 0xe9);
         console.map(&ports, 0xe9);
         console.map(&ports, 0x402);
         assert_eq!(ports.read(0xe9, Width::Byte), 0xe9);

@@ -1,4 +1,5 @@
-//! The ISA interrupt wires: each may have several drivers, and each goes to the 8259A pair and to the I/O APIC.
+//! The interrupt wires of the board: each may have several drivers. Those of the ISA bus go to the 8259A pair and to the
+//! I/O APIC, the others to that alone.
 
 use std::sync::Arc;
 
@@ -57,9 +58,12 @@ impl InterruptSink for SharedWire {
     }
 }
 
-/// The sixteen ISA interrupts of a PC. At the I/O APIC, interrupt 0 is input 2, as the MADT says.
+/// The sixteen ISA interrupts of a PC, and the inputs that the I/O APIC has beyond them. At the I/O APIC, interrupt 0 is
+/// input 2, as the MADT says.
 pub struct IsaInterrupts {
     wires: [Arc<SharedWire>; 16],
+    /// Inputs 16 to 23 of the I/O APIC.
+    beyond: [Arc<SharedWire>; 8],
 }
 
 impl IsaInterrupts {
@@ -74,10 +78,13 @@ impl IsaInterrupts {
             }
             SharedWire::new(ends)
         });
-        Self { wires }
+        let beyond = std::array::from_fn(|index| {
+            SharedWire::new(vec![InterruptLine::new(Arc::clone(io_apic), 16 + index as u32)])
+        });
+        Self { wires, beyond }
     }
 
-    /// Has each wire tell its ends its level once more, but for those of timers: their edges come from within, and a
+    /// Has each ISA wire tell its ends its level once more, but for those of timers: their edges come from within, and a
     /// controller that was reset has forgotten the level.
     pub fn drive(&self) {
         const TIMERS: [usize; 2] = [0, 8];
@@ -85,9 +92,9 @@ impl IsaInterrupts {
         wires.for_each(|(_, wire)| wire.drive());
     }
 
-    /// A line for one device to drive interrupt `irq`; unconnected above 15.
+    /// A line for one device to drive interrupt `irq`: from 16 to 23, an input of the I/O APIC; unconnected above.
     pub fn line(&self, irq: usize) -> InterruptLine {
-        self.wires.get(irq).map_or(InterruptLine::unconnected(), SharedWire::driver)
+        self.wires.iter().chain(&self.beyond).nth(irq).map_or(InterruptLine::unconnected(), SharedWire::driver)
     }
 }
 
@@ -120,11 +127,12 @@ mod tests {
     }
 
     #[test]
-    fn interrupt_0_is_input_2_of_the_io_apic() {
+    fn interrupt_0_is_input_2_of_the_io_apic_and_those_above_15_are_its_alone() {
         let (pic, io_apic) = (Arc::new(Levels::default()), Arc::new(Levels::default()));
         let isa = IsaInterrupts::new(&(Arc::clone(&pic) as _), &(Arc::clone(&io_apic) as _));
         isa.line(0).raise();
         isa.line(16).raise();
-        assert_eq!((*pic.0.lock(), *io_apic.0.lock()), (1, 4));
+        isa.line(24).raise();
+        assert_eq!((*pic.0.lock(), *io_apic.0.lock()), (1, 4 | 1 << 16));
     }
 }

@@ -15,7 +15,10 @@ use rhea_devices::{
         generation::{self, GenerationId},
         pm::{HiddenStates, Pm, SleepRequest, WakeCause},
     },
-    char::{debugcon::Debugcon, uart::SerialSettings},
+    char::{
+        debugcon::{Debugcon, DebugconSettings},
+        uart::SerialSettings,
+    },
     chipset::{
         hpet::MmioHpet,
         ioapic::IoApic,
@@ -146,8 +149,7 @@ impl Pc {
         let io_apic_inputs = taps.inputs("ioapic", 24, Arc::clone(&io_apic) as Arc<dyn InterruptSink>);
         let isa = IsaInterrupts::new(&pic_inputs, &io_apic_inputs);
         // Inputs that no ISA interrupt uses are free for the timer.
-        let routes =
-            (16..24).map(|input| (input, InterruptLine::new(Arc::clone(&io_apic_inputs), u32::from(input)))).collect();
+        let routes = (16..24).map(|input| (input, isa.line(usize::from(input)))).collect();
         let sci = isa.line(usize::from(acpi::SCI));
         let globals = &config.globals;
         let hidden = |name| Ok::<_, MachineError>(globals.value::<u8>(Pm::INFO, name)?.unwrap_or_default());
@@ -190,7 +192,8 @@ impl Pc {
         // Firmware counts by identifications here, which have gaps.
         let limit = apic_ids.last().map_or(0, |last| last + 1);
         firmware.set(fw_cfg_key::MAX_CPUS, (limit as u16).to_le_bytes());
-        let debug_console = Debugcon::new(Arc::new(DebugLog::default()));
+        let debug_settings = DebugconSettings::defaults();
+        let debug_console = Debugcon::new(Arc::new(DebugLog::default()), debug_settings.readback as u8);
         for port in DEBUG_CONSOLE {
             debug_console.map(ports, port);
         }
@@ -247,7 +250,7 @@ impl Pc {
             Arc::clone(&pit) as _,
             Arc::clone(&reset) as _,
             Arc::clone(&keyboard) as _,
-            debug_console,
+            Arc::new(Fixed(debug_settings)),
         ];
         for part in parts {
             objects.attach(part)?;

@@ -108,3 +108,27 @@ pub(super) fn connect_serial(
     front.connect(Arc::new(SerialPort(Arc::clone(&serial))));
     Ok(serial)
 }
+
+/// A device that takes no input as a backend fills it: what comes is dropped.
+struct Deaf;
+
+impl Port for Deaf {
+    fn receive(&self, bytes: &[u8]) -> usize {
+        bytes.len()
+    }
+
+    fn on_room(&self, _: Box<dyn Fn() + Send + Sync>) {}
+}
+
+/// Connects a device that only sends to backend `id`: where its output goes.
+///
+/// # Errors
+/// There is no such backend, or it has a user.
+pub(super) fn connect_console(
+    chars: &CharDevices,
+    id: &str,
+) -> Result<Arc<dyn CharSink>, rhea_backends::char::CharError> {
+    let front = Arc::new(chars.claim(id)?);
+    front.connect(Arc::new(Deaf));
+    Ok(Arc::new(Sink(front)))
+}

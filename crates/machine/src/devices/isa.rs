@@ -1,18 +1,28 @@
-//! The ISA bus as devices are put on it, and `isa-serial`: a serial port.
+//! The ISA bus as devices are put on it, and those that take nothing but ports there: `isa-serial`, a serial port, and
+//! `isa-debugcon`, a debug console.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use rhea_core::{
     Device,
-    object::{Fixed, Object, PropertyError, TypeInfo, Typed, Value},
+    object::{Fixed, NodeId, Object, PropertyError, TypeInfo, Typed, Value},
 };
 use rhea_devices::{
-    char::uart::{Serial, SerialSettings},
+    char::{
+        debugcon::{Debugcon, DebugconSettings},
+        uart::{Serial, SerialSettings},
+    },
     chipset::wires::IsaInterrupts,
 };
 
-use super::{DeviceConfig, DeviceError, Driver, Plugged, character::connect_serial};
+use super::{
+    DeviceConfig, DeviceError, Driver, Plugged,
+    character::{connect_console, connect_serial},
+};
 use crate::{
     Machine, MachineError,
     parts::Parts,
@@ -31,17 +41,33 @@ const SERIAL_PORTS: u32 = 8;
 pub(crate) struct IsaBus {
     interrupts: IsaInterrupts,
     serials: Mutex<Vec<(SerialSettings, Arc<Serial>)>>,
+    /// Other devices that a reset resets, by type: one of each.
+    others: Mutex<BTreeMap<&'static str, Arc<dyn Device>>>,
 }
 
 impl IsaBus {
     /// A bus with these interrupts.
     pub(crate) fn new(interrupts: IsaInterrupts) -> Arc<Self> {
-        Arc::new(Self { interrupts, serials: Mutex::default() })
+        Arc::new(Self { interrupts, serials: Mutex::default(), others: Mutex::default() })
     }
 
     /// The interrupts.
     pub(crate) const fn interrupts(&self) -> &IsaInterrupts {
         &self.interrupts
+    }
+
+    /// Puts the one device of its kind on the bus: it is reset with it.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub(super) fn add_single(&self, kind: &'static str, device: Arc<dyn Device>) -> Result<(), DeviceError> {
+        match self.others.lock().entry(kind) {
+            Entry::Occupied(_) => Err(DeviceError::Refused(format!("at most one {kind} device is permitted"))),
+            Entry::Vacant(place) => {
+                place.insert(device);
+                Ok(())
+            }
+        }
     }
 
     /// The serial ports, to be saved.
@@ -107,6 +133,9 @@ impl Device for IsaBus {
         for (_, serial) in self.serials.lock().iter() {
             serial.reset();
         }
+        for device in self.others.lock().values() {
+            device.reset();
+        }
     }
 }
 
@@ -120,13 +149,44 @@ impl Object for IsaBus {
     }
 }
 
-pub(super) const DRIVER: Driver = Driver { info: SerialSettings::INFO, aliases: &[], hotpluggable: false, plug };
+pub(super) const DRIVERS: [Driver; 2] = [
+    Driver { info: SerialSettings::INFO, aliases: &[], hotpluggable: false, plug: plug_serial },
+    Driver { info: DebugconSettings::INFO, aliases: &[], hotpluggable: false, plug: plug_console },
+];
 
-fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
+fn plug_serial(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let settings: SerialSettings = config.settings().map_err(DeviceError::from)?;
     let (node, bus) = machine.find_bus::<IsaBus>(config, BUS.name, |_| true)?;
     let settings = bus.add_serial(machine.parts(), settings)?;
-    let object = machine.objects().plug(config.id.as_deref(), Arc::new(Fixed(settings)))?;
-    machine.objects().tree().link(object, "parent_bus", BUS.name, Some(node))?;
-    Ok(Plugged { node: object, bus: Some(node), unplug: None, kept: Kept::Elsewhere })
+    machine.plug_on_isa(config, node, Arc::new(Fixed(settings)), Kept::Elsewhere)
+}
+
+fn plug_console(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
+    let settings: DebugconSettings = config.settings().map_err(DeviceError::from)?;
+    let (node, _) = machine.find_bus::<IsaBus>(config, BUS.name, |_| true)?;
+    let port = u16::try_from(settings.iobase).map_err(|_| {
+        let (name, expected) = ("iobase".to_owned(), "a port".to_owned());
+        DeviceError::from(PropertyError::Range { name, expected })
+    })?;
+    let backend = settings.chardev.as_deref().filter(|id| !id.is_empty());
+    let backend =
+        backend.ok_or_else(|| DeviceError::Refused("Can't create isa-debugcon device, empty char device".into()))?;
+    let console = Debugcon::new(connect_console(&machine.parts().backends.chars, backend)?, settings.readback as u8);
+    console.map(&machine.parts().ports, port);
+    machine.plug_on_isa(config, node, Arc::new(Fixed(settings)), Kept::Elsewhere)
+}
+
+impl Machine {
+    /// Puts the object of a device on an ISA bus into the tree.
+    pub(super) fn plug_on_isa(
+        &self,
+        config: &DeviceConfig,
+        bus: NodeId,
+        object: Arc<dyn Object>,
+        kept: Kept,
+    ) -> Result<Plugged, MachineError> {
+        let node = self.objects().plug(config.id.as_deref(), object)?;
+        self.objects().tree().link(node, "parent_bus", BUS.name, Some(bus))?;
+        Ok(Plugged { node, bus: Some(bus), unplug: None, kept })
+    }
 }

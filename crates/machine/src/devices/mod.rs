@@ -16,6 +16,7 @@ mod panic;
 mod pci;
 mod processor;
 mod rng;
+mod test;
 mod virtio;
 pub(crate) mod vmcoreinfo;
 mod watchdog;
@@ -99,7 +100,8 @@ pub enum Removal {
 /// All drivers but those of processors, of which there is one a model.
 pub(crate) const DRIVERS: &[Driver] = &[
     bridge::DRIVER,
-    isa::DRIVER,
+    isa::DRIVERS[0],
+    isa::DRIVERS[1],
     rng::DRIVERS[0],
     rng::DRIVERS[1],
     rng::DRIVERS[2],
@@ -120,6 +122,8 @@ pub(crate) const DRIVERS: &[Driver] = &[
     panic::DRIVER,
     debug_exit::DRIVER,
     watchdog::DRIVER,
+    test::DRIVERS[0],
+    test::DRIVERS[1],
 ];
 
 /// The types that drivers build on.

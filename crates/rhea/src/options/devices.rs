@@ -35,6 +35,12 @@ impl DeviceSettings {
         Ok(())
     }
 
+    /// `-debugcon`.
+    pub fn debug_console(&mut self, backend: String) {
+        let properties = vec![("chardev".to_owned(), Value::String(backend))];
+        self.lines.push(DeviceConfig { driver: "isa-debugcon".to_owned(), id: None, properties });
+    }
+
     /// `-device`.
     pub fn device(&mut self, text: &str) -> Result<(), OptionError> {
         let device = device("device", text)?;
@@ -101,6 +107,14 @@ mod tests {
     fn settings(text: &str) -> Result<DeviceSettings, OptionError> {
         let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         parse(&words).map(|settings| settings.devices)
+    }
+
+    #[test]
+    fn a_debug_console_is_a_device_with_its_backend() {
+        let lines = settings("-debugcon file:/tmp/x -debugcon none").unwrap().lines;
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((line.driver.as_str(), &line.properties[0].0), ("isa-debugcon", &"chardev".to_owned()));
+        assert_eq!(line.properties[0].1, json!("debugcon0"));
     }
 
     #[test]

@@ -247,6 +247,10 @@ impl Settings {
                 let used = self.device("serial", "serial", self.serials.len(), value)?;
                 self.serials.push(used);
             }
+            "debugcon" => match self.device("debugcon", "debugcon", 0, value)? {
+                CharUse::None => {}
+                CharUse::Backend(backend) => self.devices.debug_console(backend),
+            },
             "chardev" if lists_itself => {
                 let kinds: String = CharDevices::kinds().iter().map(|kind| format!("  {kind}\n")).collect();
                 self.print = Some(format!("Available chardev backend types:\n{kinds}"));

@@ -239,6 +239,7 @@ pub const OPTIONS: &[OptionRow] = &[
     word("initrd", "FILE", "with this initial RAM disk"),
     word("append", "TEXT", "and this kernel command line"),
     device("serial", "connect a serial port; may be given several times"),
+    device("debugcon", "connect a debug console at port 0xe9"),
     OptionRow {
         name: "chardev",
         argument: Argument::Parameters("BACKEND,id=ID[,PROPERTY=VALUE]..."),
