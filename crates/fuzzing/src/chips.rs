@@ -826,7 +826,7 @@ impl Subject for PciTester {
 
     /// Puts the windows where accesses go, or accesses configuration space.
     fn other(&self, _: &Bench, bytes: &mut Bytes<'_>) {
-        if bytes.byte() % 4 == 0 {
+        if bytes.byte().is_multiple_of(4) {
             self.0.write_config(0x10, Width::Dword, Self::WINDOW as u32);
             self.0.write_config(0x14, Width::Dword, Self::PORTS.into());
             self.0.write_config(0x04, Width::Word, 3);
