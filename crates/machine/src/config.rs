@@ -10,6 +10,7 @@ use serde_json::Map;
 use crate::{
     boot::{linux::Kernel, multiboot::Program},
     devices::DeviceConfig,
+    firmware::Firmware,
     globals::Globals,
     numa::NumaOption,
     objects::ObjectConfig,
@@ -120,6 +121,8 @@ pub struct Config {
     pub processor: CpuModel,
     /// What runs first.
     pub software: Software,
+    /// What runs before that; without it the board does what firmware would.
+    pub firmware: Option<Firmware>,
     /// The clock of date and time.
     pub rtc: RtcOptions,
     /// Tables of one's own for the guest, complete.
@@ -162,6 +165,7 @@ impl Config {
             topology: Topology::default(),
             processor: CpuModel::default(),
             software: Software::None,
+            firmware: None,
             rtc: RtcOptions::default(),
             acpi_tables: Vec::new(),
             objects: Vec::new(),
@@ -248,6 +252,9 @@ pub enum ConfigError {
     /// Software for processors of 64 bits, and processors that have fewer.
     #[error("processor model '{0}' has no 64-bit mode, which the kernel needs; choose another with -cpu")]
     Bits(&'static str),
+    /// A program that firmware does not start.
+    #[error("firmware starts Linux kernels only; give a multiboot program without -bios")]
+    UnderFirmware,
     /// Memory beyond what addresses reach.
     #[error("Address space limit 0x{limit:x} < 0x{last:x} phys-bits too low ({bits})")]
     Addresses {
@@ -303,7 +310,8 @@ impl Config {
         for warning in model.check()? {
             tracing::warn!("-cpu {}: {warning}", model.name());
         }
-        if !matches!(self.software, Software::None | Software::Multiboot(_)) && !model.is_64_bit() {
+        let direct = self.firmware.is_none() && !matches!(self.software, Software::None | Software::Multiboot(_));
+        if direct && !model.is_64_bit() {
             return Err(ConfigError::Bits(model.name()));
         }
         // What has no room below the devices' window is above 4 GiB.
@@ -329,6 +337,9 @@ impl Config {
             return Err(ConfigError::Ram(self.ram));
         }
         self.check_growth()?;
+        if self.firmware.is_some() && !matches!(self.software, Software::None | Software::Linux(_)) {
+            return Err(ConfigError::UnderFirmware);
+        }
         let tables = self.tables_length();
         if tables > self.ram / 4 || tables > MOST_TABLES {
             return Err(ConfigError::Tables(tables));

@@ -9,6 +9,7 @@ pub mod devices;
 mod dirty;
 pub mod dump;
 mod error;
+pub mod firmware;
 mod globals;
 pub mod hold;
 mod inbox;

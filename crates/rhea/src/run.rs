@@ -163,6 +163,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
     let software = match &settings.kernel {
         // A test wants memory as it is at power-on.
         None if settings.accelerator == Accelerator::Qtest => Software::None,
+        None if settings.firmware.file.is_some() => Software::None,
         None if !settings.cpu.is_64_bit() => {
             tracing::warn!("the guest within the program needs 64 bits, which '{}' lacks", settings.cpu.name());
             Software::None
@@ -198,6 +199,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         topology: settings.topology,
         processor: settings.cpu.clone(),
         software,
+        firmware: settings.firmware.load(settings.uuid.into_bytes())?,
         rtc: settings.rtc,
         acpi_tables: tables,
         serials: settings.serials.iter().map(CharUse::backend).collect(),

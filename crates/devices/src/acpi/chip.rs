@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use state::PowerManagementV1;
 
-use crate::chipset::pci::{ConfigSpace, Identity};
+use crate::chipset::pci::{ConfigSpace, Identity, VIRTUAL_MACHINE};
 
 /// Ticks of the power management timer a second (§4.8.2.1).
 pub const TIMER_FREQUENCY: u64 = 3_579_545;
@@ -147,6 +147,9 @@ pub struct PowerManagement {
     seen: Instant,
 }
 
+/// The high byte of DEVACTB (PIIX4 §7.1.10).
+const DEVACTB_HIGH: usize = 0x5b;
+
 impl PowerManagement {
     /// A chip after power-on whose registers firmware has put at `base`, unless that is zero.
     pub fn new(base: u16) -> Self {
@@ -168,7 +171,8 @@ impl PowerManagement {
     }
 
     fn header() -> ConfigSpace {
-        let identity = Identity { vendor: 0x8086, device: 0x7113, class: 0x06_8000, revision: 3, subsystem: (0, 0) };
+        let identity =
+            Identity { vendor: 0x8086, device: 0x7113, class: 0x06_8000, revision: 3, subsystem: VIRTUAL_MACHINE };
         let mut config = ConfigSpace::new(identity);
         config.set(0x06, &0x0280_u16.to_le_bytes());
         // PIIX4 §7.1: I/O space enable, interrupt 9 by INTA#.
@@ -179,6 +183,9 @@ impl PowerManagement {
         config.make_writable(PMBASE.into(), &[0xc0, 0xff]);
         // Counts, general-purpose event and device activity controls: kept.
         config.make_writable(0x44, &[0xff; 0x3c]);
+        // Device activity B, APMC_EN: firmware takes this for the sign that system management mode, which is not there, is
+        // set up.
+        config.set(DEVACTB_HIGH, &[0x02]);
         config.make_writable(PMREGMISC.into(), &[0x01]);
         // SMBus host base and configuration: there is no host controller behind them.
         config.set(0x90, &[1]);

@@ -1,5 +1,6 @@
 //! Boards: which devices a machine has, where they are and how they are wired.
 
+pub(crate) mod bios;
 mod debug_log;
 pub mod hotplug;
 pub mod none;

@@ -1,6 +1,9 @@
 //! The PC: 440FX and PIIX chips, sockets for processors, direct start of its software.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use rhea_api::run_state::ShutdownCause;
 use rhea_backends::clock::HostClock;
@@ -39,6 +42,7 @@ use rhea_x86::{bus::SystemBus, state::reg};
 
 use super::{
     Board,
+    bios::BiosArea,
     debug_log::DebugLog,
     hotplug::Hotplug,
     ram::{self, BoardRam, LOW_RAM_LIMIT},
@@ -50,6 +54,7 @@ use crate::{
     boot::{Entry, LoadError, MemoryMap, buses, multiboot, parameters, start},
     config::{Config, Software},
     devices::{DeviceError, IsaBus, PciSlots, vmcoreinfo},
+    firmware::Firmware,
     inbox::GuestRequest,
     input::Input,
     inspect::{InterruptControllers, LoadedItem},
@@ -87,7 +92,13 @@ pub struct Pc {
     software: Software,
     apics: Arc<ApicBus>,
     sockets: Sockets,
-    firmware: Arc<FwCfg>,
+    /// What the board tells firmware, and the firmware, if there is one.
+    items: Arc<FwCfg>,
+    firmware: Option<Firmware>,
+    /// Whether it has been started once.
+    booted: AtomicBool,
+    bios: Arc<BiosArea>,
+    host_bridge: Arc<HostBridge>,
     input: Arc<Input>,
     power: Arc<Pm>,
     hotplug: Hotplug,
@@ -176,22 +187,27 @@ impl Pc {
         let reset_inbox = Arc::clone(inbox);
         let on_reset: Arc<dyn Fn() + Send + Sync> =
             Arc::new(move || reset_inbox.leave(GuestRequest::Reset(ShutdownCause::GuestReset)));
-        // The address line A20 is always open, as on processors since Haswell.
-        let on_a20: Arc<dyn Fn(bool) + Send + Sync> = Arc::new(|_| ());
+        // The gate does what it was told last, by whichever of its two switches.
+        let gated = Arc::clone(&parts.processors);
+        let on_a20: Arc<dyn Fn(bool) + Send + Sync> = Arc::new(move |open| {
+            for processor in gated.list() {
+                processor.requests().set_a20(open);
+            }
+        });
         let reset = ResetPorts::new(Arc::clone(&on_reset), Arc::clone(&on_a20));
         reset.map(ports);
         let keyboard = Ps2::new(isa.line(1), isa.line(12), on_reset, on_a20);
         keyboard.map(ports);
         let input = Input::new(&keyboard, timers);
 
-        let firmware = FwCfg::new(Arc::clone(memory));
-        firmware.map(ports);
-        firmware.set(fw_cfg_key::RAM_SIZE, config.ram.to_le_bytes());
+        let items = FwCfg::new(Arc::clone(memory));
+        items.map(ports);
+        items.set(fw_cfg_key::RAM_SIZE, config.ram.to_le_bytes());
         let apic_ids: Vec<u32> =
             (0..topology.max_cpus()).filter_map(|index| topology.apic_id(index).map(u32::from)).collect();
         // Firmware counts by identifications here, which have gaps.
         let limit = apic_ids.last().map_or(0, |last| last + 1);
-        firmware.set(fw_cfg_key::MAX_CPUS, (limit as u16).to_le_bytes());
+        items.set(fw_cfg_key::MAX_CPUS, (limit as u16).to_le_bytes());
         let debug_settings = DebugconSettings::defaults();
         let debug_console = Debugcon::new(Arc::new(DebugLog::default()), debug_settings.readback as u8);
         for port in DEBUG_CONSOLE {
@@ -213,6 +229,7 @@ impl Pc {
         let pci = PciBus::new(&(Arc::clone(&isa_bridge) as Arc<dyn InterruptSink>));
         pci.map(ports);
         let host_bridge = HostBridge::new();
+        let bios = BiosArea::new(memory, &parts.processors, config.firmware.as_ref(), &host_bridge)?;
         let functions: [(u8, u8, Arc<dyn PciFunction>); 3] = [
             (0, 0, Arc::clone(&host_bridge) as _),
             (1, 0, Arc::clone(&isa_bridge) as _),
@@ -239,8 +256,8 @@ impl Pc {
         let host = objects.attach_to(objects.machine(), "i440fx", Arc::new(PciHost))?;
         objects.attach_to(host, "pci.0", PciSlots::first(&pci))?;
         objects.attach_to(host, "ioapic", Arc::clone(&io_apic) as Arc<dyn Object>)?;
-        objects.attach_to(objects.machine(), "fw_cfg", Arc::clone(&firmware) as Arc<dyn Object>)?;
-        objects.attach(host_bridge)?;
+        objects.attach_to(objects.machine(), "fw_cfg", Arc::clone(&items) as Arc<dyn Object>)?;
+        objects.attach(Arc::clone(&host_bridge) as Arc<dyn Object>)?;
         let node = objects.attach(Arc::clone(&isa_bridge) as Arc<dyn Object>)?;
         objects.attach_to(node, "isa.0", Arc::clone(&isa) as Arc<dyn Object>)?;
         let parts: [Arc<dyn Object>; 7] = [
@@ -265,7 +282,7 @@ impl Pc {
         // Lines move while devices are reset. The interrupt controllers come first, so that nothing of that reaches a
         // processor, and last, so that they forget it.
         let saved: Vec<(_, Arc<dyn Stateful>)> = vec![
-            ("fw_cfg", Arc::clone(&firmware) as _),
+            ("fw_cfg", Arc::clone(&items) as _),
             ("hpet", Arc::clone(&hpet) as _),
             ("isa-pit", Arc::clone(&pit) as _),
             ("rtc", Arc::clone(&rtc) as _),
@@ -279,7 +296,7 @@ impl Pc {
             [Arc::clone(&pic) as _, Arc::clone(&apics) as _, Arc::clone(&io_apic) as _];
         let mut devices = Vec::from(controllers.clone());
         let others: [Arc<dyn Device>; 7] =
-            [hpet, pit, rtc, reset, keyboard, Arc::clone(&firmware) as _, Arc::clone(&pci) as _];
+            [hpet, pit, rtc, reset, keyboard, Arc::clone(&items) as _, Arc::clone(&pci) as _];
         devices.extend(others);
         devices.push(Arc::clone(&isa) as _);
         devices.extend(hotplug.devices());
@@ -296,7 +313,11 @@ impl Pc {
             software,
             apics,
             sockets,
-            firmware,
+            items,
+            firmware: config.firmware.clone(),
+            booted: AtomicBool::new(false),
+            bios,
+            host_bridge,
             input,
             power,
             hotplug,
@@ -344,17 +365,22 @@ impl Pc {
 
     /// Writes the firmware's tables, and loads the software; gives how it starts.
     fn load(&self) -> Result<Option<Entry>, LoadError> {
-        self.firmware.set(fw_cfg_key::NB_CPUS, (self.apics.apics().len() as u16).to_le_bytes());
+        self.items.set(fw_cfg_key::NB_CPUS, (self.apics.apics().len() as u16).to_le_bytes());
         let tables = acpi::build(&self.platform(), self.map.facs() as u32, self.map.acpi_tables() as u32);
         let needs = tables.tables.len() as u64;
         if needs > self.map.acpi_tables_length() {
             return Err(LoadError::Memory { what: "the ACPI tables", needs });
         }
-        self.memory.write(ROOT_POINTER, &tables.root_pointer);
+        self.bios.write_behind(ROOT_POINTER, &tables.root_pointer);
         self.memory.write(self.map.facs(), &tables.facs);
         self.memory.write(self.map.acpi_tables(), &tables.tables);
         if let Some(generation) = self.generation_id.get() {
             generation.reset();
+        }
+        if let Some(firmware) = &self.firmware {
+            firmware.introduce(&self.items, &self.map, self.generation_id.get().is_some())?;
+            firmware.tell_order(&self.clock.0, !self.booted.swap(true, Ordering::Relaxed));
+            return Ok(None);
         }
         start::write_tables(&self.memory);
         match &self.software {
@@ -381,21 +407,25 @@ impl Pc {
         for apic in self.apics.apics().iter() {
             apic.set_virtual_wire();
         }
-        // A test wants the chips as they are after power-on.
-        if !matches!(self.software, Software::None) {
+        // A test wants the chips as they are after power-on, and so does firmware.
+        if self.firmware.is_none() && !matches!(self.software, Software::None) {
+            self.host_bridge.open_bios_area();
             buses::set_up(self.pci.slots());
         }
     }
 
     /// Processors in their reset state, the first one at `entry`.
     fn reset_processors(&self, processors: &Processors, entry: Option<Entry>) {
-        let pci_window = self.pci_window;
+        let (pci_window, has_firmware) = (self.pci_window, self.firmware.is_some());
         for processor in processors.list() {
             let entry = entry.filter(|_| processor.index() == 0);
             processor.with(move |vcpu| {
                 vcpu.reset();
                 let cpu = vcpu.state_mut();
-                set_memory_types(cpu, pci_window);
+                cpu.requests.set_a20(true);
+                if !has_firmware {
+                    set_memory_types(cpu, pci_window);
+                }
                 match entry {
                     None => {}
                     Some(Entry::Long { rip, rsi }) => {
@@ -470,7 +500,7 @@ impl Board for Pc {
     }
 
     fn vmcoreinfo(&self) -> Option<(u64, u64)> {
-        vmcoreinfo::note(&self.firmware.written(*self.vmcoreinfo.get()?)?)
+        vmcoreinfo::note(&self.items.written(*self.vmcoreinfo.get()?)?)
     }
 
     fn add_vmcoreinfo(&self) -> Result<(), MachineError> {
@@ -479,7 +509,7 @@ impl Board for Pc {
             return Err(SECOND);
         }
         let failed = |_| MachineError::Unsupported("no room for another configuration item");
-        let key = self.firmware.add_writable_file(vmcoreinfo::ITEM, vmcoreinfo::empty()).map_err(failed)?;
+        let key = self.items.add_writable_file(vmcoreinfo::ITEM, vmcoreinfo::empty()).map_err(failed)?;
         self.vmcoreinfo.set(key).map_err(|_| SECOND)
     }
 
@@ -518,7 +548,7 @@ impl Board for Pc {
     }
 
     fn loaded_items(&self) -> Vec<LoadedItem> {
-        let files = self.firmware.files().into_iter();
+        let files = self.items.files().into_iter();
         let files = files.map(|(name, size)| LoadedItem { name, size: size as u64, address: None });
         let tables = LoadedItem {
             name: "etc/acpi/tables".to_owned(),

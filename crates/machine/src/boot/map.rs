@@ -35,6 +35,7 @@ const PAGE: u64 = 4096;
 pub struct MemoryMap {
     entries: Vec<MemoryRange>,
     below_4g: u64,
+    above_4g: u64,
     facs: u64,
     tables_length: u64,
 }
@@ -60,7 +61,7 @@ impl MemoryMap {
         if above_4g > 0 {
             entries.push(MemoryRange { base: 1 << 32, length: above_4g, kind: Kind::Usable });
         }
-        Self { entries, below_4g, facs, tables_length }
+        Self { entries, below_4g, above_4g, facs, tables_length }
     }
 
     /// All ranges, by address.
@@ -71,6 +72,11 @@ impl MemoryMap {
     /// Bytes of RAM below 4 GiB.
     pub fn below_4g(&self) -> u64 {
         self.below_4g
+    }
+
+    /// Bytes of RAM from 4 GiB on.
+    pub fn above_4g(&self) -> u64 {
+        self.above_4g
     }
 
     /// Where the FACS goes, in memory that is kept over sleep.

@@ -32,6 +32,9 @@ pub enum LoadError {
         /// How much it needs.
         needs: u64,
     },
+    /// What firmware cannot be told.
+    #[error(transparent)]
+    Item(#[from] rhea_devices::misc::fw_cfg::ItemError),
 }
 
 /// How the bootstrap processor starts.

@@ -21,7 +21,7 @@ use super::{
     GoesOn, StateError,
     stream::{Kind, StateWriter},
 };
-use crate::{hold::Hold, machine::Machine};
+use crate::{board::bios::AREA, hold::Hold, machine::Machine};
 
 /// Bytes of a page.
 const PAGE_BYTES: usize = PAGE as usize;
@@ -38,7 +38,9 @@ const TAIL: usize = 8;
 pub(crate) fn blocks(machine: &Machine) -> Vec<Arc<Ram>> {
     let mut blocks: Vec<Arc<Ram>> = Vec::new();
     for range in machine.memory().view().ranges() {
+        // What shows in the BIOS area changes while the guest runs; all of it is somewhere else too.
         if let Target::Ram { ram, .. } = &range.target
+            && !(AREA.0..AREA.0 + AREA.1).contains(&range.base)
             && blocks.iter().all(|known| known.name() != ram.name())
         {
             blocks.push(Arc::clone(ram));

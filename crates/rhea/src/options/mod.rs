@@ -4,6 +4,7 @@ mod acpi;
 mod block;
 mod clock;
 mod devices;
+mod firmware;
 mod keyval;
 mod log;
 mod memory;

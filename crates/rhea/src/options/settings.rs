@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     Argument, acpi, clock,
     devices::{self, DeviceSettings, device_help},
+    firmware::FirmwareSettings,
     keyval::{self, KeyValues, OptionError},
     log::{self, LogSettings},
     memory::MemorySettings,
@@ -75,6 +76,8 @@ pub struct Settings {
     pub topology: Topology,
     /// ACPI tables of the user's.
     pub acpi_tables: Vec<GivenTable>,
+    /// Firmware.
+    pub firmware: FirmwareSettings,
     /// Kernel.
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk.
@@ -164,6 +167,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         memory: MemorySettings::new(),
         topology: Topology::default(),
         acpi_tables: Vec::new(),
+        firmware: FirmwareSettings::default(),
         kernel: None,
         initrd: None,
         append: None,
@@ -239,6 +243,11 @@ impl Settings {
             "mem-path" => self.memory.config.path = Some(value.to_owned()),
             "mem-prealloc" => self.memory.config.prealloc = true,
             "acpitable" => self.acpi_tables.push(acpi::table(&parameters()?)?),
+            "bios" => self.firmware.file = Some(value.to_owned()),
+            "L" if matches!(value, "help" | "?") => self.print = Some(self.firmware.directories_help()),
+            "L" => self.firmware.directories.push(value.into()),
+            "option-rom" => self.firmware.option_roms.push(value.to_owned()),
+            "boot" => self.firmware.boot(&parameters()?)?,
             "kernel" => self.kernel = Some(value.into()),
             "initrd" => self.initrd = Some(value.into()),
             "append" => self.append = Some(value.to_owned()),
@@ -287,7 +296,10 @@ impl Settings {
                 Some("help") => self.print = Some("Available display backend types:\nnone\n".to_owned()),
                 _ => return Err(OptionError::about("display", format!("'{value}' is not there; 'none' is"))),
             },
-            "nographic" => said.nographic = true,
+            "nographic" => {
+                said.nographic = true;
+                self.firmware.serial_console = true;
+            }
             "nodefaults" => said.nodefaults = true,
             "no-user-config" => {}
             "name" => self.name = parameters()?.get("guest").map(str::to_owned),
@@ -342,6 +354,10 @@ impl Settings {
         }
         self.memory.config.merge = parameters.given_flag("mem-merge").unwrap_or(self.memory.config.merge);
         self.memory.config.dump = parameters.given_flag("dump-guest-core").unwrap_or(self.memory.config.dump);
+        if let Some(file) = parameters.get("firmware") {
+            self.firmware.file = Some(file.to_owned());
+        }
+        self.firmware.serial_console |= parameters.given_flag("graphics") == Some(false);
         for property in ["usb", "graphics"] {
             if parameters.flag(property) {
                 return Err(parameters.error(format!("'{property}=on' is not supported yet")));
@@ -473,6 +489,7 @@ impl Settings {
             self.backends.iter().any(|(_, definition)| matches!(definition.options, CharOptions::Stdio { .. }));
         if !said.serial && !said.nodefaults && self.board == BoardKind::Pc && terminal && !stdio_used {
             self.first_minute = self.kernel.is_none()
+                && self.firmware.file.is_none()
                 && !said.monitor
                 && !said.nographic
                 && !self.start_stopped

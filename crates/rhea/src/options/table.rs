@@ -110,7 +110,7 @@ impl fmt::Display for Parameter {
 }
 
 /// What managers call the parameters of an option, where that is not the option's name.
-const GROUPS: [(&str, &str); 3] = [("smp", "smp-opts"), ("m", "memory"), ("acpitable", "acpi")];
+const GROUPS: [(&str, &str); 4] = [("smp", "smp-opts"), ("m", "memory"), ("acpitable", "acpi"), ("boot", "boot-opts")];
 
 const fn parameter(name: &'static str, kind: ParameterKind, help: &'static str) -> Parameter {
     Parameter { name, kind, help, default: None }
@@ -147,7 +147,8 @@ pub const OPTIONS: &[OptionRow] = &[
             parameter("dump-guest-core", Boolean, "guest memory in core files of this program").or("on"),
             parameter("mem-merge", Boolean, "whether the host may merge pages of guest memory").or("on"),
             parameter("memory-backend", Text, "id of the object that is the guest's memory"),
-            parameter("graphics", Boolean, "a graphical console").or("off"),
+            parameter("graphics", Boolean, "a graphical console; without one firmware uses the first serial port").or("off"),
+            parameter("firmware", Text, "the same as -bios"),
         ],
     },
     OptionRow {
@@ -233,6 +234,23 @@ pub const OPTIONS: &[OptionRow] = &[
             parameter("asl_compiler_rev", Number, "revision of the tool"),
             parameter("file", Text, "files that begin with a header, with colons between"),
             parameter("data", Text, "files that are what follows a header, with colons between"),
+        ],
+    },
+    word("bios", "FILE", "run this firmware, which then boots; a file, or a name to look for in directories of firmware"),
+    word("L", "DIR", "look for firmware in this directory too; may be given several times; 'help' lists the directories"),
+    word("option-rom", "FILE", "let the firmware run this option ROM too; may be given several times"),
+    OptionRow {
+        name: "boot",
+        argument: Argument::Parameters("[order=]DEVICES[,once=DEVICES][,menu=on|off][,PARAMETER=VALUE]..."),
+        help: "how firmware boots; DEVICES are letters: 'a' a floppy disk, 'c' a hard disk, 'd' a CD, 'n' the network",
+        implied: Some("order"),
+        parameters: &[
+            parameter("order", Text, "devices in the order in which they are tried"),
+            parameter("once", Text, "the same for the first boot alone"),
+            parameter("menu", Boolean, "whether the firmware offers a menu").or("off"),
+            parameter("splash-time", Number, "milliseconds for which it does"),
+            parameter("reboot-timeout", Text, "milliseconds after which a boot that failed is tried again; -1 for never"),
+            parameter("strict", Boolean, "whether nothing is tried that has no place in the order").or("off"),
         ],
     },
     word("kernel", "FILE", "start this kernel: Linux (bzImage) or multiboot"),

@@ -8,7 +8,7 @@ use bitfield_struct::bitfield;
 use parking_lot::Mutex;
 use rhea_core::{Device, LoadError, SaveState, Width};
 
-use super::{ConfigSpace, Identity, PciFunction};
+use super::{ConfigSpace, Identity, PciFunction, VIRTUAL_MACHINE};
 use crate::Saveable;
 
 pub use state::HostBridgeV1;
@@ -51,6 +51,15 @@ pub struct Segment {
     pub write_ram: bool,
 }
 
+/// What the processor's accesses to the areas of which the chip decides reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shadow {
+    /// The segments from 0xc0000 to 0xfffff.
+    pub segments: [Segment; 13],
+    /// Whether system management RAM is seen at 0xa0000 to 0xbffff.
+    pub smram: bool,
+}
+
 /// The chip alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Northbridge {
@@ -66,7 +75,8 @@ impl Default for Northbridge {
 impl Northbridge {
     /// A chip after power-on: the BIOS area is read from the bus.
     pub fn new() -> Self {
-        let identity = Identity { vendor: 0x8086, device: 0x1237, class: 0x06_0000, revision: 2, subsystem: (0, 0) };
+        let identity =
+            Identity { vendor: 0x8086, device: 0x1237, class: 0x06_0000, revision: 2, subsystem: VIRTUAL_MACHINE };
         let mut config = ConfigSpace::new(identity);
         // §3.2.3, §3.2.4: memory and bus master always; medium timing and fast back-to-back.
         config.set(0x04, &0x0006_u16.to_le_bytes());
@@ -92,6 +102,12 @@ impl Northbridge {
             let attribute = self.config.byte(register) >> (4 * half);
             Segment { base, length, read_ram: attribute & 1 != 0, write_ram: attribute & 2 != 0 }
         })
+    }
+
+    /// What the processor's accesses reach.
+    pub fn shadow(&self) -> Shadow {
+        let smram = self.smram();
+        Shadow { segments: self.segments(), smram: smram.g_smrame() && smram.d_open() && smram.c_base_seg() == 2 }
     }
 
     /// The system management RAM control register.
@@ -137,35 +153,46 @@ mod state {
     }
 }
 
-/// The listener for changes of the BIOS area.
-type OnSegments = Box<dyn Fn(&[Segment; 13]) + Send + Sync>;
+/// The listener for changes of what accesses reach.
+type OnShadow = Box<dyn Fn(&Shadow) + Send + Sync>;
 
 /// The host bridge as function 0 of slot 0.
 #[derive(rhea_core::object::Object)]
 #[object(type = "i440FX", parent = "pci-device")]
 pub struct HostBridge {
     chip: Mutex<Northbridge>,
-    on_segments: OnceLock<OnSegments>,
+    on_shadow: OnceLock<OnShadow>,
 }
 
 impl HostBridge {
     /// A host bridge.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { chip: Mutex::new(Northbridge::new()), on_segments: OnceLock::new() })
+        Arc::new(Self { chip: Mutex::new(Northbridge::new()), on_shadow: OnceLock::new() })
     }
 
-    /// What to call, under the bridge's lock, when segments of the BIOS area reach something else than before. Set once.
-    pub fn on_segments(&self, callback: OnSegments) {
-        let _ = self.on_segments.set(callback);
+    /// What to call, under the bridge's lock, when accesses reach something else than before; it is called for what they
+    /// reach now. Set once.
+    pub fn on_shadow(&self, callback: OnShadow) {
+        let chip = self.chip.lock();
+        callback(&chip.shadow());
+        let _ = self.on_shadow.set(callback);
+    }
+
+    /// Opens the BIOS area as RAM, as firmware does once it has copied itself there.
+    pub fn open_bios_area(&self) {
+        self.with(|chip| {
+            chip.write(PAM, Width::Byte, 0x30);
+            (1..7).for_each(|register| chip.write(PAM + register, Width::Byte, 0x33));
+        });
     }
 
     fn with(&self, change: impl FnOnce(&mut Northbridge)) {
         let mut chip = self.chip.lock();
-        let before = chip.segments();
+        let before = chip.shadow();
         change(&mut chip);
-        let after = chip.segments();
+        let after = chip.shadow();
         if before != after
-            && let Some(callback) = self.on_segments.get()
+            && let Some(callback) = self.on_shadow.get()
         {
             callback(&after);
         }
@@ -216,8 +243,8 @@ mod tests {
         let bridge = HostBridge::new();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&heard);
-        bridge.on_segments(Box::new(move |segments| {
-            let ram = segments.iter().filter(|s| s.read_ram || s.write_ram);
+        bridge.on_shadow(Box::new(move |shadow| {
+            let ram = shadow.segments.iter().filter(|s| s.read_ram || s.write_ram);
             log.lock().push(ram.map(|s| (s.base, s.read_ram, s.write_ram)).collect::<Vec<_>>());
         }));
         bridge.write_config(0x59, Width::Byte, 0x30);
@@ -227,9 +254,27 @@ mod tests {
         bridge.reset();
         let bios = (0xf_0000, true, true);
         let (c0, c4, ec) = ((0xc_0000, false, true), (0xc_4000, true, false), (0xe_c000, true, false));
-        assert_eq!(*heard.lock(), [vec![bios], vec![bios, c0, c4], vec![bios, c0, c4, ec], vec![]]);
+        assert_eq!(*heard.lock(), [vec![], vec![bios], vec![bios, c0, c4], vec![bios, c0, c4, ec], vec![]]);
         assert_eq!(*bridge.chip.lock(), Northbridge::new());
         assert_eq!(bridge.read_config(0, Width::Dword), 0x1237_8086);
+    }
+
+    #[test]
+    fn the_bios_area_as_firmware_leaves_it_is_ram_to_its_last_byte() {
+        let bridge = HostBridge::new();
+        bridge.open_bios_area();
+        assert!(bridge.chip.lock().segments().iter().all(|segment| segment.read_ram && segment.write_ram));
+        assert_eq!(bridge.read_config(0x58, Width::Dword), 0x3333_3000);
+        assert_eq!(bridge.read_config(0x5c, Width::Dword), 0x3333_3333);
+    }
+
+    #[test]
+    fn management_ram_is_seen_while_it_is_there_and_open() {
+        let bridge = HostBridge::new();
+        for (value, seen) in [(0x02, false), (0x42, false), (0x0a, false), (0x4a, true), (0x49, false)] {
+            bridge.write_config(0x72, Width::Byte, value);
+            assert_eq!(bridge.chip.lock().shadow().smram, seen, "{value:#x}");
+        }
     }
 
     #[test]

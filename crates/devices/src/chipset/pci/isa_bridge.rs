@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rhea_core::{Device, InterruptLine, InterruptSink, LoadError, SaveState, Width};
 
-use super::{ConfigSpace, Identity, PciFunction};
+use super::{ConfigSpace, Identity, PciFunction, VIRTUAL_MACHINE};
 use crate::Saveable;
 
 pub use state::IsaBridgeV1;
@@ -34,7 +34,8 @@ impl Default for Piix3 {
 impl Piix3 {
     /// A chip after power-on: no PIRQ is routed.
     pub fn new() -> Self {
-        let identity = Identity { vendor: 0x8086, device: 0x7000, class: 0x06_0100, revision: 0, subsystem: (0, 0) };
+        let identity =
+            Identity { vendor: 0x8086, device: 0x7000, class: 0x06_0100, revision: 0, subsystem: VIRTUAL_MACHINE };
         let mut config = ConfigSpace::new(identity);
         // §2.2.3, §2.2.4: I/O, memory and bus master always; medium timing. Function 0 of several.
         config.set(0x04, &0x0007_u16.to_le_bytes());

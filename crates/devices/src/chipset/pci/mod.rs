@@ -24,7 +24,7 @@ use rhea_core::{
 pub use bridge::{Bridge, BridgeRegisters, BridgeV1, BridgeWindows, Forwarded};
 pub use class::class_name;
 pub use config::{BARS, Bar, BarKind, Command, ConfigSpace, Identity, SIZE};
-pub use host::{HostBridge, HostBridgeV1, Northbridge, Segment, Smram};
+pub use host::{HostBridge, HostBridgeV1, Northbridge, Segment, Shadow, Smram};
 pub use isa_bridge::{IsaBridge, IsaBridgeV1, Piix3};
 pub use msi::{MESSAGE_ADDRESS, Message, MessageSink, Msi, MsiX, MsiXV1, map_message_space};
 pub use slots::{Listed, Slots};
@@ -32,6 +32,9 @@ pub use slots::{Listed, Slots};
 pub use state::MechanismV1;
 
 use crate::Saveable;
+
+/// Subsystem vendor and subsystem of the chip set's functions, by which firmware knows a virtual machine.
+pub const VIRTUAL_MACHINE: (u16, u16) = (0x1af4, 0x1100);
 
 /// A function on the bus. It has its own lock; accesses come from any processor.
 pub trait PciFunction: Device + Stateful {
