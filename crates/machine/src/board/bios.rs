@@ -191,7 +191,7 @@ fn runs(segments: &[Segment]) -> Vec<(u64, u64, Shows)> {
         let Some(shows) = Shows::of(segment) else { continue };
         match runs.last_mut() {
             Some((base, length, last)) if *last == shows && *base + *length == segment.base => {
-                *length += segment.length
+                *length += segment.length;
             }
             _ => runs.push((segment.base, segment.length, shows)),
         }
