@@ -493,7 +493,7 @@ impl Subject for North {
 
     fn new(_: &Bench) -> Self {
         let bridge = HostBridge::new();
-        bridge.on_segments(Box::new(|_| ()));
+        bridge.on_shadow(Box::new(|_| ()));
         Self(bridge)
     }
 
