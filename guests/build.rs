@@ -1,14 +1,26 @@
-//! Assembles the bare guest into the build's output folder.
+//! Assembles the bare guests into the build's output folder.
 
-use std::{env, error::Error, fs, path::Path};
+use std::{env, error::Error, fmt::Write as _, fs, path::Path};
 
 #[path = "bare/mod.rs"]
 mod bare;
+#[path = "programs/mod.rs"]
+mod programs;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=bare");
+    println!("cargo::rerun-if-changed=programs");
     println!("cargo::rerun-if-changed=build.rs");
     let folder = env::var("OUT_DIR")?;
-    fs::write(Path::new(&folder).join("bare.bin"), bare::assemble()?)?;
+    let folder = Path::new(&folder);
+    fs::write(folder.join("bare.bin"), bare::assemble()?)?;
+    let mut list = String::from("&[");
+    for (name, write) in programs::ALL {
+        let path = folder.join(format!("{name}.bin"));
+        fs::write(&path, write().map_err(|error| format!("{name}: {error}"))?)?;
+        writeln!(list, "TestProgram {{ name: {name:?}, image: include_bytes!({path:?}) }},")?;
+    }
+    list.push(']');
+    fs::write(folder.join("programs.rs"), list)?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Small bare guests of our own, assembled from Rust.
 //!
-//! Their source is beside this folder, in `bare/`; the build assembles it, so that a program that carries a guest needs
+//! Their source is beside this folder, in `bare/` and, of those that test, in `programs/`; the build assembles it, so that a program that carries a guest needs
 //! no assembler and no file.
 
 /// A program for a machine without any other.
@@ -29,6 +29,19 @@ pub const fn default_guest() -> Image {
         uses: layout::END - layout::LOAD_ADDRESS,
     }
 }
+
+/// A bare program that tests the machine from inside, to be started as a multiboot kernel with the device `isa-debug-exit`.
+/// It ends with status 1 if all is right.
+#[derive(Clone, Copy, Debug)]
+pub struct TestProgram {
+    /// Its name.
+    pub name: &'static str,
+    /// The image, with a multiboot header.
+    pub image: &'static [u8],
+}
+
+/// All of them.
+pub const TEST_PROGRAMS: &[TestProgram] = include!(concat!(env!("OUT_DIR"), "/programs.rs"));
 
 #[path = "../bare/layout.rs"]
 mod layout;

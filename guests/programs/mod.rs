@@ -1,0 +1,23 @@
+//! Bare programs that test the processor and the chips next to it from inside: each an image with a multiboot header that
+//! prints a line for each case and a verdict on the first serial port, and ends through `isa-debug-exit` at port 0x501 with
+//! status 1, or 3 where something was not as it should be.
+
+// The assembler's registers and memory operands are its vocabulary: dozens of short names.
+#![allow(clippy::wildcard_imports)]
+// Tools of the harness wait for their programs.
+#![allow(dead_code)]
+
+mod exceptions;
+mod harness;
+mod layout;
+mod program;
+mod unknown;
+
+use iced_x86::IcedError;
+
+type Done = Result<(), IcedError>;
+
+type Write = fn() -> Result<Vec<u8>, IcedError>;
+
+/// All programs by name.
+pub const ALL: &[(&str, Write)] = &[("exceptions", exceptions::write), ("unknown", unknown::write)];
