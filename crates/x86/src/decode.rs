@@ -111,7 +111,8 @@ pub fn lower(instruction: &Instruction, bits: u8, handler: Handler) -> (Op, Form
                     0 => op.dst = number,
                     1 => op.src = number,
                     2 => op.aux = number,
-                    _ => {}
+                    // A fourth register is encoded as an immediate.
+                    _ => op.imm = u64::from(number),
                 }
                 Kind::Register
             }
@@ -230,7 +231,16 @@ fn lower_memory(instruction: &Instruction, op: &mut Op, bits: u8) {
     op.index = register_number(instruction.memory_index());
     // For RIP-relative operands iced has added RIP to the displacement already.
     op.base = if matches!(base, Register::RIP | Register::EIP) { ZERO } else { register_number(base) };
-    op.address_size = match (base, instruction.memory_index()) {
+    let index = instruction.memory_index();
+    op.address_size = match (base, index) {
+        // A vector as index says nothing of the size.
+        (Register::None, index) if index.is_vector_register() => {
+            if instruction.memory_displ_size() == 8 {
+                8
+            } else {
+                4
+            }
+        }
         (Register::None, Register::None) => match instruction.memory_displ_size() {
             2 => 2,
             8 => 8,

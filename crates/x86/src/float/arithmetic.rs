@@ -130,6 +130,69 @@ impl Environment {
         self.round(format, sign, a.exponent + b.exponent + 1 - shift as i32, product << shift)
     }
 
+    /// `x * y + z` of terms `x`, `y`, `z`, rounded once; product and addend may be negated before, NaNs keep their signs.
+    /// For formats of at most 62 bits of precision.
+    pub(crate) fn multiply_add(
+        &mut self,
+        format: Format,
+        terms: [Number; 3],
+        negate_product: bool,
+        negate_addend: bool,
+    ) -> Number {
+        let [x, y, z] = terms;
+        self.rounded_up = false;
+        let invalid_product = x.is_infinite() && y.is_zero() || x.is_zero() && y.is_infinite();
+        if terms.iter().any(Number::is_nan) {
+            return self.propagate_three(terms);
+        }
+        let product_sign = (x.sign != y.sign) != negate_product;
+        let z = if negate_addend { z.negated() } else { z };
+        let infinite_product = x.is_infinite() || y.is_infinite();
+        if invalid_product || infinite_product && z.is_infinite() && z.sign != product_sign {
+            return self.invalid();
+        }
+        self.check_denormal(&terms);
+        if infinite_product {
+            return Number::infinity(product_sign);
+        }
+        if z.is_infinite() {
+            return z;
+        }
+        if x.is_zero() || y.is_zero() {
+            return match z.is_zero() {
+                true if z.sign == product_sign => z,
+                true => Number::zero(self.rounding == Rounding::Down),
+                false => self.round(format, z.sign, z.exponent, u128::from(z.significand) << 64),
+            };
+        }
+        let product = u128::from(x.significand) * u128::from(y.significand);
+        let shift = product.leading_zeros();
+        let (exponent, product) = (x.exponent + y.exponent + 1 - shift as i32, product << shift);
+        if z.is_zero() {
+            return self.round(format, product_sign, exponent, product);
+        }
+        // One bit is left free above for the carry. Neither term has ones near its lower end, and where bits of the smaller
+        // one fall out below, the larger one keeps its magnitude.
+        let (a, b) = ((product_sign, exponent, product), (z.sign, z.exponent, u128::from(z.significand) << 64));
+        let (large, small) = if (a.1, a.2) >= (b.1, b.2) { (a, b) } else { (b, a) };
+        let aligned = shift_right_sticky(small.2 >> 1, large.1.abs_diff(small.1));
+        let sum = if large.0 == small.0 { (large.2 >> 1) + aligned } else { (large.2 >> 1) - aligned };
+        if sum == 0 {
+            return Number::zero(self.rounding == Rounding::Down);
+        }
+        let shift = sum.leading_zeros();
+        self.round(format, large.0, large.1 + 1 - shift as i32, sum << shift)
+    }
+
+    /// The NaN that comes of three operands: the first that is one.
+    fn propagate_three(&mut self, terms: [Number; 3]) -> Number {
+        if terms.iter().any(|term| term.class == Class::SignalingNan) {
+            self.raise(Flags::INVALID);
+        }
+        let chosen = terms.into_iter().find(Number::is_nan).unwrap_or(Number::DEFAULT_NAN);
+        Number { class: Class::QuietNan, significand: chosen.significand | 1 << 62, ..chosen }
+    }
+
     /// `a / b`.
     pub(crate) fn divide(&mut self, format: Format, a: Number, b: Number) -> Number {
         if a.is_nan() || b.is_nan() {

@@ -65,6 +65,8 @@ pub(crate) struct Format {
 }
 
 impl Format {
+    /// 16 bits.
+    pub(crate) const HALF: Self = Self { precision: 11, min_exponent: -14, max_exponent: 15 };
     /// 32 bits.
     pub(crate) const SINGLE: Self = Self { precision: 24, min_exponent: -126, max_exponent: 127 };
     /// 64 bits.

@@ -62,14 +62,18 @@ extern "C" fn ordered_compare<R: Real, const MEMORY: bool, const SIGNALS: bool>(
     let mut context = Context::new(cpu, 0);
     let order = compare(&mut context, a, b, SIGNALS);
     context.finish(cpu)?;
-    let flags = match order {
+    cpu.rflags = cpu.rflags & !Rflags::ARITHMETIC.bits() | order_flags(order).bits();
+    Ok(())
+}
+
+/// The flags that tell of an order.
+pub(super) fn order_flags(order: Option<Ordering>) -> Rflags {
+    match order {
         Some(Ordering::Greater) => Rflags::empty(),
         Some(Ordering::Less) => Rflags::CF,
         Some(Ordering::Equal) => Rflags::ZF,
         None => Rflags::ZF | Rflags::PF | Rflags::CF,
-    };
-    cpu.rflags = cpu.rflags & !Rflags::ARITHMETIC.bits() | flags.bits();
-    Ok(())
+    }
 }
 
 /// HADDPS and its kin: neighbours of the first operand, then of the second.
@@ -120,7 +124,7 @@ extern "C" fn dot<R: Real, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> R
 }
 
 /// An approximation of 12 bits; it raises no exceptions.
-trait Approximation {
+pub(super) trait Approximation {
     fn approximate(a: f32) -> f32;
 }
 
@@ -139,7 +143,7 @@ fn special_approximation(a: f32) -> Option<f32> {
     }
 }
 
-struct Reciprocal;
+pub(super) struct Reciprocal;
 impl Approximation for Reciprocal {
     fn approximate(a: f32) -> f32 {
         special_approximation(a).unwrap_or_else(|| {
@@ -149,7 +153,7 @@ impl Approximation for Reciprocal {
     }
 }
 
-struct ReciprocalRoot;
+pub(super) struct ReciprocalRoot;
 impl Approximation for ReciprocalRoot {
     fn approximate(a: f32) -> f32 {
         special_approximation(a).unwrap_or_else(|| {

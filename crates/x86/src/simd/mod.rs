@@ -1,7 +1,8 @@
-//! MMX, SSE to SSE4.2, AES, PCLMULQDQ, SHA and XSAVE. Each family has its file, with the choice of its
+//! MMX, SSE to SSE4.2, AES, PCLMULQDQ, SHA, AVX and XSAVE. Each family has its file, with the choice of its
 //! handlers at its end.
 
 mod aes;
+mod avx;
 mod carryless;
 mod convert;
 mod elements;
@@ -20,7 +21,7 @@ mod ssse3;
 mod strings;
 mod xsave;
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{EncodingKind, Instruction, Mnemonic};
 use operations::Encoding;
 
 use crate::{
@@ -39,6 +40,9 @@ enum Destination {
 
 /// The handler of an MMX or SSE instruction.
 pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Handler> {
+    if instruction.encoding() == EncodingKind::VEX {
+        return avx::select(instruction, form, op);
+    }
     let destination = moves::destination(instruction);
     let mnemonic = instruction.mnemonic();
     let encoding = operations::Legacy { form, destination };

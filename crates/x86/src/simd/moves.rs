@@ -224,7 +224,7 @@ extern "C" fn xmm_to_mmx(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
 
 /// One bit for each of `count` lanes of `width` bits: its sign.
 #[inline(always)]
-fn signs(a: u128, width: u32, count: u32) -> u64 {
+pub(super) fn signs(a: u128, width: u32, count: u32) -> u64 {
     (0..count).fold(0, |signs, i| signs | ((a >> (width * (i + 1) - 1)) as u64 & 1) << i)
 }
 
@@ -242,7 +242,7 @@ extern "C" fn move_signs_mmx(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
 }
 
 /// Writes those bytes of `value` whose byte of `mask` has its top bit set; with none chosen memory is not touched.
-fn store_masked(cpu: &mut CpuState, op: &Op, value: u128, mask: u128, size: u64) -> Result<(), Trap> {
+pub(super) fn store_masked(cpu: &mut CpuState, op: &Op, value: u128, mask: u128, size: u64) -> Result<(), Trap> {
     let chosen = signs(mask, 8, 16);
     if chosen == 0 {
         return Ok(());
@@ -272,7 +272,7 @@ extern "C" fn mask_move_mmx(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
 }
 
 /// Describes the implied memory operand of MASKMOVQ and MASKMOVDQU: at rDI.
-fn lower_implied_memory(instruction: &Instruction, form: &Form, op: &mut Op) {
+pub(super) fn lower_implied_memory(instruction: &Instruction, form: &Form, op: &mut Op) {
     op.base = reg::RDI;
     op.index = ZERO;
     op.scale = 0;

@@ -40,6 +40,10 @@ pub(super) trait Real: Copy + PartialOrd {
     fn host_multiply(self, other: Self) -> Self;
     fn host_divide(self, other: Self) -> Self;
     fn host_square_root(self) -> Self;
+    /// `self * factor + addend`, rounded once.
+    fn host_multiply_add(self, factor: Self, addend: Self) -> Self;
+    /// With the other sign.
+    fn host_negate(self) -> Self;
     /// The nearest one to an integer.
     fn host_from_integer(value: i64) -> Self;
     /// Toward zero, saturating.
@@ -139,6 +143,16 @@ macro_rules! real {
             #[inline(always)]
             fn host_square_root(self) -> Self {
                 self.sqrt()
+            }
+
+            #[inline(always)]
+            fn host_multiply_add(self, factor: Self, addend: Self) -> Self {
+                self.mul_add(factor, addend)
+            }
+
+            #[inline(always)]
+            fn host_negate(self) -> Self {
+                -self
             }
 
             #[inline(always)]
@@ -291,6 +305,24 @@ impl LaneOperation for SquareRoot {
             R::from_u64(environment.square_root(R::FORMAT, b).pack(R::FORMAT))
         })
     }
+}
+
+/// The product of two terms and the sum with the third, rounded once; product and addend may be negated before.
+#[inline(always)]
+pub(super) fn fused<R: Real>(context: &mut Context, terms: [R; 3], negate_product: bool, negate_addend: bool) -> R {
+    let [x, y, z] = terms;
+    if context.host_rounds() && x.is_plain() && y.is_plain() && z.is_plain() {
+        let factor = if negate_product { x.host_negate() } else { x };
+        let addend = if negate_addend { z.host_negate() } else { z };
+        let result = factor.host_multiply_add(y, addend);
+        if result.is_clear() {
+            return result;
+        }
+    }
+    context.software(|environment| {
+        let terms = terms.map(|term| environment.operand(R::FORMAT, term.to_u64()));
+        R::from_u64(environment.multiply_add(R::FORMAT, terms, negate_product, negate_addend).pack(R::FORMAT))
+    })
 }
 
 /// Compares two lanes; any NaN is invalid if the comparison signals.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Bits of MXCSR that exist.
-const MXCSR_MASK: u32 = 0xffff;
+pub(super) const MXCSR_MASK: u32 = 0xffff;
 
 /// Where ST(0) is in the area; 16 bytes a register.
 const X87_REGISTERS: u64 = 32;

@@ -9,7 +9,7 @@ use iced_x86::{
 
 use crate::{
     decode::{FAMILIES, lower},
-    engine::testing::Machine,
+    engine::{Mode, testing::Machine},
     op::Op,
     state::CpuState,
     system::cpuid::{
@@ -185,7 +185,8 @@ fn without_handler(bits: u8) -> Vec<Code> {
         [false, true].into_iter().any(|memory| {
             let instruction = instruction(info, memory, bits);
             let (mut op, mut form) = lower(&instruction, bits, undefined);
-            form.mode = mode;
+            // Real mode has no VEX, 16-bit code of protected mode has.
+            form.mode = mode | Mode::PROTECTED;
             !FAMILIES.iter().any(|family| family(&instruction, &form, &mut op).is_some())
         })
     });
