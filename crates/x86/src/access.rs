@@ -328,7 +328,7 @@ impl CpuState {
         self.translate_fill(linear, Access::Write, privilege)?;
         let last = linear.wrapping_add(length.saturating_sub(1));
         if (linear ^ last) >> 12 != 0 {
-            self.translate_fill(last, Access::Write, privilege)?;
+            self.translate_fill(last & !0xfff, Access::Write, privilege)?;
         }
         Ok(())
     }
@@ -342,7 +342,7 @@ impl CpuState {
         self.translate_fill(linear, Access::Read, privilege)?;
         let last = linear.wrapping_add(length.saturating_sub(1));
         if (linear ^ last) >> 12 != 0 {
-            self.translate_fill(last, Access::Read, privilege)?;
+            self.translate_fill(last & !0xfff, Access::Read, privilege)?;
         }
         Ok(())
     }

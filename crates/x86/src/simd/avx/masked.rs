@@ -34,7 +34,7 @@ trait Element: Value + Into<u128> {
     #[inline(always)]
     fn put(self, mut a: Vector, number: usize) -> Vector {
         let shift = 8 * Self::SIZE * (number % Self::COUNT);
-        let half = &mut a[number / Self::COUNT & 1];
+        let half = &mut a[(number / Self::COUNT) & 1];
         *half = *half & !(Self::ONES << shift) | self.into() << shift;
         a
     }
@@ -43,21 +43,21 @@ trait Element: Value + Into<u128> {
     #[inline(always)]
     fn chosen(mask: Vector, number: usize) -> bool {
         let bit = 8 * Self::SIZE * (number % Self::COUNT + 1) - 1;
-        mask[number / Self::COUNT & 1] >> bit & 1 != 0
+        mask[(number / Self::COUNT) & 1] >> bit & 1 != 0
     }
 }
 
 impl Element for u32 {
     #[inline(always)]
     fn of(a: Vector, number: usize) -> Self {
-        dword(a[number / 4 & 1], number as u32)
+        dword(a[(number / 4) & 1], number as u32)
     }
 }
 
 impl Element for u64 {
     #[inline(always)]
     fn of(a: Vector, number: usize) -> Self {
-        qword(a[number / 2 & 1], number as u32)
+        qword(a[(number / 2) & 1], number as u32)
     }
 }
 

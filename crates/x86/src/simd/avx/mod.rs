@@ -82,10 +82,7 @@ impl Encoding for Vex<'_> {
     }
 }
 
-extern "C" fn binary<O: Binary, const LONG: bool, const MEMORY: bool>(
-    cpu: &mut CpuState,
-    op: &Op,
-) -> Result<(), Trap> {
+extern "C" fn binary<O: Binary, const LONG: bool, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter(cpu)?;
     let b = source::<LONG, MEMORY>(cpu, op)?;
     let a = vector(cpu, op.src);

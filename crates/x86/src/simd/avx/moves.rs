@@ -6,9 +6,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::{
     Vex,
-    operands::{
-        either, enter, load_aligned, load_vector, set_low, set_vector, store_aligned, store_vector, vector,
-    },
+    operands::{either, enter, load_aligned, load_vector, set_low, set_vector, store_aligned, store_vector, vector},
 };
 use crate::{
     access::Value,
@@ -237,8 +235,9 @@ pub(super) fn select(instruction: &Instruction, vex: &Vex<'_>, op: &mut Op) -> O
             Kind::Register,
             Kind::Register,
         ) => either!(long, copy),
-        (Mnemonic::Vmovaps | Mnemonic::Vmovapd | Mnemonic::Vmovdqa, Kind::Register, _)
-        | (Mnemonic::Vmovntdqa, ..) => either!(long, load_multiple),
+        (Mnemonic::Vmovaps | Mnemonic::Vmovapd | Mnemonic::Vmovdqa, Kind::Register, _) | (Mnemonic::Vmovntdqa, ..) => {
+            either!(long, load_multiple)
+        }
         (Mnemonic::Vmovaps | Mnemonic::Vmovapd | Mnemonic::Vmovdqa, ..)
         | (Mnemonic::Vmovntps | Mnemonic::Vmovntpd | Mnemonic::Vmovntdq, ..) => either!(long, store_multiple),
         (Mnemonic::Vmovups | Mnemonic::Vmovupd | Mnemonic::Vmovdqu | Mnemonic::Vlddqu, Kind::Register, _) => {
