@@ -7,10 +7,11 @@ use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 use crate::{
     aim,
     case::{Case, Registers},
+    corpus::selectors,
     features::left_out,
     layout::{CODE, CODE_END, DATA, PAGE, STACK, WINDOW},
     random::{Element, Random},
-    segments::{CODE_16, CODE_32, CODE_64, DATA_16, DATA_32, DOWN, Descriptor, SMALL},
+    segments::{DOWN, Descriptor, SMALL},
     templates::{Choice, Instructions, Template, decode},
 };
 
@@ -170,7 +171,7 @@ fn complete(random: &mut Random, bits: u8, mut bytes: Vec<u8>) -> Option<Generat
         }
     }
     let mut rip = CODE_END - length as u64;
-    if random.chance(1) {
+    if random.chance(1) && !instruction.is_invalid() {
         // It goes on where nothing is.
         rip += 1 + random.below(length as u64);
         rip = rip.min(CODE_END - 1);
@@ -262,11 +263,7 @@ fn registers(random: &mut Random, bits: u8, instruction: &Instruction) -> Regist
         let kind = if random.chance(10) { random.element() } else { kind };
         *vector = [random.vector(kind), random.vector(kind)];
     }
-    registers.selectors = match bits {
-        64 => [0, CODE_64, DATA_32, 0, 0, 0],
-        32 => [DATA_32, CODE_32, DATA_32, DATA_32, SMALL, DOWN],
-        _ => [DATA_16, CODE_16, DATA_16, DATA_16, SMALL, DOWN],
-    };
+    registers.selectors = selectors(bits);
     if bits == 64 {
         registers.fs_base = random.pick(&[0, DATA, DATA + 0x123, 0x7fff_ffff_f000, !0xfff]);
         registers.gs_base = random.pick(&[0, DATA, DATA - 8]);

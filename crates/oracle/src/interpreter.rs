@@ -10,7 +10,7 @@ use rhea_x86::{
     bus::SystemBus,
     engine::{CodeEpoch, Exit, Mode, Vcpu, VcpuConfig},
     state::{CpuState, Cr0, Cr4, Efer, Requests, Segment, TableRegister, Xcr0, seg},
-    system::cpuid::{CpuidTable, ENGINE},
+    system::cpuid::{CpuidTable, ENGINE, Leaf},
 };
 
 use crate::{
@@ -33,6 +33,10 @@ const SYSTEM: u64 = 0xffff_ffff_8000_0000;
 const GLOBAL_LIMIT: u16 = 127;
 /// Where the local descriptor table is in the page.
 const LOCAL: u64 = 0x800;
+/// The vendor: cases are judged by what Intel's processors do where vendors differ.
+const INTEL: [u32; 3] = [0x756e_6547, 0x4965_6e69, 0x6c65_746e];
+/// Family 6.
+const SIGNATURE: u32 = 0x806f8;
 /// RFLAGS bits that the processor saves at a fault but does not have: RF.
 const RESUME: u64 = 1 << 16;
 
@@ -108,6 +112,8 @@ impl Interpreter {
         let memory = Arc::new(AddressSpace::new());
         memory.map(0, RAM, 0, Target::Ram { ram: Arc::clone(&ram), offset: 0, writable: true });
         let mut cpuid = CpuidTable::default();
+        cpuid.set(0, 0, Leaf { eax: 0x1f, ebx: INTEL[0], edx: INTEL[1], ecx: INTEL[2] });
+        cpuid.set(1, 0, Leaf { eax: SIGNATURE, ..Leaf::default() });
         for feature in ENGINE.iter() {
             cpuid.set_feature(feature, true);
         }

@@ -6,6 +6,7 @@
 pub mod aim;
 pub mod case;
 pub mod compare;
+pub mod corpus;
 pub mod features;
 pub mod generate;
 pub mod interpreter;

@@ -16,6 +16,7 @@ usage: cargo xtask oracle [--seconds N] [--seed S] [--case N] [--only NAME] [--b
   --case N        this case alone, in full
   --only NAME     instructions of this mnemonic, of this code of the decoder's or of this feature of its, such as SSE2
   --bits N        code of this size alone (16, 32 and 64)
+  --write-corpus  write cases of every instruction, with what this host makes of them, to crates/oracle/corpus
   --report FILE   write the report there; mismatches are printed all the same";
 
 /// What is asked for.
@@ -26,10 +27,19 @@ struct Options {
     only: Option<String>,
     bits: Vec<u8>,
     report: Option<String>,
+    write_corpus: bool,
 }
 
 fn options() -> anyhow::Result<Options> {
-    let mut options = Options { seconds: 10, seed: 1, case: None, only: None, bits: vec![16, 32, 64], report: None };
+    let mut options = Options {
+        seconds: 10,
+        seed: 1,
+        case: None,
+        only: None,
+        bits: vec![16, 32, 64],
+        report: None,
+        write_corpus: false,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} wants a value\n{USAGE}"));
@@ -39,6 +49,7 @@ fn options() -> anyhow::Result<Options> {
             "--case" => options.case = Some(value()?.parse()?),
             "--only" => options.only = Some(value()?),
             "--bits" => options.bits = vec![value()?.parse()?],
+            "--write-corpus" => options.write_corpus = true,
             "--report" => options.report = Some(value()?),
             _ => bail!("there is no option '{argument}'\n{USAGE}"),
         }
@@ -52,6 +63,7 @@ fn options() -> anyhow::Result<Options> {
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn run() -> anyhow::Result<bool> {
     use rhea_oracle::{
+        corpus,
         native::{self, Host},
         run::Run,
     };
@@ -69,6 +81,11 @@ fn run() -> anyhow::Result<bool> {
         print!("{text}");
         return Ok(agree);
     }
+    if options.write_corpus {
+        let (cases, bytes) = corpus::write(&mut run)?;
+        println!("{cases} cases, {bytes} bytes");
+        return Ok(true);
+    }
     let report = run.until(Instant::now() + Duration::from_secs(options.seconds))?;
     if let Some(path) = options.report {
         fs::write(&path, report.to_string()).with_context(|| format!("could not write {path}"))?;
@@ -80,7 +97,7 @@ fn run() -> anyhow::Result<bool> {
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 fn run() -> anyhow::Result<bool> {
-    let _ = (options()?, fs::exists("."), Duration::ZERO, Instant::now());
+    let _ = (options()?.write_corpus, fs::exists("."), Duration::ZERO, Instant::now());
     bail!("the oracle is a processor of x86-64 under Linux: this host has none");
 }
 

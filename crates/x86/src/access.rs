@@ -14,7 +14,7 @@ use std::{
 
 use rhea_core::{Ram, Width, memory::PageState};
 
-use crate::{engine::RamRange, state::CpuState, tlb::TlbSet, trap::Trap};
+use crate::{engine::RamRange, protection::address::is_canonical, state::CpuState, tlb::TlbSet, trap::Trap};
 
 /// Kinds of access, as permissions know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,6 +325,7 @@ impl CpuState {
     /// A page fault.
     pub fn probe_write(&mut self, linear: u64, length: u64) -> Result<(), Trap> {
         let privilege = self.privilege();
+        self.check_canonical_across(linear, length, Access::Write, privilege)?;
         self.translate_fill(linear, Access::Write, privilege)?;
         let last = linear.wrapping_add(length.saturating_sub(1));
         if (linear ^ last) >> 12 != 0 {
@@ -339,10 +340,26 @@ impl CpuState {
     /// A page fault.
     pub fn probe_read(&mut self, linear: u64, length: u64) -> Result<(), Trap> {
         let privilege = self.privilege();
+        self.check_canonical_across(linear, length, Access::Read, privilege)?;
         self.translate_fill(linear, Access::Read, privilege)?;
         let last = linear.wrapping_add(length.saturating_sub(1));
         if (linear ^ last) >> 12 != 0 {
             self.translate_fill(last & !0xfff, Access::Read, privilege)?;
+        }
+        Ok(())
+    }
+
+    /// An operand that ends where addresses are not canonical is no page fault, whatever its beginning is.
+    fn check_canonical_across(
+        &mut self,
+        linear: u64,
+        length: u64,
+        access: Access,
+        privilege: Privilege,
+    ) -> Result<(), Trap> {
+        let last = linear.wrapping_add(length.saturating_sub(1));
+        if (linear ^ last) >> 12 != 0 && !is_canonical(last) {
+            self.translate_fill(last, access, privilege)?;
         }
         Ok(())
     }
@@ -428,6 +445,7 @@ impl CpuState {
     #[cold]
     #[inline(never)]
     fn read_slow<T: Value>(&mut self, linear: u64, privilege: Privilege) -> Result<T, Trap> {
+        self.check_canonical_across(linear, T::SIZE as u64, Access::Read, privilege)?;
         let first = self.translate_fill(linear, Access::Read, privilege)?;
         let in_page = 4096 - (linear & 0xfff) as usize;
         if T::SIZE <= in_page {
@@ -446,6 +464,7 @@ impl CpuState {
     #[cold]
     #[inline(never)]
     fn write_slow<T: Value>(&mut self, linear: u64, value: T, privilege: Privilege) -> Result<(), Trap> {
+        self.check_canonical_across(linear, T::SIZE as u64, Access::Write, privilege)?;
         let first = self.translate_fill(linear, Access::Write, privilege)?;
         let in_page = 4096 - (linear & 0xfff) as usize;
         if T::SIZE <= in_page {

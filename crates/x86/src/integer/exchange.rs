@@ -28,7 +28,7 @@ extern "C" fn compare_register<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(
         let value = T::get(cpu, op.src);
         T::set(cpu, op.dst, value);
     } else {
-        T::set(cpu, op.dst, found);
+        // The destination is not written: its upper half stays where it has 32 bits.
         T::set(cpu, reg::RAX, found);
     }
     flags::put(cpu, ARITHMETIC, compare(accumulator, found));

@@ -125,8 +125,8 @@ extern "C" fn enter<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     }
     stack.pointer = stack.pointer.wrapping_sub(op.imm & 0xffff) & mask;
     // The new top must be writable, though nothing is written (SDM: a push there would fault later, in the open).
-    let linear = cpu.linear_at(seg::SS, stack.pointer, 1, Access::Write)?;
-    cpu.probe_write(linear, 1)?;
+    let linear = cpu.linear_at(seg::SS, stack.pointer, size, Access::Write)?;
+    cpu.probe_write(linear, size)?;
     stack.commit(cpu);
     T::set(cpu, reg::RBP, T::cut(top));
     Ok(())
@@ -151,15 +151,19 @@ extern "C" fn leave<T: Word>(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
 /// BOUND: #BR unless the signed index lies between the two bounds in memory.
 extern "C" fn bound(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let size = op.size;
-    let linear = cpu.linear(op, 2 * u64::from(size), Access::Read)?;
+    // Each bound is an operand of its own.
+    let first = cpu.linear(op, u64::from(size), Access::Read)?;
+    let second = op.effective_address(cpu).wrapping_add(u64::from(size));
+    let second = if op.address_size == 2 { second & 0xffff } else { second & 0xffff_ffff };
+    let second = cpu.linear_at(op.segment, second, u64::from(size), Access::Read)?;
     let index = get_sized(cpu, op.dst, size);
     let (index, lower, upper) = if size == 2 {
-        let lower: u16 = cpu.read(linear)?;
-        let upper: u16 = cpu.read(linear.wrapping_add(2))?;
+        let lower: u16 = cpu.read(first)?;
+        let upper: u16 = cpu.read(second)?;
         ((index as u16).signed(), lower.signed(), upper.signed())
     } else {
-        let lower: u32 = cpu.read(linear)?;
-        let upper: u32 = cpu.read(linear.wrapping_add(4))?;
+        let lower: u32 = cpu.read(first)?;
+        let upper: u32 = cpu.read(second)?;
         ((index as u32).signed(), lower.signed(), upper.signed())
     };
     if index < lower || index > upper {

@@ -193,12 +193,13 @@ struct Compare;
 impl StringOperation for Compare {
     #[inline(always)]
     fn one<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-        let offset = source(cpu, op);
-        let from = cpu.linear_at(op.segment, offset, T::SIZE as u64, Access::Read)?;
-        let left: T = cpu.read(from)?;
+        // Where both would fault, the one at rDI does.
         let offset = destination(cpu, op);
         let from = cpu.linear_at(op.aux, offset, T::SIZE as u64, Access::Read)?;
         let right: T = cpu.read(from)?;
+        let offset = source(cpu, op);
+        let from = cpu.linear_at(op.segment, offset, T::SIZE as u64, Access::Read)?;
+        let left: T = cpu.read(from)?;
         compare(cpu, left, right);
         step::<T>(cpu, op, reg::RSI);
         step::<T>(cpu, op, reg::RDI);
@@ -217,6 +218,7 @@ pub(crate) extern "C" fn repeat<S: StringOperation, T: Word, const WHILE: u8>(
     op: &Op,
 ) -> Result<(), Trap> {
     let mut to_poll = POLL_INTERVAL;
+    let before = cpu.rflags;
     loop {
         let count = get_sized(cpu, reg::RCX, op.address_size);
         if count == 0 {
@@ -224,7 +226,11 @@ pub(crate) extern "C" fn repeat<S: StringOperation, T: Word, const WHILE: u8>(
         }
         let mut done = S::many::<T>(cpu, op, count);
         if done == 0 {
-            S::one::<T>(cpu, op)?;
+            if let Err(trap) = S::one::<T>(cpu, op) {
+                // At a fault flags are what they were before the instruction (SDM vol. 2, REP).
+                cpu.rflags = before;
+                return Err(trap);
+            }
             done = 1;
             to_poll -= 1;
         } else {

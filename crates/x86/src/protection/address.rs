@@ -157,13 +157,22 @@ impl CpuState {
     /// Raises #AC for a misaligned operand where that is asked for. Operands of other than 2, 4 and 8 bytes have rules
     /// of their own.
     #[inline(always)]
-    fn check_alignment(&mut self, linear: u64, size: u64) -> Result<(), Trap> {
-        if matches!(size, 2 | 4 | 8) && linear & (size - 1) != 0 { self.misaligned() } else { Ok(()) }
+    pub(super) fn check_alignment(&mut self, linear: u64, size: u64) -> Result<(), Trap> {
+        if matches!(size, 2 | 4 | 8) && linear & (size - 1) != 0 { self.misaligned(linear, size) } else { Ok(()) }
+    }
+
+    /// As [`check_alignment`](Self::check_alignment), for an operand of `length` bytes made of parts that are to lie on
+    /// multiples of `alignment` (SDM vol. 3 table 6-7).
+    #[inline(always)]
+    pub(crate) fn check_parts(&mut self, linear: u64, length: u64, alignment: u64) -> Result<(), Trap> {
+        if linear & (alignment - 1) != 0 { self.misaligned(linear, length) } else { Ok(()) }
     }
 
     #[cold]
-    fn misaligned(&mut self) -> Result<(), Trap> {
-        if self.cpl == 3 && self.cr0_has(Cr0::AM) && self.flags().contains(Rflags::AC) {
+    fn misaligned(&mut self, linear: u64, size: u64) -> Result<(), Trap> {
+        // An address that is not canonical comes first: it has no alignment to speak of.
+        let canonical = is_canonical(linear) && is_canonical(linear.wrapping_add(size - 1));
+        if self.cpl == 3 && canonical && self.cr0_has(Cr0::AM) && self.flags().contains(Rflags::AC) {
             return Err(self.raise(Exception::ALIGNMENT_CHECK));
         }
         Ok(())
@@ -274,6 +283,31 @@ mod tests {
         assert_eq!(fixture.cpu().linear_at(seg::DS, DATA + 2, 2, Access::Read), Ok(DATA + 2));
         fixture.cpu().rflags &= !Rflags::AC.bits();
         assert_eq!(fixture.cpu().linear_at(seg::DS, DATA + 1, 4, Access::Read), Ok(DATA + 1));
+    }
+
+    #[test]
+    fn stacks_and_parts_of_operands_are_checked_for_alignment_too() {
+        // push rax; pop rax; fld tbyte [rsi]; fnstenv [rsi]
+        for code in [&[0x50][..], &[0x58], &[0xdb, 0x2e], &[0xd9, 0x36]] {
+            let mut fixture = Fixture::new(code, 64);
+            fixture.cpu().cr0 |= Cr0::AM.bits();
+            fixture.cpu().rflags |= Rflags::AC.bits();
+            fixture.cpu().gpr[4] -= 2;
+            fixture.cpu().gpr[6] = DATA + 2;
+            fixture.enter_user();
+            assert_eq!(fixture.run(), Stop::Exception(Exception::ALIGNMENT_CHECK), "{code:x?}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_not_canonical_is_not_misaligned() {
+        // mov rax, [rsi]
+        let mut fixture = Fixture::new(&[0x48, 0x8b, 0x06], 64);
+        fixture.cpu().cr0 |= Cr0::AM.bits();
+        fixture.cpu().rflags |= Rflags::AC.bits();
+        fixture.cpu().gpr[6] = (1 << 47) + 1;
+        fixture.enter_user();
+        assert_eq!(fixture.run(), Stop::Exception(Exception::general_protection(0)));
     }
 
     #[test]

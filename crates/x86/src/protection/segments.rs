@@ -397,17 +397,18 @@ extern "C" fn verify<const MEMORY: bool, const WRITE: bool>(cpu: &mut CpuState, 
 extern "C" fn adjust_requested_privilege<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     cpu.require_protected()?;
     let source = rpl(cpu.register(op.src) as u16);
-    let (linear, destination) = if MEMORY {
-        let linear = cpu.linear(op, 2, Access::Write)?;
-        cpu.probe_write(linear, 2)?;
-        (linear, cpu.read(linear)?)
+    let destination = if MEMORY {
+        // It is written only if it changes.
+        let linear = cpu.linear(op, 2, Access::Read)?;
+        cpu.read(linear)?
     } else {
-        (0, cpu.register(op.dst) as u16)
+        cpu.register(op.dst) as u16
     };
     let raise = rpl(destination) < source;
     if raise {
         let adjusted = destination & !3 | u16::from(source);
         if MEMORY {
+            let linear = cpu.linear(op, 2, Access::Write)?;
             cpu.write(linear, adjusted)?;
         } else {
             cpu.set_register_sized(op.dst, 2, u64::from(adjusted));
@@ -779,5 +780,16 @@ mod tests {
         assert!(fixture.cpu().flags().contains(Rflags::ZF));
         assert_eq!(fixture.execute(&[0x63, 0xc3]), Ok(()));
         assert!(!fixture.cpu().flags().contains(Rflags::ZF));
+    }
+
+    #[test]
+    fn arpl_writes_only_what_changes() {
+        // arpl cs:[0x4000], ax: code cannot be written
+        let mut fixture = Fixture::new(&[0x2e, 0x63, 0x05, 0, 0x40, 0, 0], 32);
+        fixture.cpu().gpr[RAX] = 0;
+        assert_eq!(fixture.run(), Stop::Halted);
+        let mut fixture = Fixture::new(&[0x2e, 0x63, 0x05, 0, 0x40, 0, 0], 32);
+        fixture.cpu().gpr[RAX] = 3;
+        assert_eq!(fixture.run(), Stop::Exception(Exception::general_protection(0)));
     }
 }

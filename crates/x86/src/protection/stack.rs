@@ -38,6 +38,7 @@ impl CpuState {
         let size = T::SIZE as u64;
         if self.in_64_bit_code() {
             let pointer = self.gpr[RSP].wrapping_sub(size);
+            self.check_alignment(pointer, size)?;
             match self.write(pointer, value) {
                 Ok(()) => {
                     self.gpr[RSP] = pointer;
@@ -79,6 +80,7 @@ impl CpuState {
     pub fn stack_top<T: Value>(&mut self, distance: u64) -> Result<T, Trap> {
         if self.in_64_bit_code() {
             let pointer = self.gpr[RSP].wrapping_add(distance);
+            self.check_alignment(pointer, T::SIZE as u64)?;
             match self.read(pointer) {
                 Ok(value) => Ok(value),
                 Err(trap) => Err(self.stack_trap(pointer, T::SIZE as u64, trap)),
@@ -167,7 +169,13 @@ impl Stack {
             let linear = self.segment.base.wrapping_add(pointer) & 0xffff_ffff;
             (linear, self.segment.contains(pointer, size) && cpu.allows_segment(&self.segment, access))
         };
-        if allowed { Ok(linear) } else { Err(cpu.raise(Exception::stack(self.fault_code))) }
+        if !allowed {
+            return Err(cpu.raise(Exception::stack(self.fault_code)));
+        }
+        if self.privilege == Privilege::User {
+            cpu.check_alignment(linear, size)?;
+        }
+        Ok(linear)
     }
 
     /// Pushes a value.

@@ -168,16 +168,20 @@ extern "C" fn scalar_to_general<R: Real, const MEMORY: bool, const SIZE: u8, con
     Ok(())
 }
 
-/// CVTPI2PS.
+/// CVTPI2PS; from memory it is no MMX instruction.
 extern "C" fn mmx_to_singles<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter_sse(cpu)?;
-    enter_mmx(cpu)?;
-    let b = u128::from(if MEMORY { load(cpu, op)? } else { mmx(cpu, op.src) });
+    let b = u128::from(if MEMORY {
+        load(cpu, op)?
+    } else {
+        enter_mmx(cpu)?;
+        claim_mmx(cpu);
+        mmx(cpu, op.src)
+    });
     let mut context = Context::new(cpu, 0);
     let mut lane = |i| from_integer::<f32>(&mut context, signed_dword(b, i)).placed(i);
     let result = lane(0) | lane(1);
     context.finish(cpu)?;
-    claim_mmx(cpu);
     let old = xmm(cpu, op.dst);
     set_xmm(cpu, op.dst, from_qwords(result as u64, qword(old, 1)));
     Ok(())
@@ -209,6 +213,8 @@ extern "C" fn singles_to_mmx<const MEMORY: bool, const TRUNCATE: bool>(
     let mut context = Context::new(cpu, 0);
     let mut lane = |i| to_integer(&mut context, f32::lane(b, i), 32, TRUNCATE);
     let result = pair(lane(0), lane(1));
+    // The x87 becomes MMX's even if the conversion traps.
+    claim_mmx(cpu);
     context.finish(cpu)?;
     set_mmx(cpu, op.dst, result);
     Ok(())
@@ -225,6 +231,8 @@ extern "C" fn doubles_to_mmx<const MEMORY: bool, const TRUNCATE: bool>(
     let mut context = Context::new(cpu, 0);
     let mut lane = |i| to_integer(&mut context, f64::lane(b, i), 32, TRUNCATE);
     let result = pair(lane(0), lane(1));
+    // The x87 becomes MMX's even if the conversion traps.
+    claim_mmx(cpu);
     context.finish(cpu)?;
     set_mmx(cpu, op.dst, result);
     Ok(())

@@ -187,20 +187,25 @@ extern "C" fn load_mmx<T: Value + Into<u64>>(cpu: &mut CpuState, op: &Op) -> Res
     Ok(())
 }
 
-extern "C" fn store_mmx_dword(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_mmx(cpu)?;
-    let value = mmx(cpu, op.src) as u32;
+/// Stores from an MMX register; ST(0) is R0 from then on, also if memory faults.
+#[inline(always)]
+fn store_mmx<T: Value>(cpu: &mut CpuState, op: &Op, value: T) -> Result<(), Trap> {
+    cpu.x87.top = 0;
     store(cpu, op, value)?;
     claim_mmx(cpu);
     Ok(())
 }
 
+extern "C" fn store_mmx_dword(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    enter_mmx(cpu)?;
+    let value = mmx(cpu, op.src) as u32;
+    store_mmx(cpu, op, value)
+}
+
 extern "C" fn store_mmx_qword(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter_mmx(cpu)?;
     let value = mmx(cpu, op.src);
-    store(cpu, op, value)?;
-    claim_mmx(cpu);
-    Ok(())
+    store_mmx(cpu, op, value)
 }
 
 /// MOVQ2DQ.
@@ -248,7 +253,12 @@ pub(super) fn store_masked(cpu: &mut CpuState, op: &Op, value: u128, mask: u128,
         return Ok(());
     }
     let linear = cpu.linear(op, size, Access::Write)?;
-    cpu.probe_write(linear, size)?;
+    // Halves without a chosen byte cannot fault.
+    for half in 0..size / 8 {
+        if chosen >> (8 * half) & 0xff != 0 {
+            cpu.probe_write(linear.wrapping_add(8 * half), 8)?;
+        }
+    }
     for (i, byte) in value.to_le_bytes().into_iter().enumerate() {
         if chosen >> i & 1 != 0 {
             cpu.write(linear.wrapping_add(i as u64), byte)?;
@@ -266,9 +276,8 @@ extern "C" fn mask_move(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
 extern "C" fn mask_move_mmx(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter_mmx(cpu)?;
     let (value, mask) = (mmx(cpu, op.src), mmx(cpu, op.aux));
-    store_masked(cpu, op, u128::from(value), u128::from(mask), 8)?;
     claim_mmx(cpu);
-    Ok(())
+    store_masked(cpu, op, u128::from(value), u128::from(mask), 8)
 }
 
 /// Describes the implied memory operand of MASKMOVQ and MASKMOVDQU: at rDI.

@@ -299,3 +299,33 @@ fn instructions_beyond_sse4_are_undefined() {
         assert_eq!(run_to_exception(code, 64, |_| {}).1, Exception::INVALID_OPCODE);
     }
 }
+
+#[test]
+fn a_store_from_mmx_that_faults_has_already_moved_the_stack() {
+    // movq [rsi], mm0
+    let (cpu, exception) = run_to_exception(&[0x0f, 0x7f, 0x06], 64, |cpu| {
+        cpu.gpr[6] = 1 << 47;
+        (cpu.x87.top, cpu.x87.valid) = (5, 0x12);
+    });
+    assert_eq!(exception, Exception::general_protection(0));
+    assert_eq!((cpu.x87.top, cpu.x87.valid), (0, 0x12));
+}
+
+#[test]
+fn cvtpi2ps_from_memory_is_no_mmx_instruction() {
+    // cvtpi2ps xmm0, [rsi]; cvtpi2ps xmm0, mm1
+    for (code, top) in [([0x0f, 0x2a, 0x06], 5), ([0x0f, 0x2a, 0xc1], 0)] {
+        assert_eq!(run(&code, 64, |cpu| cpu.x87.top = 5).x87.top, top);
+    }
+}
+
+#[test]
+fn only_halves_with_a_chosen_byte_are_asked_for() {
+    // maskmovdqu xmm0, xmm1
+    let (cpu, _) = run_to_exception(&[0x66, 0x0f, 0xf7, 0xc1], 64, |cpu| {
+        // Nothing is mapped from here on.
+        cpu.gpr[7] = 1 << 30;
+        cpu.xmm[1] = 0x80 << 64;
+    });
+    assert_eq!(cpu.cr2, (1 << 30) + 8);
+}

@@ -49,9 +49,15 @@ fn refuse(cpu: &mut CpuState) -> Trap {
     cpu.raise(Exception::general_protection(0))
 }
 
+/// Whether SYSCALL and SYSRET are for 64-bit code, and this is none: on Intel's processors.
+fn only_64_bit(cpu: &CpuState) -> bool {
+    // "Genu", the first word of the vendor's name.
+    cpu.cpuid.get(0, 0).ebx == 0x756e_6547 && !cpu.in_64_bit_code()
+}
+
 /// SYSCALL.
 extern "C" fn system_call(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    if cpu.efer & Efer::SCE.bits() == 0 || !cpu.cr0_has(Cr0::PE) {
+    if cpu.efer & Efer::SCE.bits() == 0 || !cpu.cr0_has(Cr0::PE) || only_64_bit(cpu) {
         return Err(undefined(cpu));
     }
     let star = cpu.msr.star;
@@ -76,7 +82,7 @@ extern "C" fn system_call(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
 
 /// SYSRET; with a 64-bit operand size back to 64-bit code.
 extern "C" fn system_return<const LONG: bool>(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    if cpu.efer & Efer::SCE.bits() == 0 || !cpu.cr0_has(Cr0::PE) {
+    if cpu.efer & Efer::SCE.bits() == 0 || !cpu.cr0_has(Cr0::PE) || only_64_bit(cpu) {
         return Err(undefined(cpu));
     }
     cpu.require_cpl_0()?;

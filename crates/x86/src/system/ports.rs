@@ -121,15 +121,22 @@ impl StringOperation for Output {
     }
 }
 
+/// With a prefix: the permission is asked for also where nothing is to be done.
+extern "C" fn repeat_allowed<S: StringOperation, T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    let port = port::<false>(cpu, op);
+    check(cpu, port, T::SIZE)?;
+    repeat::<S, T, ALWAYS>(cpu, op)
+}
+
 /// Chooses the instance for an operand size and a prefix.
 fn string_handler<S: StringOperation>(size: u8, prefix: Prefix) -> Handler {
     match (size, matches!(prefix, Prefix::Rep | Prefix::Repne)) {
         (1, false) => once::<S, u8>,
         (2, false) => once::<S, u16>,
         (_, false) => once::<S, u32>,
-        (1, true) => repeat::<S, u8, ALWAYS>,
-        (2, true) => repeat::<S, u16, ALWAYS>,
-        (_, true) => repeat::<S, u32, ALWAYS>,
+        (1, true) => repeat_allowed::<S, u8>,
+        (2, true) => repeat_allowed::<S, u16>,
+        (_, true) => repeat_allowed::<S, u32>,
     }
 }
 

@@ -685,3 +685,23 @@ fn models_have_the_registers_of_their_kind() {
         assert_eq!(read_msr(&mut old, msr), Err(GP), "{msr:#x}");
     }
 }
+
+#[test]
+fn a_repeated_transfer_asks_for_its_port_even_if_there_is_nothing_to_do() {
+    for code in [[0xf3, 0x6c], [0xf3, 0x6e]] {
+        let mut machine = user(64);
+        machine.cpu().gpr[RCX] = 0;
+        assert_eq!(exception(&mut machine, &code), GP);
+    }
+}
+
+#[test]
+fn intel_has_sysret_in_64_bit_code_only() {
+    let mut machine = user(32);
+    machine.cpu().efer |= Efer::SCE.bits();
+    assert_eq!(exception(&mut machine, &[0x0f, 0x07]), GP);
+    let mut leaf = machine.cpu().cpuid.get(0, 0);
+    leaf.ebx = u32::from_le_bytes(*b"Genu");
+    machine.cpu().cpuid.set(0, 0, leaf);
+    assert_eq!(exception(&mut machine, &[0x0f, 0x07]), UD);
+}

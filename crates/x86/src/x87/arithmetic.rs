@@ -154,6 +154,12 @@ impl Pair for Arctangent {
     }
 }
 
+/// A finite number that an operand of zero or infinity leaves as it is: it does not underflow, however small it is.
+fn unchanged(environment: &Environment, x: Number) -> Number {
+    let mut quiet = Environment { masked: Flags::all(), flags: Flags::empty(), ..*environment };
+    quiet.round(Format::EXTENDED, x.sign, x.exponent, u128::from(x.significand) << 64)
+}
+
 struct Scale;
 impl Pair for Scale {
     fn compute(environment: &mut Environment, top: Number, next: Number) -> Number {
@@ -171,11 +177,13 @@ impl Pair for Scale {
         if top.class != Class::Finite {
             return top;
         }
+        if next.is_zero() {
+            return unchanged(environment, top);
+        }
         // Beyond this every result overflows, or underflows.
         const LIMIT: i64 = 1 << 16;
         let quiet = &mut Environment { flags: Flags::empty(), ..*environment };
         let scale = match next.exponent {
-            _ if next.is_zero() => 0,
             16.. if next.sign => -LIMIT,
             16.. => LIMIT,
             _ => quiet.round_to_integer(next, 64, Rounding::Zero),
@@ -227,6 +235,7 @@ extern "C" fn partial_remainder<const NEAREST: bool>(cpu: &mut CpuState, op: &Op
             (rest, quotient) = (step.value, step.quotient);
         }
         match rest.class {
+            Class::Finite if b.is_infinite() => unchanged(&environment, a),
             Class::Finite => {
                 let significand = u128::from(rest.significand) << 64;
                 environment.round(Format::EXTENDED, rest.sign, rest.exponent, significand)

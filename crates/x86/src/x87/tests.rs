@@ -316,3 +316,32 @@ fn memory_that_cannot_be_written_keeps_the_stack() {
     });
     assert_eq!((exception.vector, cpu.x87.valid, cpu.x87.top), (14, 1, 0));
 }
+
+#[test]
+fn fstpnce_pops_what_is_empty_without_a_word() {
+    // fstpnce st(1)
+    let cpu = run(&[0xd9, 0xd9], 64, |cpu| {
+        cpu.x87.load_status(0x0200);
+        cpu.x87.registers[1] = 7;
+        cpu.x87.valid = 2;
+    });
+    assert_eq!((cpu.x87.status_word(), cpu.x87.registers[1], cpu.x87.valid), (0x0800, 7, 2));
+}
+
+#[test]
+fn a_denormal_number_does_not_underflow_by_what_leaves_it_alone() {
+    // fscale by zero; fprem by infinity; fscale by 1/2, which is by zero as well, but is computed
+    let one_half = 0x3ffe_8000_0000_0000_0000;
+    for (code, other, status) in
+        [([0xd9, 0xfd], 0, 2), ([0xd9, 0xf8], 0x7fff_8000_0000_0000_0000, 2), ([0xd9, 0xfd], one_half, 0x8092)]
+    {
+        let cpu = run(&code, 64, |cpu| {
+            // Underflow is not masked.
+            cpu.x87.load_control(0x36f);
+            cpu.x87.registers[0] = 5;
+            cpu.x87.registers[1] = other;
+            cpu.x87.valid = 3;
+        });
+        assert_eq!((cpu.x87.status, cpu.x87.registers[0] == 5), (status, status == 2), "{code:x?}");
+    }
+}

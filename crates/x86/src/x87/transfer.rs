@@ -192,6 +192,7 @@ fn integer<const TRUNCATE: bool>(environment: &mut Environment, value: Number, b
 /// Stores 80 bits.
 fn store_80(cpu: &mut CpuState, op: &Op, low: u64, high: u16) -> Result<(), Trap> {
     let linear = cpu.linear(op, 10, crate::access::Access::Write)?;
+    cpu.check_parts(linear, 10, 8)?;
     cpu.probe_write(linear, 10)?;
     cpu.write(linear, low)?;
     cpu.write(linear.wrapping_add(8), high)
@@ -260,6 +261,18 @@ extern "C" fn store_register<const POPS: u8>(cpu: &mut CpuState, op: &Op) -> Res
     };
     set_bits(cpu, op.dst, value);
     pop(cpu, POPS);
+    Ok(())
+}
+
+/// FSTPNCE, an alias of FSTP that raises nothing: an empty ST(0) is popped, and not copied.
+extern "C" fn store_register_unchecked(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    begin(cpu, op)?;
+    cpu.x87.status &= !C1;
+    if !is_empty(cpu, 0) {
+        let value = bits(cpu, 0);
+        set_bits(cpu, op.dst, value);
+    }
+    pop(cpu, 1);
     Ok(())
 }
 
@@ -336,7 +349,8 @@ pub(super) fn select(mnemonic: Mnemonic, form: &Form) -> Option<Handler> {
         (Mnemonic::Fst, _) if !memory => store_register::<0>,
         (Mnemonic::Fst, 4) => store_single::<0>,
         (Mnemonic::Fst, _) => store_double::<0>,
-        (Mnemonic::Fstp | Mnemonic::Fstpnce, _) if !memory => store_register::<1>,
+        (Mnemonic::Fstpnce, _) => store_register_unchecked,
+        (Mnemonic::Fstp, _) if !memory => store_register::<1>,
         (Mnemonic::Fstp, 4) => store_single::<1>,
         (Mnemonic::Fstp, 8) => store_double::<1>,
         (Mnemonic::Fstp, _) => store_extended,

@@ -355,3 +355,53 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn a_change_across_pages_tells_of_the_second_page_from_its_first_byte() {
+    let mut machine = with_hole();
+    machine.cpu().gpr[RSI] = UNMAPPED - 2;
+    // add qword [rsi], rax
+    assert_eq!(exception(&mut machine, &[0x48, 0x01, 0x06]), Exception::page_fault(2));
+    assert_eq!(machine.cpu().cr2, UNMAPPED);
+}
+
+#[test]
+fn an_operand_that_ends_in_no_canonical_address_is_no_page_fault() {
+    let mut machine = with_hole();
+    machine.cpu().gpr[RSI] = 0x7fff_ffff_ffff;
+    // mov rax, [rsi]; add [rsi], rax
+    for code in [[0x48, 0x8b, 0x06], [0x48, 0x01, 0x06]] {
+        assert_eq!(exception(&mut machine, &code), Exception::general_protection(0));
+    }
+}
+
+#[test]
+fn a_failed_exchange_leaves_the_upper_half_of_its_register() {
+    let mut machine = Machine::new(&[], 64);
+    machine.cpu().gpr[RAX] = 1;
+    machine.cpu().gpr[RBX] = 0xffff_ffff_0000_0002;
+    // cmpxchg ebx, ecx
+    assert_eq!(execute(&mut machine, &[0x0f, 0xb1, 0xcb]), Ok(()));
+    assert_eq!((machine.cpu().gpr[RBX], machine.cpu().gpr[RAX]), (0xffff_ffff_0000_0002, 2));
+}
+
+#[test]
+fn a_repeated_comparison_that_faults_leaves_the_flags_of_before() {
+    let mut machine = with_hole();
+    let cpu = machine.cpu();
+    (cpu.gpr[RSI], cpu.gpr[RDI], cpu.gpr[RCX]) = (DATA, UNMAPPED - 1, 2);
+    cpu.rflags = 2 | CF;
+    // repe cmpsb
+    assert_eq!(exception(&mut machine, &[0xf3, 0xa6]), Exception::page_fault(0));
+    let cpu = machine.cpu();
+    assert_eq!((cpu.gpr[RCX], cpu.rflags), (1, 2 | CF));
+}
+
+#[test]
+fn a_comparison_asks_for_its_destination_first() {
+    let mut machine = with_hole();
+    (machine.cpu().gpr[RSI], machine.cpu().gpr[RDI]) = (UNMAPPED + 8, UNMAPPED);
+    // cmpsb
+    assert_eq!(exception(&mut machine, &[0xa6]), Exception::page_fault(0));
+    assert_eq!(machine.cpu().cr2, UNMAPPED);
+}
