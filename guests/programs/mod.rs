@@ -10,6 +10,10 @@
 mod exceptions;
 mod harness;
 mod layout;
+mod ordering;
+mod paging;
+mod paging_model;
+mod processors;
 mod program;
 mod unknown;
 
@@ -20,4 +24,9 @@ type Done = Result<(), IcedError>;
 type Write = fn() -> Result<Vec<u8>, IcedError>;
 
 /// All programs by name.
-pub const ALL: &[(&str, Write)] = &[("exceptions", exceptions::write), ("unknown", unknown::write)];
+pub const ALL: &[(&str, Write)] = &[
+    ("exceptions", exceptions::write),
+    ("ordering", ordering::write),
+    ("paging", paging::write),
+    ("unknown", unknown::write),
+];

@@ -47,3 +47,17 @@ fn exceptions() {
 fn unknown_instructions_and_registers() {
     passes("unknown", &[]);
 }
+
+#[test]
+fn paging() {
+    for model in ["qemu64", "max"] {
+        passes("paging", &["-cpu", model]);
+    }
+}
+
+#[test]
+fn the_order_of_memory_on_several_processors() {
+    for count in ["2", "4"] {
+        passes("ordering", &["-smp", count]);
+    }
+}
