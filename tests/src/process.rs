@@ -107,17 +107,27 @@ impl Machine {
         command.args(["-mon", "chardev=rhea-monitor,mode=control"]);
         let console = match guest {
             Guest::None => None,
-            Guest::Linux | Guest::Embedded => {
+            _ => {
                 let path = directory.path().join("console");
                 command.arg("-chardev").arg(format!("socket,id=rhea-console,path={}", path.display()));
                 command.args(["-serial", "chardev:rhea-console"]);
                 Some(UnixListener::bind(path)?)
             }
         };
-        if guest == Guest::Linux {
-            let (kernel, initrd) = linux()?;
-            command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
-            command.args(["-append", "console=ttyS0 quiet loglevel=1"]);
+        match guest {
+            Guest::Linux | Guest::Linux32 => {
+                let (kernel, initrd) = if guest == Guest::Linux { linux()? } else { linux_32()? };
+                command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
+                command.args(["-append", "console=ttyS0 quiet loglevel=1"]);
+            }
+            Guest::Memtest | Guest::Memtest32 => {
+                let tester = match guest {
+                    Guest::Memtest => fetched("RHEA_TEST_MEMTEST", "memtest86+x64.bin")?,
+                    _ => fetched("RHEA_TEST_MEMTEST_32", "memtest86+ia32.bin")?,
+                };
+                command.arg("-kernel").arg(tester).args(["-append", "console=ttyS0,115200"]);
+            }
+            Guest::Embedded | Guest::None => {}
         }
         let replacement = directory.path().to_string_lossy();
         command.args(arguments.iter().map(|argument| argument.replace("@DIR@", &replacement)));
@@ -230,15 +240,21 @@ pub fn program() -> Result<PathBuf, ProcessError> {
 
 /// Kernel and initial file system of the Linux guest: RHEA_TEST_KERNEL and RHEA_TEST_INITRD, or else what was fetched.
 pub fn linux() -> Result<(PathBuf, PathBuf), ProcessError> {
-    let fetched = |name: &str| Ok::<_, ProcessError>(target_directory()?.join("../guests").join(name));
-    let find = |variable: &'static str, name: &str| {
-        let path = match std::env::var_os(variable) {
-            Some(path) => PathBuf::from(path),
-            None => fetched(name)?,
-        };
-        if path.is_file() { Ok(path) } else { Err(ProcessError::NoGuest(path, variable)) }
+    Ok((fetched("RHEA_TEST_KERNEL", "vmlinuz")?, fetched("RHEA_TEST_INITRD", "initrd")?))
+}
+
+/// The same of the guest of 32 bits: RHEA_TEST_KERNEL_32 and RHEA_TEST_INITRD_32.
+pub fn linux_32() -> Result<(PathBuf, PathBuf), ProcessError> {
+    Ok((fetched("RHEA_TEST_KERNEL_32", "vmlinuz-32")?, fetched("RHEA_TEST_INITRD_32", "initrd-32")?))
+}
+
+/// A guest's file: the one that `variable` names, or else the one of this name that was fetched.
+fn fetched(variable: &'static str, name: &str) -> Result<PathBuf, ProcessError> {
+    let path = match std::env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => target_directory()?.join("../guests").join(name),
     };
-    Ok((find("RHEA_TEST_KERNEL", "vmlinuz")?, find("RHEA_TEST_INITRD", "initrd")?))
+    if path.is_file() { Ok(path) } else { Err(ProcessError::NoGuest(path, variable)) }
 }
 
 /// `target/debug` for a test in `target/debug/deps`.

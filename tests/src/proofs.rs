@@ -70,7 +70,7 @@ impl Proofs {
             };
             if let Some(name) = proven {
                 let rank = Rank {
-                    bare: transcript.header.guest != Guest::Linux,
+                    bare: !transcript.header.guest.has_shell(),
                     aside: !stem.to_lowercase().starts_with(&name.to_lowercase()),
                     length: place.len(),
                 };

@@ -15,7 +15,7 @@ use crate::guest::Console;
 use crate::monitor::{Monitor, MonitorError};
 use crate::pattern::Pattern;
 use crate::process::Machine;
-use crate::transcript::{Action, Guest, Header, Passed, Transcript};
+use crate::transcript::{Action, Header, Passed, Transcript};
 
 /// How long Linux may take to boot to its shell, on a slow and busy host.
 const BOOT: Duration = Duration::from_secs(240);
@@ -141,7 +141,7 @@ impl Conversation<'_> {
                 self.console()?.wait_for(text, BOOT.max(timeout)).map(drop).map_err(|error| error.to_string())
             }
             Action::Type(line) => {
-                if self.header.guest == Guest::Linux {
+                if self.header.guest.has_shell() {
                     self.boot_once()?;
                 }
                 self.console()?.type_line(line).map_err(|error| error.to_string())
@@ -268,7 +268,7 @@ impl Conversation<'_> {
                 report.push_str(&format!("\n--- {source}:\n{}", last.join("\n")));
             }
         }
-        if self.header.guest == Guest::Linux && !self.has_shell {
+        if self.header.guest.has_shell() && !self.has_shell {
             report.push_str("\n--- the guest's shell was not reached");
         }
         report

@@ -37,10 +37,38 @@ pub struct Header {
 pub enum Guest {
     /// Debian's kernel with a shell on the serial console.
     Linux,
+    /// The same of 32 bits.
+    Linux32,
+    /// The memory tester memtest86+, of 64 bits.
+    Memtest,
+    /// The same of 32 bits.
+    Memtest32,
     /// The guest that the program carries within itself.
     Embedded,
     /// Nothing.
     None,
+}
+
+impl Guest {
+    /// All guests, by the names that headers give them.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("linux", Self::Linux),
+        ("linux32", Self::Linux32),
+        ("memtest", Self::Memtest),
+        ("memtest32", Self::Memtest32),
+        ("embedded", Self::Embedded),
+        ("none", Self::None),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, guest)| *guest == self).map_or("none", |(name, _)| name)
+    }
+
+    /// Whether it has a shell on its console.
+    pub const fn has_shell(self) -> bool {
+        matches!(self, Self::Linux | Self::Linux32)
+    }
 }
 
 /// One step and where it stands in the file.
@@ -167,12 +195,11 @@ impl Transcript {
                     continue;
                 }
                 "guest" => {
-                    header.guest = match rest {
-                        "linux" => Guest::Linux,
-                        "embedded" => Guest::Embedded,
-                        "none" => Guest::None,
-                        _ => return Err(fault(format!("the guest is linux, embedded or none, not '{rest}'"))),
-                    };
+                    let guest = Guest::ALL.iter().find(|(name, _)| *name == rest);
+                    let names = Guest::ALL.map(|(name, _)| name).join(", ");
+                    let (_, guest) =
+                        guest.ok_or_else(|| fault(format!("the guest is one of {names}, not '{rest}'")))?;
+                    header.guest = *guest;
                     continue;
                 }
                 "negotiate" => {
@@ -220,7 +247,7 @@ impl Transcript {
                 _ => return Err(fault(format!("a line cannot begin with '{word}'"))),
             };
             let needs_linux = matches!(action, Action::Guest(_) | Action::Boot);
-            if needs_linux && header.guest != Guest::Linux {
+            if needs_linux && !header.guest.has_shell() {
                 return Err(fault(format!("'{word}' needs 'guest linux' above the first step")));
             }
             steps.push(Step { line, action });
@@ -347,7 +374,10 @@ exit 0
         assert_eq!(fault("# only a comment\n"), "line 1: nothing is said");
         assert_eq!(fault("-> {}\nmachine -S\n"), "line 2: 'machine' belongs above the first step");
         assert_eq!(fault("\n=> {}\n"), "line 2: a line cannot begin with '=>'");
-        assert_eq!(fault("guest windows\n"), "line 1: the guest is linux, embedded or none, not 'windows'");
+        assert_eq!(
+            fault("guest windows\n"),
+            "line 1: the guest is one of linux, linux32, memtest, memtest32, embedded, none, not 'windows'"
+        );
         assert_eq!(fault("guest$ uname\n"), "line 1: 'guest$' needs 'guest linux' above the first step");
         assert_eq!(fault("machine -name 'x\n-> {}\n"), "line 1: a ' is not closed");
         assert_eq!(fault("<= { \"data\": {} }\n"), "line 1: an event has a member 'event' with its name");

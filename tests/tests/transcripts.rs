@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 use rhea_tests::proofs::transcripts;
 use rhea_tests::run::run;
-use rhea_tests::transcript::{Guest, Transcript};
+use rhea_tests::transcript::Transcript;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -27,11 +27,7 @@ fn main() -> ExitCode {
 fn trial(root: &Path, file: PathBuf) -> Trial {
     let text = fs::read_to_string(&file).unwrap_or_default();
     // A file that cannot be read as a transcript fails when it is run, with the reason.
-    let guest = match Transcript::parse(&text).map(|transcript| transcript.header.guest) {
-        Ok(Guest::Linux) => "linux",
-        Ok(Guest::Embedded) => "embedded",
-        Ok(Guest::None) | Err(_) => "none",
-    };
+    let guest = Transcript::parse(&text).map_or("none", |transcript| transcript.header.guest.name());
     let place = file.strip_prefix(root).unwrap_or(&file).with_extension("");
     Trial::test(format!("{guest}/{}", place.display()), move || run(&file).map_err(Failed::from))
 }

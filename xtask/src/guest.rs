@@ -1,18 +1,43 @@
-//! The Linux guest of tests and benchmarks: Debian's cloud kernel, and an initial RAM disk around busybox.
-//!
-//! The packages are fetched by apt-get and unpacked without being installed.
+//! The guests of tests and benchmarks: Debian's kernels of 64 and 32 bits, each with an initial RAM disk around busybox,
+//! and the memory tester memtest86+.
 
 use std::{
     fs,
     io::Cursor,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use cpio::{NewcBuilder, newc::ModeFileType, write_cpio};
 
-use crate::{run, target};
+use crate::{
+    packages::{Source, find, unpack},
+    target,
+};
+
+/// All guests.
+pub struct Guests {
+    /// Linux of 64 bits.
+    pub linux: Guest,
+    /// Linux of 32 bits.
+    pub linux_32: Guest,
+    /// The memory tester, of 64 and of 32 bits.
+    pub memtest: [PathBuf; 2],
+}
+
+impl Guests {
+    /// The variables by which tests find them.
+    pub fn environment(&self) -> [(&'static str, &Path); 6] {
+        [
+            ("RHEA_TEST_KERNEL", &self.linux.kernel),
+            ("RHEA_TEST_INITRD", &self.linux.initrd),
+            ("RHEA_TEST_KERNEL_32", &self.linux_32.kernel),
+            ("RHEA_TEST_INITRD_32", &self.linux_32.initrd),
+            ("RHEA_TEST_MEMTEST", &self.memtest[0]),
+            ("RHEA_TEST_MEMTEST_32", &self.memtest[1]),
+        ]
+    }
+}
 
 /// A guest's files.
 pub struct Guest {
@@ -72,21 +97,40 @@ pub fn directory() -> PathBuf {
     target().join("guests")
 }
 
-/// Fetches and builds what is not there yet.
+/// Fetches and builds all guests that are not there yet.
+pub fn fetch_all() -> anyhow::Result<Guests> {
+    Ok(Guests { linux: fetch()?, linux_32: fetch_32()?, memtest: fetch_memtest()? })
+}
+
+/// Fetches and builds Linux of 64 bits.
 pub fn fetch() -> anyhow::Result<Guest> {
+    linux("cloud-amd64", ["vmlinuz", "initrd", "recipe"], "packages", || Ok(Source::Host))
+}
+
+fn fetch_32() -> anyhow::Result<Guest> {
+    let source = || Source::i386(&directory().join("apt-i386"));
+    linux("686-pae", ["vmlinuz-32", "initrd-32", "recipe-32"], "packages-i386", source)
+}
+
+/// Linux with a kernel of this flavour, in files of these names.
+fn linux(
+    flavour: &str,
+    [kernel, initrd, made_by]: [&str; 3],
+    packages: &str,
+    source: impl FnOnce() -> anyhow::Result<Source>,
+) -> anyhow::Result<Guest> {
     let directory = directory();
-    let guest = Guest { kernel: directory.join("vmlinuz"), initrd: directory.join("initrd") };
+    let guest = Guest { kernel: directory.join(kernel), initrd: directory.join(initrd) };
     let recipe = format!("{INIT}{VIRTIO}{POWER_BUTTON}{MODULES:?}{VIRTIO_MODULES:?}");
-    let made_by = directory.join("recipe");
+    let made_by = directory.join(made_by);
     if guest.kernel.exists() && guest.initrd.exists() && fs::read_to_string(&made_by).is_ok_and(|text| text == recipe) {
         return Ok(guest);
     }
-    let packages = directory.join("packages");
-    fs::create_dir_all(&packages)?;
-    let kernel_package = kernel_package()?;
-    let tree = directory.join("tree");
-    for package in [kernel_package.as_str(), "busybox-static"] {
-        unpack(&download(package, &packages)?, &tree)?;
+    let source = source()?;
+    let packages = directory.join(packages);
+    let tree = directory.join(format!("tree-{flavour}"));
+    for package in [source.kernel_package(flavour)?.as_str(), "busybox-static"] {
+        unpack(&source.download(package, &packages)?, &tree)?;
     }
     let boot = find(&tree.join("boot"), "vmlinuz-")?;
     let modules = find(&tree.join("lib/modules"), "")?.join("kernel");
@@ -97,54 +141,22 @@ pub fn fetch() -> anyhow::Result<Guest> {
     Ok(guest)
 }
 
-/// The newest kernel of Debian's cloud flavour: what `linux-image-cloud-amd64` depends on.
-fn kernel_package() -> anyhow::Result<String> {
-    let advice = "run 'apt-get update' as root first, with Debian's package source configured";
-    let output = Command::new("apt-cache")
-        .args(["depends", "--important", "linux-image-cloud-amd64"])
-        .output()
-        .context("could not start apt-cache: the guest's kernel comes from Debian's packages")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines()
-        .find_map(|line| line.trim().strip_prefix("Depends: linux-image-"))
-        .map(|rest| format!("linux-image-{rest}"))
-        .with_context(|| format!("apt does not know linux-image-cloud-amd64: {advice}"))
-}
-
-fn download(package: &str, to: &Path) -> anyhow::Result<PathBuf> {
-    let prefix = format!("{package}_");
-    if let Ok(path) = find(to, &prefix) {
-        return Ok(path);
+/// The memory tester.
+fn fetch_memtest() -> anyhow::Result<[PathBuf; 2]> {
+    let directory = directory();
+    let names = ["memtest86+x64.bin", "memtest86+ia32.bin"];
+    let files = names.map(|name| directory.join(name));
+    if files.iter().all(|file| file.exists()) {
+        return Ok(files);
     }
-    eprintln!("fetching {package}");
-    // The sandboxed downloader may not enter a target directory below someone's home.
-    let downloaded = run(Command::new("apt-get")
-        .args(["-qq", "-o", "APT::Sandbox::User=root", "download", package])
-        .current_dir(to));
-    downloaded.with_context(|| {
-        format!(
-            "could not fetch {package}: run 'apt-get update' as root, and check the network and Debian's package source"
-        )
-    })?;
-    find(to, &prefix)
-}
-
-fn unpack(package: &Path, to: &Path) -> anyhow::Result<()> {
-    run(Command::new("dpkg-deb").arg("-x").arg(package).arg(to))
-}
-
-/// The first entry of `directory`, by name, that starts with `prefix`.
-fn find(directory: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
-    let entries = fs::read_dir(directory).with_context(|| format!("could not list {}", directory.display()))?;
-    let mut found: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
-        .collect();
-    found.sort();
-    match found.into_iter().next() {
-        Some(path) => Ok(path),
-        None => bail!("no {prefix}* in {}", directory.display()),
+    let tree = directory.join("tree-memtest");
+    unpack(&Source::Host.download("memtest86+", &directory.join("packages"))?, &tree)?;
+    for (name, file) in names.iter().zip(&files) {
+        let from = tree.join("boot").join(name);
+        fs::copy(&from, file).with_context(|| format!("the package memtest86+ has no {}", from.display()))?;
     }
+    fs::remove_dir_all(&tree)?;
+    Ok(files)
 }
 
 fn build_initrd(tree: &Path, modules: &Path, to: &Path) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod guest;
+mod packages;
 mod soak;
 mod test;
 
@@ -15,7 +16,7 @@ use anyhow::{Context, bail};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  fetch   fetch what guests in tests are made of (Debian's kernel and busybox) into target/guests
+  fetch   fetch what guests in tests are made of (Debian's kernels, busybox and memtest86+) into target/guests
   test    fetch, then run everything: formatting, lints, unit tests, transcripts, guest boots, clients
   soak    move a busy guest from process to process a hundred times, over files, sockets and commands
   oracle  execute cases of instructions on this host's processor and in the interpreter, and compare; `oracle --help` has more
@@ -23,7 +24,7 @@ usage: cargo xtask COMMAND
 
 fn main() -> ExitCode {
     let result = match std::env::args().nth(1).as_deref() {
-        Some("fetch") => guest::fetch().map(drop),
+        Some("fetch") => guest::fetch_all().map(drop),
         Some("test") => test::run_everything(),
         Some("soak") => soak::run(),
         Some("bench") => bench::run(),

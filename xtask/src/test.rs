@@ -13,7 +13,7 @@ fn run_checks() -> anyhow::Result<()> {
 
 /// Runs everything.
 pub fn run_everything() -> anyhow::Result<()> {
-    let guest = guest::fetch().context("the guests of the tests")?;
+    let guests = guest::fetch_all().context("the guests of the tests")?;
     install_nextest()?;
     run_checks()?;
     // Guests run in the tests of the whole program: those use the build that users get.
@@ -22,8 +22,7 @@ pub fn run_everything() -> anyhow::Result<()> {
     run(cargo()
         .args(["nextest", "run", "--workspace"])
         .env("RHEA_BIN", target().join("release/rhea"))
-        .env("RHEA_TEST_KERNEL", guest.kernel)
-        .env("RHEA_TEST_INITRD", guest.initrd))
+        .envs(guests.environment()))
 }
 
 fn install_nextest() -> anyhow::Result<()> {

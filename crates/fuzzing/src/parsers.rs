@@ -23,9 +23,10 @@ pub(crate) fn kernel_image(data: &[u8]) -> u64 {
         let mut image = vec![0; 0x800 + usize::from(bytes.byte()) * 16];
         image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
         image[0x202..0x206].copy_from_slice(b"HdrS");
-        // Protocol 2.15, with a 64-bit entry.
-        image[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
-        image[0x236] = 1;
+        // Protocol 2.15 or an older one, loaded high, with a 64-bit entry or none.
+        image[0x206..0x208].copy_from_slice(&[bytes.byte() % 16, 0x02]);
+        image[0x211] = 1;
+        image[0x236] = bytes.byte() & 1;
         for _ in 0..bytes.byte() % 32 {
             let at = 0x1f0 + usize::from(bytes.byte());
             image[at] = bytes.byte();

@@ -435,6 +435,10 @@ impl Pc {
                         cpu.start_protected(eip, information, start::GDT, start::GDT_LIMIT);
                         cpu.gpr[usize::from(reg::RAX)] = multiboot::LOADER_MAGIC.into();
                     }
+                    Some(Entry::Protected { eip, esi }) => {
+                        cpu.start_protected(eip, 0, start::GDT, start::GDT_LIMIT);
+                        cpu.gpr[usize::from(reg::RSI)] = esi.into();
+                    }
                     Some(Entry::Real { address }) => cpu.start_real(address),
                 }
             });

@@ -1,10 +1,12 @@
-//! Direct boot of a Linux bzImage by its 64-bit protocol. Linux `Documentation/arch/x86/boot.rst` and `zero-page.rst`.
+//! Direct boot of a Linux bzImage by its 64-bit protocol, or by the 32-bit one where it has no other. Linux
+//! `Documentation/arch/x86/boot.rst` (cited as boot.rst) and `zero-page.rst`.
 
 use rhea_core::memory::AddressSpace;
 
 use super::{
     Entry, LoadError, MemoryMap,
     parameters::{self, put},
+    start,
 };
 
 /// Where the command line goes; it may fill the rest up to the extended BIOS data area.
@@ -33,6 +35,26 @@ mod header {
     pub const INIT_SIZE: usize = 0x260;
 }
 
+/// The oldest protocol that is spoken: before, the command line was elsewhere.
+const OLDEST: u16 = 0x202;
+/// Protocols from which on fields of the header are there.
+mod since {
+    pub const INITRD_ADDR_MAX: u16 = 0x203;
+    pub const RELOCATABLE: u16 = 0x205;
+    pub const CMDLINE_SIZE: u16 = 0x206;
+    pub const PREF_ADDRESS: u16 = 0x20a;
+    pub const XLOADFLAGS: u16 = 0x20c;
+}
+/// LOADFLAGS: the protected-mode part goes to 1 MiB; without it, below 640 KiB.
+const LOADED_HIGH: u8 = 1;
+/// XLOADFLAGS: there is a 64-bit entry, 512 bytes behind the 32-bit one.
+const KERNEL_64: u16 = 1;
+const ENTRY_64: u64 = 0x200;
+/// Where a kernel goes that does not say.
+const USUAL_ADDRESS: u64 = 0x10_0000;
+/// The last byte that an initial RAM disk may take if the kernel does not say.
+const USUAL_INITRD_MAX: u32 = 0x37ff_ffff;
+
 /// Offset in the boot parameters of the high half of the RAM disk's address.
 const EXT_RAMDISK_IMAGE: usize = 0xc0;
 
@@ -57,29 +79,43 @@ impl Kernel {
     /// Takes a bzImage.
     ///
     /// # Errors
-    /// The image is no bzImage, is cut, too old, has no 64-bit entry, or the command line is too long for it.
+    /// The image is no bzImage, is cut or too old, or the command line is too long for it.
     pub fn new(image: Vec<u8>, initrd: Option<Vec<u8>>, command_line: &str) -> Result<Self, LoadError> {
         let bad = |reason: &str| LoadError::Kernel(reason.to_owned());
         if !Self::is_bzimage(&image) {
             return Err(bad("it is not a Linux bzImage"));
         }
-        let word = |at| read(&image, at).map(u16::from_le_bytes).unwrap_or_default();
-        if word(header::VERSION) < 0x20c {
-            return Err(bad("its boot protocol is older than 2.12; a kernel of version 3.8 or later is needed"));
+        let kernel = Self { image, initrd, command_line: command_line.as_bytes().to_vec() };
+        if kernel.version() < OLDEST {
+            return Err(bad("its boot protocol is older than 2.02; a kernel of version 2.4 or later is needed"));
         }
-        if word(header::XLOADFLAGS) & 1 == 0 {
-            return Err(bad("it has no 64-bit entry point"));
+        if kernel.image.get(header::LOADFLAGS).is_none_or(|flags| flags & LOADED_HIGH == 0) {
+            return Err(bad("it is a zImage, which runs below 640 KiB; a bzImage is needed"));
         }
-        let limit = read(&image, header::CMDLINE_SIZE).map(u32::from_le_bytes).unwrap_or(255) as usize;
+        let limit = kernel.dword(header::CMDLINE_SIZE, since::CMDLINE_SIZE).unwrap_or(255) as usize;
         let limit = limit.min(COMMAND_LINE_LIMIT - 1);
         if command_line.len() > limit {
             return Err(LoadError::CommandLine { length: command_line.len(), limit });
         }
-        let kernel = Self { image, initrd, command_line: command_line.as_bytes().to_vec() };
         if kernel.protected_part().is_none() {
             return Err(bad("it is cut off"));
         }
         Ok(kernel)
+    }
+
+    fn version(&self) -> u16 {
+        read(&self.image, header::VERSION).map(u16::from_le_bytes).unwrap_or_default()
+    }
+
+    /// A field of four bytes that is there from protocol `since` on.
+    fn dword(&self, at: usize, since: u16) -> Option<u32> {
+        (self.version() >= since).then(|| read(&self.image, at).map(u32::from_le_bytes))?
+    }
+
+    /// Whether there is a 64-bit entry.
+    fn has_long_entry(&self) -> bool {
+        let flags = read(&self.image, header::XLOADFLAGS).map(u16::from_le_bytes).unwrap_or_default();
+        self.version() >= since::XLOADFLAGS && flags & KERNEL_64 != 0
     }
 
     /// The part that runs in protected and long mode: what follows the boot sector and the setup sectors.
@@ -91,8 +127,24 @@ impl Kernel {
         self.image.get((sectors + 1) * 512..).filter(|part| part.len() > 0x200)
     }
 
-    fn u32_at(&self, at: usize) -> u32 {
-        read(&self.image, at).map(u32::from_le_bytes).unwrap_or_default()
+    /// Where the kernel goes, and how many bytes it takes there until it has found out about memory.
+    fn place(&self, length: u64, map: &MemoryMap) -> Result<(u64, u64), LoadError> {
+        let preferred = (self.version() >= since::PREF_ADDRESS)
+            .then(|| read(&self.image, header::PREF_ADDRESS).map(u64::from_le_bytes))
+            .flatten();
+        let alignment = u64::from(self.dword(header::KERNEL_ALIGNMENT, since::RELOCATABLE).unwrap_or(0)).max(4096);
+        let relocatable = self.version() >= since::RELOCATABLE
+            && self.image.get(header::RELOCATABLE_KERNEL).is_some_and(|flag| *flag != 0);
+        let size = u64::from(self.dword(header::INIT_SIZE, since::PREF_ADDRESS).unwrap_or(0)).max(length);
+        let fits = |at: u64| at.checked_add(size).is_some_and(|end| map.usable_below_4g(at, end));
+        let (preferred, lowest) = (preferred.unwrap_or(USUAL_ADDRESS), alignment.max(USUAL_ADDRESS));
+        if fits(preferred) {
+            Ok((preferred, size))
+        } else if relocatable && fits(lowest) {
+            Ok((lowest, size))
+        } else {
+            Err(LoadError::Memory { what: "the kernel", needs: size })
+        }
     }
 
     /// Copies everything into guest memory; gives where and how to start.
@@ -101,18 +153,7 @@ impl Kernel {
     /// The guest has too little memory for the kernel or the initial RAM disk.
     pub fn load(&self, memory: &AddressSpace, map: &MemoryMap, root_pointer: u64) -> Result<Entry, LoadError> {
         let part = self.protected_part().unwrap_or_default();
-        let preferred = read(&self.image, header::PREF_ADDRESS).map(u64::from_le_bytes).unwrap_or(0x10_0000);
-        let alignment = u64::from(self.u32_at(header::KERNEL_ALIGNMENT)).max(4096);
-        let relocatable = self.image.get(header::RELOCATABLE_KERNEL).is_some_and(|flag| *flag != 0);
-        let size = u64::from(self.u32_at(header::INIT_SIZE)).max(part.len() as u64);
-        let fits = |at: u64| at.checked_add(size).is_some_and(|end| map.usable_below_4g(at, end));
-        let kernel = if fits(preferred) {
-            preferred
-        } else if relocatable && fits(alignment.max(0x10_0000)) {
-            alignment.max(0x10_0000)
-        } else {
-            return Err(LoadError::Memory { what: "the kernel", needs: size });
-        };
+        let (kernel, size) = self.place(part.len() as u64, map)?;
         memory.write(kernel, part);
 
         let mut page = parameters::page(map, root_pointer);
@@ -123,12 +164,12 @@ impl Kernel {
         }
         put(&mut page, header::TYPE_OF_LOADER, &[0xff]);
         // The kernel is loaded high, and what it prints early may be seen.
-        put(&mut page, header::LOADFLAGS, &[1]);
+        put(&mut page, header::LOADFLAGS, &[LOADED_HIGH]);
         put(&mut page, header::CMD_LINE_PTR, &(COMMAND_LINE as u32).to_le_bytes());
         if let Some(initrd) = &self.initrd {
-            let highest = u64::from(self.u32_at(header::INITRD_ADDR_MAX)).max(0x37ff_ffff);
+            let highest = self.dword(header::INITRD_ADDR_MAX, since::INITRD_ADDR_MAX).unwrap_or(USUAL_INITRD_MAX);
             let at = map
-                .highest_below(highest.saturating_add(1), initrd.len() as u64)
+                .highest_below(u64::from(highest) + 1, initrd.len() as u64)
                 .filter(|&at| at >= kernel + size)
                 .ok_or(LoadError::Memory { what: "the initial RAM disk", needs: initrd.len() as u64 })?;
             memory.write(at, initrd);
@@ -140,13 +181,18 @@ impl Kernel {
         let mut command_line = self.command_line.clone();
         command_line.push(0);
         memory.write(COMMAND_LINE, &command_line);
-        Ok(Entry::Long { rip: kernel + 0x200, rsi: parameters::ADDRESS })
+        if self.has_long_entry() {
+            return Ok(Entry::Long { rip: kernel + ENTRY_64, rsi: parameters::ADDRESS });
+        }
+        // boot.rst, "32-bit Boot Protocol". What fits below 4 GiB has an address of 32 bits.
+        start::write_protected_descriptors(memory);
+        Ok(Entry::Protected { eip: kernel as u32, esi: parameters::ADDRESS as u32 })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rhea_core::{Ram, memory::Target};
+    use rhea_core::{Ram, Width, memory::Target};
 
     use super::*;
     use crate::boot::MemoryMap;
@@ -158,7 +204,9 @@ mod tests {
         image[header::JUMP_LENGTH] = 0x6a;
         image[header::MAGIC..][..4].copy_from_slice(b"HdrS");
         image[header::VERSION..][..2].copy_from_slice(&0x20f_u16.to_le_bytes());
+        image[header::LOADFLAGS] = LOADED_HIGH;
         image[header::XLOADFLAGS] = 1;
+        image[header::INITRD_ADDR_MAX..][..4].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes());
         image[header::CMDLINE_SIZE..][..4].copy_from_slice(&2047_u32.to_le_bytes());
         image[header::INIT_SIZE..][..4].copy_from_slice(&0x10_0000_u32.to_le_bytes());
         image[header::PREF_ADDRESS..][..8].copy_from_slice(&0x100_0000_u64.to_le_bytes());
@@ -193,6 +241,51 @@ mod tests {
         memory.read(u64::from(disk), &mut data);
         assert_eq!(data, vec![7; 5000]);
         assert_eq!(disk % 4096, 0);
+    }
+
+    #[test]
+    fn a_kernel_without_a_64_bit_entry_starts_where_it_is_loaded_with_flat_segments() {
+        let mut image = image();
+        image[header::XLOADFLAGS] = 0;
+        let memory = memory(64 << 20);
+        let kernel = Kernel::new(image, None, "").unwrap();
+        let entry = kernel.load(&memory, &MemoryMap::new(64 << 20, 0, 0), 0).unwrap();
+        assert_eq!(entry, Entry::Protected { eip: 0x100_0000, esi: parameters::ADDRESS as u32 });
+        // Selectors 0x10 and 0x18: flat 32-bit code and data.
+        assert_eq!(memory.read_value(start::GDT + 0x10, Width::Qword), 0x00cf_9b00_0000_ffff);
+        assert_eq!(memory.read_value(start::GDT + 0x18, Width::Qword), 0x00cf_9300_0000_ffff);
+    }
+
+    #[test]
+    fn an_old_kernel_goes_where_all_went_and_its_newer_fields_are_not_read() {
+        let mut image = image();
+        image[header::VERSION..][..2].copy_from_slice(&0x202_u16.to_le_bytes());
+        image[header::INITRD_ADDR_MAX..][..4].fill(0);
+        image[header::CMDLINE_SIZE..][..4].fill(0);
+        let memory = memory(64 << 20);
+        assert!(matches!(
+            Kernel::new(image.clone(), None, &"x".repeat(256)),
+            Err(LoadError::CommandLine { limit: 255, .. })
+        ));
+        let kernel = Kernel::new(image.clone(), Some(vec![7; 5000]), "root=/dev/ram0").unwrap();
+        let entry = kernel.load(&memory, &MemoryMap::new(64 << 20, 0, 0), 0).unwrap();
+        assert_eq!(entry, Entry::Protected { eip: 0x10_0000, esi: parameters::ADDRESS as u32 });
+        image[header::VERSION] = 1;
+        assert!(matches!(Kernel::new(image.clone(), None, ""), Err(LoadError::Kernel(_))));
+        image[header::VERSION] = 2;
+        image[header::LOADFLAGS] = 0;
+        assert!(matches!(Kernel::new(image, None, ""), Err(LoadError::Kernel(_))));
+    }
+
+    #[test]
+    fn a_ram_disk_ends_where_the_kernel_wants_it() {
+        let mut image = image();
+        image[header::INITRD_ADDR_MAX..][..4].copy_from_slice(&0x01ff_ffff_u32.to_le_bytes());
+        let memory = memory(64 << 20);
+        let kernel = Kernel::new(image, Some(vec![7; 0x1000]), "").unwrap();
+        kernel.load(&memory, &MemoryMap::new(64 << 20, 0, 0), 0).unwrap();
+        let at = memory.read_value(parameters::ADDRESS + header::RAMDISK_IMAGE as u64, Width::Dword);
+        assert_eq!(at, 0x01ff_f000);
     }
 
     #[test]

@@ -54,6 +54,13 @@ pub enum Entry {
         /// EBX: the information structure.
         information: u32,
     },
+    /// In 32-bit protected mode with flat segments and no paging, as Linux's 32-bit boot protocol says.
+    Protected {
+        /// First instruction.
+        eip: u32,
+        /// ESI: the boot parameters.
+        esi: u32,
+    },
     /// In real mode, as a waking vector is entered (ACPI 5.0 § 16.3.3.4).
     Real {
         /// Physical address of the first instruction, below 1 MiB.

@@ -1,4 +1,5 @@
-//! What a 64-bit start needs in memory: a descriptor table, and page tables that map the first 4 GiB to themselves.
+//! What a start without firmware needs in memory: a descriptor table, and for 64 bits page tables that map the first 4 GiB
+//! to themselves.
 
 use rhea_core::AddressSpace;
 
@@ -12,10 +13,19 @@ pub const PAGE_TABLES: u64 = 0x8_1000;
 const PRESENT_WRITABLE: u64 = 0b11;
 const LARGE: u64 = 1 << 7;
 
-/// Writes both.
+/// Flat data (SDM vol. 3 § 3.4.5).
+const DATA: u64 = 0x00cf_9300_0000_ffff;
+
+/// Writes a descriptor table for a 32-bit start in place of the one for 64 bits.
+pub fn write_protected_descriptors(memory: &AddressSpace) {
+    // Selector 0x10 is 32-bit code, 0x18 data.
+    write_words(memory, GDT, &[0, 0, 0x00cf_9b00_0000_ffff, DATA]);
+}
+
+/// Writes what a 64-bit start needs.
 pub fn write_tables(memory: &AddressSpace) {
     // Selector 0x10 is 64-bit code, 0x18 data (SDM vol. 3 § 3.4.5).
-    let descriptors: [u64; 4] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+    let descriptors: [u64; 4] = [0, 0, 0x00af_9b00_0000_ffff, DATA];
     write_words(memory, GDT, &descriptors);
     let pointers = PAGE_TABLES + 0x1000;
     let directories = PAGE_TABLES + 0x2000;
