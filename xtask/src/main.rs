@@ -18,7 +18,8 @@ usage: cargo xtask COMMAND
 
   fetch   fetch what guests in tests are made of (Debian's kernels, busybox and memtest86+) into target/guests
   test    fetch, then run everything: formatting, lints, unit tests, transcripts, guest boots, clients
-  soak    move a busy guest from process to process a hundred times, over files, sockets and commands
+  soak    move a busy guest from process to process a hundred times, over files, sockets and commands,
+          and let memtest86+ make a whole pass
   oracle  execute cases of instructions on this host's processor and in the interpreter, and compare; `oracle --help` has more
   bench   measure Rhea, beside qemu-system-x86_64 where that is installed";
 
