@@ -10,6 +10,11 @@ use crate::{
     random::{Element, Random},
 };
 
+/// Bytes of an area of XSAVE, with its header and the upper halves of YMM registers.
+const AREA: usize = 832;
+/// Where its header is.
+const HEADER: usize = 512;
+
 /// Where a branch may go: to what is no code, in several ways.
 pub(crate) fn branch_target(random: &mut Random) -> u64 {
     random.pick(&[CODE + 0x20, CODE + PAGE, DATA + 0x40, WINDOW + 0x3000, READ_ONLY])
@@ -59,6 +64,7 @@ fn set_low(random: &mut Random, register: &mut u64, size: usize, value: u64, bit
 pub(crate) fn memory(random: &mut Random, case: &mut Case, instruction: &Instruction, constants: &ConstantOffsets) {
     for i in 0..instruction.op_count() {
         let size = match instruction.mnemonic() {
+            Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xrstor | Mnemonic::Xrstor64 => AREA as u64,
             Mnemonic::Bt | Mnemonic::Btc | Mnemonic::Btr | Mnemonic::Bts => 64,
             _ => instruction.memory_size().size() as u64,
         };
@@ -249,7 +255,8 @@ fn contents(random: &mut Random, case: &Case, instruction: &Instruction, size: M
     use Mnemonic as M;
     let base = if case.bits == 16 { WINDOW } else { 0 };
     let element = size.element_type();
-    let count = size.size().clamp(1, 512);
+    let area = matches!(instruction.mnemonic(), M::Xrstor | M::Xrstor64 | M::Xsave | M::Xsave64);
+    let count = if area { AREA } else { size.size().clamp(1, 512) };
     let mut bytes = Vec::with_capacity(count + 16);
     match instruction.mnemonic() {
         M::Jmp | M::Call if random.chance(75) => {
@@ -282,9 +289,15 @@ fn contents(random: &mut Random, case: &Case, instruction: &Instruction, size: M
             },
         }
     }
+    if area && bytes.len() >= AREA && random.chance(90) {
+        bytes[HEADER..HEADER + 64].fill(0);
+        bytes[HEADER] = random.below(8) as u8;
+    }
     match instruction.mnemonic() {
         M::Ldmxcsr | M::Vldmxcsr if random.chance(75) => bytes[2..4].fill(0),
-        M::Fxrstor | M::Fxrstor64 if random.chance(85) && bytes.len() >= 28 => bytes[26..28].fill(0),
+        M::Fxrstor | M::Fxrstor64 | M::Xrstor | M::Xrstor64 if random.chance(85) && bytes.len() >= 28 => {
+            bytes[26..28].fill(0)
+        }
         _ => {}
     }
     bytes

@@ -43,6 +43,8 @@ pub struct Undefined {
     pub approximate: bool,
     /// Numbers in x87 registers may be off by one unit in the last place.
     pub last_place: bool,
+    /// The flags of MXCSR are not compared.
+    pub control: bool,
     /// x87 registers are not compared.
     pub x87: bool,
     /// Memory: from, to.
@@ -147,12 +149,12 @@ impl Undefined {
             }
             // A 16-bit operand.
             M::Bswap if size == 16 => undefined.result(case, instruction),
-            M::Fnstenv | M::Fstenv | M::Fnsave | M::Fsave | M::Fxsave | M::Fxsave64 => {
+            M::Fnstenv | M::Fnsave | M::Fxsave | M::Fxsave64 | M::Xsave | M::Xsave64 | M::Xsaveopt | M::Xsaveopt64 => {
                 if let Some(at) = aim::address(case, instruction, 0) {
                     let (from, to) = match (instruction.mnemonic(), instruction.memory_size().size()) {
-                        (M::Fxsave | M::Fxsave64, _) => (6, 24),
-                        (_, 14 | 94) => (6, 14),
-                        _ => (12, 28),
+                        (M::Fnstenv | M::Fnsave, 14 | 94) => (6, 14),
+                        (M::Fnstenv | M::Fnsave, _) => (12, 28),
+                        _ => (6, 24),
                     };
                     undefined.memory.push((at.wrapping_add(from), at.wrapping_add(to)));
                 }
@@ -184,6 +186,8 @@ impl Undefined {
             // What came before the fault may have been popped, or stored.
             M::Popa | M::Popad => undefined.registers = !(1 << 4),
             M::Fstp | M::Fbstp => undefined.result(case, instruction),
+            // The conversion's exceptions may be noted before the store faults.
+            M::Vcvtps2ph => undefined.control = true,
             _ => {}
         }
         undefined
@@ -198,10 +202,12 @@ impl Undefined {
     }
 }
 
-/// A number whose distance from another is that of the numbers in units of the last place: denormal numbers have the
-/// smallest exponent of the others.
+/// A number whose distance from another is that of the numbers in units of the last place: where the exponent grows by
+/// one, the significand falls to a half of what would come next; denormal numbers have the smallest exponent.
 const fn units(register: u128) -> u128 {
-    if register >> 64 & 0x7fff == 1 { register - (1 << 64) } else { register }
+    let exponent = register >> 64 & 0x7fff;
+    let below = if exponent == 0 { 0 } else { (exponent - 1) << 63 };
+    (register >> 79 << 100) + below + (register & u64::MAX as u128)
 }
 
 /// Whether all lanes of single precision are the same, or almost.
@@ -221,7 +227,9 @@ fn allowed(case: &Case, instruction: &Instruction, native: &Outcome, interpreted
     if instruction.op0_register().is_segment_register() && interpreted.vector == 17 && case.bits != 64 {
         return true;
     }
-    if matches!(instruction.mnemonic(), M::Maskmovq | M::Maskmovdqu) && interpreted.registers.rip != start {
+    if matches!(instruction.mnemonic(), M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu)
+        && interpreted.registers.rip != start
+    {
         // With no byte chosen, and with AC set, it is up to the processor whether it faults.
         return native.registers.rip == start;
     }
@@ -232,6 +240,10 @@ fn allowed(case: &Case, instruction: &Instruction, native: &Outcome, interpreted
     // More than 15 bytes, and undefined as well.
     if instruction.is_invalid() && case.bytes.len() == 15 {
         return matches!(native.vector, 6 | 13) && matches!(interpreted.vector, 6 | 13);
+    }
+    // Parts of the area may be asked for that are neither stored nor loaded.
+    if matches!(instruction.mnemonic(), M::Xsave | M::Xsave64 | M::Xrstor | M::Xrstor64) && native.vector == 14 {
+        return native.registers.rip == start;
     }
     let of_memory = |outcome: &Outcome| outcome.registers.rip == start && matches!(outcome.vector, 12 | 13 | 14 | 17);
     if !of_memory(native) || !of_memory(interpreted) {
@@ -264,6 +276,19 @@ fn allowed(case: &Case, instruction: &Instruction, native: &Outcome, interpreted
             | M::Fbstp
             | M::Maskmovq
             | M::Maskmovdqu
+            | M::Vmaskmovdqu
+            | M::Vmaskmovps
+            | M::Vmaskmovpd
+            | M::Vpmaskmovd
+            | M::Vpmaskmovq
+            | M::Vpgatherdd
+            | M::Vpgatherdq
+            | M::Vpgatherqd
+            | M::Vpgatherqq
+            | M::Vgatherdps
+            | M::Vgatherdpd
+            | M::Vgatherqps
+            | M::Vgatherqpd
     );
     // SDM vol. 3 § 5.3: whether an operand may wrap at 4 GiB.
     let wraps = case.bits != 64 && native.cr2 >= 0xffff_ff00;
@@ -302,6 +327,7 @@ pub fn differences(case: &Case, instruction: &Instruction, native: &Outcome, int
             differ(&crate::text::GENERAL[number], &format!("{x:#x}"), &format!("{y:#x}"));
         }
     }
+    let control = |registers: &Registers| u64::from(registers.mxcsr & if undefined.control { !0x3f } else { !0 });
     let x87 = u64::from(!undefined.x87);
     let flags = |registers: &Registers| registers.rflags & COMPARED & !undefined.flags;
     for (place, x, y) in [
@@ -309,7 +335,7 @@ pub fn differences(case: &Case, instruction: &Instruction, native: &Outcome, int
         ("rflags", flags(a), flags(b)),
         ("fs.base", a.fs_base, b.fs_base),
         ("gs.base", a.gs_base, b.gs_base),
-        ("mxcsr", u64::from(a.mxcsr), u64::from(b.mxcsr)),
+        ("mxcsr", control(a), control(b)),
         ("x87 control", u64::from(a.control), u64::from(b.control)),
         ("x87 status", u64::from(a.status & !undefined.status), u64::from(b.status & !undefined.status)),
         ("x87 valid", u64::from(a.valid) * x87, u64::from(b.valid) * x87),

@@ -1,8 +1,32 @@
 //! Which instructions both sides have: by the features that CPUID tells of, and by name where the answer is the host's
 //! own or where the instruction asks something of the kernel.
 
+use std::sync::OnceLock;
+
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic};
-use rhea_x86::system::cpuid::{ENGINE, Feature, Source};
+use rhea_x86::system::cpuid::{ENGINE, Feature, FeatureSet, Source};
+
+/// Features that the engine does not offer yet, and that are executed all the same.
+static ADDED: OnceLock<FeatureSet> = OnceLock::new();
+
+/// Lets cases have features, by their names with commas between, that the engine does not offer yet. To be called before
+/// anything else.
+///
+/// # Errors
+/// The name that is none.
+pub fn add(names: &str) -> Result<(), String> {
+    let mut set = FeatureSet::EMPTY;
+    for name in names.split(',') {
+        set.set(Feature::named(name).ok_or_else(|| format!("there is no feature '{name}'"))?, true);
+    }
+    let _ = ADDED.set(set);
+    Ok(())
+}
+
+/// What the engine has, and what was added.
+pub fn engine() -> FeatureSet {
+    ENGINE | ADDED.get().copied().unwrap_or(FeatureSet::EMPTY)
+}
 
 /// Why an instruction is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,7 +41,7 @@ pub enum LeftOut {
     Own,
     /// Its answer comes from tables and registers of the kernel's.
     System,
-    /// What it reads and writes depends on which parts of the state the kernel switched on.
+    /// What it writes depends on what happened to the state before.
     Parts,
 }
 
@@ -32,7 +56,7 @@ impl LeftOut {
             Self::System => {
                 "gives what is in the kernel's tables and registers, or what the kernel puts in their place"
             }
-            Self::Parts => "depends on the parts of the extended state that the kernel switched on",
+            Self::Parts => "depends on which parts of the extended state the processor knows to be unchanged",
         }
     }
 }
@@ -135,7 +159,7 @@ pub fn left_out(instruction: &Instruction) -> Option<LeftOut> {
     for &feature in instruction.cpuid_features() {
         let Some(name) = told_as(feature) else { continue };
         let Some(feature) = Feature::named(name) else { return Some(LeftOut::Engine) };
-        if !ENGINE.has(feature) {
+        if !engine().has(feature) {
             return Some(LeftOut::Engine);
         }
         if !host_has(feature) {
@@ -153,8 +177,8 @@ fn by_name(instruction: &Instruction) -> Option<LeftOut> {
         M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw | M::Lar | M::Lsl | M::Verr | M::Verw => LeftOut::System,
         M::Lds | M::Les | M::Lfs | M::Lgs | M::Lss | M::Retf | M::Iret | M::Iretd | M::Iretq => LeftOut::System,
         M::Monitor | M::Mwait | M::Rdpkru | M::Wrpkru => LeftOut::System,
-        M::Xsave | M::Xsave64 | M::Xsaveopt | M::Xsaveopt64 | M::Xsavec | M::Xsavec64 => LeftOut::Parts,
-        M::Xrstor | M::Xrstor64 => LeftOut::Parts,
+        // What these leave out depends on what the processor knows to be unchanged, or in its first state.
+        M::Xsaveopt | M::Xsaveopt64 | M::Xsavec | M::Xsavec64 => LeftOut::Parts,
         M::Call | M::Jmp if is_far(instruction.code()) => LeftOut::System,
         // What they load is in the kernel's tables; a null selector leads to no more than the segment's absence.
         M::Mov | M::Pop if instruction.op0_register().is_segment_register() => LeftOut::System,

@@ -339,6 +339,8 @@ fn prepare(random: &mut Random, case: &mut Case, instruction: &Instruction) {
             }
             _ => {}
         },
+        // The parts that both sides have.
+        M::Xsave | M::Xsave64 | M::Xrstor | M::Xrstor64 => (gpr[RAX], gpr[RDX]) = (random.below(8), 0),
         M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz | M::Jrcxz => {
             gpr[RCX] = random.pick(&[0, 1, 2, 0x1_0000, 0x1_0001, 1 << 32, (1 << 32) + 1, gpr[RCX]]);
         }

@@ -10,11 +10,12 @@ use rhea_x86::{
     bus::SystemBus,
     engine::{CodeEpoch, Exit, Mode, Vcpu, VcpuConfig},
     state::{CpuState, Cr0, Cr4, Efer, Requests, Segment, TableRegister, Xcr0, seg},
-    system::cpuid::{CpuidTable, ENGINE, Leaf},
+    system::cpuid::{CpuidTable, Leaf},
 };
 
 use crate::{
     case::{Case, Outcome, Registers},
+    features::engine,
     layout::{self, CODE, DATA, PAGE, READ_ONLY, STACK, WINDOW, WORDS},
     segments::{DESCRIPTORS, Descriptor},
 };
@@ -114,7 +115,7 @@ impl Interpreter {
         let mut cpuid = CpuidTable::default();
         cpuid.set(0, 0, Leaf { eax: 0x1f, ebx: INTEL[0], edx: INTEL[1], ecx: INTEL[2] });
         cpuid.set(1, 0, Leaf { eax: SIGNATURE, ..Leaf::default() });
-        for feature in ENGINE.iter() {
+        for feature in engine().iter() {
             cpuid.set_feature(feature, true);
         }
         let mut vcpu = Vcpu::new(VcpuConfig {
@@ -230,7 +231,7 @@ fn prepare(cpu: &mut CpuState) {
     cpu.cr0 = (Cr0::PE | Cr0::MP | Cr0::ET | Cr0::NE | Cr0::WP | Cr0::AM | Cr0::PG).bits();
     cpu.cr3 = TABLES;
     let mut cr4 = Cr4::PAE | Cr4::PGE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::FSGSBASE | Cr4::UMIP;
-    cr4.set(Cr4::OSXSAVE, ENGINE.names().iter().any(|name| name == "xsave"));
+    cr4.set(Cr4::OSXSAVE, engine().names().iter().any(|name| name == "xsave"));
     cpu.cr4 = cr4.bits();
     if cr4.contains(Cr4::OSXSAVE) {
         cpu.xcr0 = (Xcr0::X87 | Xcr0::SSE | Xcr0::AVX).bits();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use rhea_oracle::features;
 
 const USAGE: &str = "\
 usage: cargo xtask oracle [--seconds N] [--seed S] [--case N] [--only NAME] [--bits 16|32|64] [--report FILE]
@@ -16,6 +17,7 @@ usage: cargo xtask oracle [--seconds N] [--seed S] [--case N] [--only NAME] [--b
   --case N        this case alone, in full
   --only NAME     instructions of this mnemonic, of this code of the decoder's or of this feature of its, such as SSE2
   --bits N        code of this size alone (16, 32 and 64)
+  --with NAMES    features, as `-cpu` names them, that the engine does not offer yet
   --write-corpus  write cases of every instruction, with what this host makes of them, to crates/oracle/corpus
   --report FILE   write the report there; mismatches are printed all the same";
 
@@ -50,6 +52,7 @@ fn options() -> anyhow::Result<Options> {
             "--only" => options.only = Some(value()?),
             "--bits" => options.bits = vec![value()?.parse()?],
             "--write-corpus" => options.write_corpus = true,
+            "--with" => features::add(&value()?).map_err(anyhow::Error::msg)?,
             "--report" => options.report = Some(value()?),
             _ => bail!("there is no option '{argument}'\n{USAGE}"),
         }
