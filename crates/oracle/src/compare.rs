@@ -188,6 +188,8 @@ impl Undefined {
             M::Fstp | M::Fbstp => undefined.result(case, instruction),
             // The conversion's exceptions may be noted before the store faults.
             M::Vcvtps2ph => undefined.control = true,
+            // Of several operations with an exception each, not all may have been tried.
+            M::Dpps | M::Dppd | M::Vdpps | M::Vdppd if native.vector == 19 => undefined.control = true,
             _ => {}
         }
         undefined

@@ -190,6 +190,12 @@ fn complete(random: &mut Random, bits: u8, mut bytes: Vec<u8>) -> Option<Generat
     let whole = case.bytes.len() == length;
     let instruction = decode(bits, &case.bytes, rip);
     aim::values(random, &mut case, &instruction);
+    // More parts of the state than both sides have.
+    let saves =
+        matches!(instruction.mnemonic(), Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xrstor | Mnemonic::Xrstor64);
+    if saves && (case.registers.gpr[RAX] as u32 > 7 || case.registers.gpr[RDX] as u32 != 0) {
+        return None;
+    }
     // A branch to itself would never end, one into its own bytes would execute what nobody chose.
     let target = instruction.near_branch_target();
     let branches = matches!(instruction.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64);

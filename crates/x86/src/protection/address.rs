@@ -113,13 +113,28 @@ impl CpuState {
     /// As [`linear`](Self::linear).
     #[inline(always)]
     pub fn linear_at(&mut self, segment: u8, offset: u64, size: u64, access: Access) -> Result<u64, Trap> {
-        let linear = if segment == seg::FLAT || segment < seg::FS && self.in_64_bit_code() {
-            offset
-        } else {
-            self.linear_segmented(segment, offset, size, access)?
-        };
+        let linear = self.linear_of_any_alignment(segment, offset, size, access)?;
         self.check_alignment(linear, size)?;
         Ok(linear)
+    }
+
+    /// As [`linear_at`](Self::linear_at), for operands that may lie anywhere even if others may not: never #AC.
+    ///
+    /// # Errors
+    /// #GP(0), or #SS(0) for the stack segment.
+    #[inline(always)]
+    pub(crate) fn linear_of_any_alignment(
+        &mut self,
+        segment: u8,
+        offset: u64,
+        size: u64,
+        access: Access,
+    ) -> Result<u64, Trap> {
+        if segment == seg::FLAT || segment < seg::FS && self.in_64_bit_code() {
+            Ok(offset)
+        } else {
+            self.linear_segmented(segment, offset, size, access)
+        }
     }
 
     /// The linear address in a segment whose base, limit and type matter.

@@ -10,6 +10,7 @@ use super::{
     operands::{Vector, either, enter, forms, load_long, set_low, set_vector, vector},
 };
 use crate::{
+    access::Access,
     float::{Format, Number, Rounding},
     op::{Handler, Op},
     protection::address::{load, store},
@@ -106,6 +107,12 @@ extern "C" fn packed<C: Conversion, const LONG: bool, const MEMORY: bool>(
     enter(cpu)?;
     let a = match (MEMORY, elements(LONG, C::FROM, C::TO) * C::FROM / 8) {
         (false, _) => vector(cpu, op.aux),
+        // Halves may lie anywhere (SDM vol. 2 § 2.4, type 11).
+        (true, 8) if C::FROM == 16 => {
+            let offset = op.effective_address(cpu);
+            let linear = cpu.linear_of_any_alignment(op.segment, offset, 8, Access::Read)?;
+            [cpu.read::<u64>(linear)?.into(), 0]
+        }
         (true, 8) => [load::<u64>(cpu, op)?.into(), 0],
         (true, 16) => [load(cpu, op)?, 0],
         (true, _) => load_long(cpu, op)?,
@@ -129,7 +136,13 @@ extern "C" fn to_halves<const LONG: bool, const MEMORY: bool>(cpu: &mut CpuState
         set_low(cpu, op.dst, result);
         return Ok(());
     }
-    let stored = if LONG { store(cpu, op, result) } else { store(cpu, op, result as u64) };
+    let stored = if LONG {
+        store(cpu, op, result)
+    } else {
+        let offset = op.effective_address(cpu);
+        cpu.linear_of_any_alignment(op.segment, offset, 8, Access::Write)
+            .and_then(|linear| cpu.write(linear, result as u64))
+    };
     if stored.is_err() {
         // What faults has raised no flags.
         cpu.mxcsr = mxcsr;

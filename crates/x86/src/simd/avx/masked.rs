@@ -1,7 +1,7 @@
 //! Moves of those elements that a mask chooses: VMASKMOV, VPMASKMOV, and gathers, whose elements have an address each.
 //!
 //! Source: SDM vol. 2 for each instruction; § 2.3.12 (vector SIB). Elements that are not chosen touch no memory and raise
-//! no fault. A gather that faults has done with the elements before, which its mask then says.
+//! no fault; VMASKMOV and VPMASKMOV take any alignment (§ 2.4, type 6). A gather that faults has done with the elements before, which its mask then says.
 
 use iced_x86::Mnemonic;
 
@@ -74,7 +74,7 @@ extern "C" fn masked_load<E: Element, const LONG: bool>(cpu: &mut CpuState, op: 
     let mut value = [0; 2];
     for i in (0..if LONG { 2 * E::COUNT } else { E::COUNT }).filter(|&i| E::chosen(mask, i)) {
         let place = cut(op, offset.wrapping_add(E::BYTES * i as u64));
-        let linear = cpu.linear_at(op.segment, place, E::BYTES, Access::Read)?;
+        let linear = cpu.linear_of_any_alignment(op.segment, place, E::BYTES, Access::Read)?;
         value = cpu.read::<E>(linear)?.put(value, i);
     }
     set_vector(cpu, op.dst, value);
@@ -90,7 +90,7 @@ extern "C" fn masked_store<E: Element, const LONG: bool>(cpu: &mut CpuState, op:
     // All faults come before the first write.
     for (i, linear) in places.iter_mut().enumerate().take(count).filter(|&(i, _)| E::chosen(mask, i)) {
         let place = cut(op, offset.wrapping_add(E::BYTES * i as u64));
-        *linear = cpu.linear_at(op.segment, place, E::BYTES, Access::Write)?;
+        *linear = cpu.linear_of_any_alignment(op.segment, place, E::BYTES, Access::Write)?;
         cpu.probe_write(*linear, E::BYTES)?;
     }
     for (i, linear) in places.into_iter().enumerate().take(count).filter(|&(i, _)| E::chosen(mask, i)) {
