@@ -195,6 +195,7 @@ fn begin(p: &mut Program) -> Done {
     a.cmp(eax, record::END as i32)?;
     a.jb(next)?;
     a.mov(dword_ptr(record::VECTOR), NONE as i32)?;
+    a.mov(dword_ptr(variable::RESERVED), 0)?;
     a.mov(dword_ptr(variable::LOGGED), 0)?;
     a.ret()
 }
@@ -372,7 +373,7 @@ fn handler_32(p: &mut Program) -> Done {
 fn log_entry(p: &mut Program, fetch: &dyn Fn(&mut CodeAssembler, u32) -> Done) -> Done {
     let full = p.label();
     p.a.mov(ecx, 1)?;
-    p.a.lock().xadd(dword_ptr(variable::LOGGED), ecx)?;
+    p.a.lock().xadd(dword_ptr(variable::RESERVED), ecx)?;
     p.a.cmp(ecx, log::MOST as i32)?;
     p.a.jae(full)?;
     p.a.shl(ecx, 5)?;
@@ -388,6 +389,8 @@ fn log_entry(p: &mut Program, fetch: &dyn Fn(&mut CodeAssembler, u32) -> Done) -
     p.a.mov(eax, dword_ptr(eax))?;
     p.a.shr(eax, 24)?;
     p.a.mov(dword_ptr(ecx + log::APIC), eax)?;
+    // Who sees the count sees the entry.
+    p.a.lock().inc(dword_ptr(variable::LOGGED))?;
     p.at(full)
 }
 

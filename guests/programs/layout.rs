@@ -68,8 +68,9 @@ pub mod variable {
     pub const NUMBER: u32 = RECORD + 0x448;
     pub const DIGITS_LEFT: u32 = RECORD + 0x44c;
     pub const DECIMAL_END: u32 = RECORD + 0x470;
-    /// How many entries the log has.
+    /// How many entries the log has, and how many there are with those being written.
     pub const LOGGED: u32 = RECORD + 0x480;
+    pub const RESERVED: u32 = RECORD + 0x484;
     /// What the loader handed over: the number in EAX, and the address in EBX.
     pub const LOADER_NUMBER: u32 = RECORD + 0x490;
     pub const INFORMATION: u32 = RECORD + 0x494;

@@ -9,6 +9,7 @@
 
 mod exceptions;
 mod harness;
+mod interrupts;
 mod layout;
 mod ordering;
 mod paging;
@@ -26,6 +27,7 @@ type Write = fn() -> Result<Vec<u8>, IcedError>;
 /// All programs by name.
 pub const ALL: &[(&str, Write)] = &[
     ("exceptions", exceptions::write),
+    ("interrupts", interrupts::write),
     ("ordering", ordering::write),
     ("paging", paging::write),
     ("unknown", unknown::write),

@@ -128,7 +128,7 @@ impl Access {
             (true, Kind::Read) => user,
             (true, Kind::Write) => user && writable,
             (true, Kind::Execute) => user && !no_execute,
-            (false, Kind::Execute) => !no_execute && !(user && self.cr4 & SMEP != 0),
+            (false, Kind::Execute) => !(no_execute || user && self.cr4 & SMEP != 0),
             (false, kind) => {
                 let prevented = user && self.cr4 & SMAP != 0 && self.flags & AC == 0;
                 !prevented && (kind == Kind::Read || writable || !protects)

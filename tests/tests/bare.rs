@@ -61,3 +61,9 @@ fn the_order_of_memory_on_several_processors() {
         passes("ordering", &["-smp", count]);
     }
 }
+
+#[test]
+fn interrupts_and_timers() {
+    passes("interrupts", &[]);
+    passes("interrupts", &["-smp", "2", "-cpu", "max"]);
+}
