@@ -16,6 +16,7 @@ mod paging;
 mod paging_model;
 mod processors;
 mod program;
+mod tasks;
 mod unknown;
 
 use iced_x86::IcedError;
@@ -30,5 +31,6 @@ pub const ALL: &[(&str, Write)] = &[
     ("interrupts", interrupts::write),
     ("ordering", ordering::write),
     ("paging", paging::write),
+    ("tasks", tasks::write),
     ("unknown", unknown::write),
 ];

@@ -67,3 +67,8 @@ fn interrupts_and_timers() {
     passes("interrupts", &[]);
     passes("interrupts", &["-smp", "2", "-cpu", "max"]);
 }
+
+#[test]
+fn tasks_and_segments_in_32_bits() {
+    passes("tasks", &[]);
+}
