@@ -14,7 +14,12 @@ use std::{
 
 use rhea_core::{Ram, Width, memory::PageState};
 
-use crate::{engine::RamRange, protection::address::is_canonical, state::CpuState, tlb::TlbSet, trap::Trap};
+use crate::{
+    engine::RamRange,
+    state::{CpuState, Cr4, Rflags},
+    tlb::TlbSet,
+    trap::Trap,
+};
 
 /// Kinds of access, as permissions know them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +32,15 @@ pub enum Access {
     Execute,
 }
 
-/// Who makes the access: paging's user and supervisor.
+/// Who makes the access: paging's user and supervisor. Each has translations of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privilege {
     /// CPL 0 to 2, or implicit accesses to descriptor tables and the like.
     Supervisor = 0,
     /// CPL 3.
     User = 1,
+    /// CPL 0 to 2 while RFLAGS.AC lets it use user pages in spite of CR4.SMAP.
+    Override = 2,
 }
 
 mod sealed {
@@ -186,13 +193,31 @@ unsafe fn split_compare_exchange<T: Value>(host: usize, old: T, new: T) -> Resul
 impl CpuState {
     #[inline(always)]
     fn tlb_set(&self) -> &TlbSet {
-        &self.tlb[usize::from(self.cpl == 3)]
+        &self.tlb[usize::from(self.privilege & 3)]
     }
 
     /// The privilege of the running code's accesses.
     #[inline(always)]
     pub fn privilege(&self) -> Privilege {
-        if self.cpl == 3 { Privilege::User } else { Privilege::Supervisor }
+        match self.privilege {
+            0 => Privilege::Supervisor,
+            1 => Privilege::User,
+            _ => Privilege::Override,
+        }
+    }
+
+    /// Brings up to date with whose rights the running code accesses memory: to be called after CPL, RFLAGS.AC or
+    /// CR4.SMAP changed.
+    #[inline(always)]
+    pub(crate) fn update_privilege(&mut self) {
+        let privilege = if self.cpl == 3 {
+            Privilege::User
+        } else if self.cr4_has(Cr4::SMAP) && self.flags().contains(Rflags::AC) {
+            Privilege::Override
+        } else {
+            Privilege::Supervisor
+        };
+        self.privilege = privilege as u8;
     }
 
     /// Reads a value at a linear address with the rights of the running code.
@@ -358,7 +383,7 @@ impl CpuState {
         privilege: Privilege,
     ) -> Result<(), Trap> {
         let last = linear.wrapping_add(length.saturating_sub(1));
-        if (linear ^ last) >> 12 != 0 && !is_canonical(last) {
+        if (linear ^ last) >> 12 != 0 && !self.is_canonical(last) {
             self.translate_fill(last, access, privilege)?;
         }
         Ok(())

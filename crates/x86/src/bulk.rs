@@ -14,7 +14,7 @@ fn to_page_end(linear: u64) -> u64 {
 impl CpuState {
     #[inline(always)]
     fn bulk_set(&self) -> &TlbSet {
-        &self.tlb[usize::from(self.cpl == 3)]
+        &self.tlb[usize::from(self.privilege & 3)]
     }
 
     /// Copies upwards as if element by element of `T`, at most `count` of them and not beyond either page's end.

@@ -28,10 +28,13 @@ pub trait SystemBus: Send + Sync {
     /// Sets the task priority (CR8), 0 to 15.
     fn set_task_priority(&self, priority: u8);
 
+    /// Writes the local APIC's IA32_TSC_DEADLINE; [`tsc`](Self::tsc) is `at` when the guest's counter reaches `deadline`.
+    fn set_tsc_deadline(&self, deadline: u64, at: u64);
+
     /// Reads a register of the local APIC's: IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC range 0x800 to 0x8ff.
     /// `None` is a general protection fault.
     fn apic_msr_read(&self, msr: u32) -> Option<u64>;
 
-    /// Writes such a register. `None` is a general protection fault.
+    /// Writes such a register, other than IA32_TSC_DEADLINE. `None` is a general protection fault.
     fn apic_msr_write(&self, msr: u32, value: u64) -> Option<()>;
 }

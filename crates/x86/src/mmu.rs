@@ -2,8 +2,7 @@
 
 use crate::{
     access::{Access, Privilege},
-    protection::address::is_canonical,
-    state::{CpuState, Cr0, Cr4, Efer, Rflags},
+    state::{CpuState, Cr0, Cr4, Efer},
     system::cpuid::Feature,
     trap::{Exception, Trap},
 };
@@ -18,6 +17,8 @@ mod entry {
     pub(super) const LARGE: u64 = 1 << 7;
     pub(super) const GLOBAL: u64 = 1 << 8;
     pub(super) const NO_EXECUTE: u64 = 1 << 63;
+    /// The lowest of the four bits of a protection key.
+    pub(super) const KEY: u32 = 59;
     /// Where 8-byte entries may hold an address.
     pub(super) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 }
@@ -29,6 +30,7 @@ mod fault {
     pub(super) const USER: u32 = 1 << 2;
     pub(super) const RESERVED: u32 = 1 << 3;
     pub(super) const FETCH: u32 = 1 << 4;
+    pub(super) const KEY: u32 = 1 << 5;
 }
 
 /// What translation depends on besides the tables; kept by [`CpuState::paging_changed`].
@@ -55,7 +57,7 @@ struct Walk {
     /// The physical address.
     address: u64,
     /// Address and value of the entries on the way, last one first; `depth` of them count.
-    entries: [(u64, u64); 4],
+    entries: [(u64, u64); 5],
     depth: usize,
     /// Whether entries have 8 bytes instead of 4.
     wide: bool,
@@ -63,6 +65,8 @@ struct Walk {
     user: bool,
     no_execute: bool,
     global: bool,
+    /// The page's protection key, in long mode.
+    key: u32,
     /// log2 of the page's size.
     size: u32,
 }
@@ -103,7 +107,7 @@ impl CpuState {
             let address = linear & 0xffff_ffff & self.engine.paging.address_mask;
             return Ok(Translation { address, global: true, size: 12 });
         }
-        if self.long_mode() && !is_canonical(linear) {
+        if self.long_mode() && !self.is_canonical(linear) {
             self.engine.non_canonical = true;
             return Err(self.raise(Exception::general_protection(0)));
         }
@@ -117,7 +121,8 @@ impl CpuState {
                 }
             };
             if !self.permits(&walk, access, privilege) {
-                return Err(self.page_fault(linear, fault::PROTECTION, access, privilege));
+                let key = if self.key_permits(&walk, access, privilege) { 0 } else { fault::KEY };
+                return Err(self.page_fault(linear, fault::PROTECTION | key, access, privilege));
             }
             if self.mark_used(&walk, access) {
                 return Ok(Translation { address: walk.address, global: walk.global, size: walk.size });
@@ -131,7 +136,7 @@ impl CpuState {
         if !self.cr0_has(Cr0::PG) {
             return Some(linear & 0xffff_ffff & self.engine.paging.address_mask);
         }
-        if self.long_mode() && !is_canonical(linear) {
+        if self.long_mode() && !self.is_canonical(linear) {
             return None;
         }
         self.walk(linear).ok().map(|walk| walk.address)
@@ -158,6 +163,7 @@ impl CpuState {
     /// #GP(0) as with [`load_cr3`](Self::load_cr3); the caller puts the registers back then.
     pub fn paging_changed(&mut self) -> Result<(), Trap> {
         self.load_directory_pointers()?;
+        self.update_address_width();
         self.flush_all();
         Ok(())
     }
@@ -212,6 +218,16 @@ impl CpuState {
         self.engine.paging.gigabyte_pages = self.cpuid.has(Feature::PDPE1GB);
     }
 
+    /// Changes the rights that protection keys leave.
+    pub(crate) fn set_pkru(&mut self, value: u32) {
+        if std::mem::replace(&mut self.pkru, value) != value && self.cr4_has(Cr4::PKE) {
+            // Fetches do not depend on it.
+            for set in &mut self.tlb {
+                set.clear(false);
+            }
+        }
+    }
+
     fn pae_paging(&self) -> bool {
         self.cr0_has(Cr0::PG) && self.cr4_has(Cr4::PAE) && !self.long_mode()
     }
@@ -237,7 +253,8 @@ impl CpuState {
     /// Finds the page of `linear`, which is canonical, without regard to permissions.
     fn walk(&self, linear: u64) -> Result<Walk, NoPage> {
         if self.long_mode() {
-            return self.walk_wide(linear, self.cr3, 39, self.engine.paging.beyond_physical & entry::ADDRESS);
+            let shift = if self.cr4_has(Cr4::LA57) { 48 } else { 39 };
+            return self.walk_wide(linear, self.cr3, shift, self.engine.paging.beyond_physical & entry::ADDRESS);
         }
         let linear = linear & 0xffff_ffff;
         if self.cr4_has(Cr4::PAE) {
@@ -261,13 +278,14 @@ impl CpuState {
         }
         let mut walk = Walk {
             address: 0,
-            entries: [(0, 0); 4],
+            entries: [(0, 0); 5],
             depth: 0,
             wide: true,
             writable: true,
             user: true,
             no_execute: false,
             global: false,
+            key: 0,
             size: shift,
         };
         let mut table = first & entry::ADDRESS;
@@ -289,7 +307,7 @@ impl CpuState {
             if wrong != 0 {
                 return Err(NoPage::Reserved);
             }
-            walk.entries.copy_within(0..3, 1);
+            walk.entries.copy_within(0..4, 1);
             walk.entries[0] = (address, value);
             walk.depth += 1;
             walk.writable &= value & entry::WRITABLE != 0;
@@ -299,6 +317,7 @@ impl CpuState {
                 let inside = (1 << walk.size) - 1;
                 walk.address = ((value & entry::ADDRESS & !inside) | (linear & inside)) & paging.address_mask;
                 walk.global = value & entry::GLOBAL != 0 && self.cr4_has(Cr4::PGE);
+                walk.key = (value >> entry::KEY & 15) as u32;
                 return Ok(walk);
             }
             table = value & entry::ADDRESS;
@@ -325,13 +344,14 @@ impl CpuState {
             }
             return Ok(Walk {
                 address: (base | (linear & 0x3f_ffff)) & paging.address_mask,
-                entries: [directory, (0, 0), (0, 0), (0, 0)],
+                entries: [directory, (0, 0), (0, 0), (0, 0), (0, 0)],
                 depth: 1,
                 wide: false,
                 writable: directory.1 & entry::WRITABLE != 0,
                 user: directory.1 & entry::USER != 0,
                 no_execute: false,
                 global: directory.1 & entry::GLOBAL != 0 && self.cr4_has(Cr4::PGE),
+                key: 0,
                 size: 22,
             });
         }
@@ -342,20 +362,21 @@ impl CpuState {
         let both = directory.1 & page.1;
         Ok(Walk {
             address: ((page.1 & 0xffff_f000) | (linear & 0xfff)) & paging.address_mask,
-            entries: [page, directory, (0, 0), (0, 0)],
+            entries: [page, directory, (0, 0), (0, 0), (0, 0)],
             depth: 2,
             wide: false,
             writable: both & entry::WRITABLE != 0,
             user: both & entry::USER != 0,
             no_execute: false,
             global: page.1 & entry::GLOBAL != 0 && self.cr4_has(Cr4::PGE),
+            key: 0,
             size: 12,
         })
     }
 
     /// SDM vol. 3 § 4.6.1.
     fn permits(&self, walk: &Walk, access: Access, privilege: Privilege) -> bool {
-        if access == Access::Execute && walk.no_execute {
+        if access == Access::Execute && walk.no_execute || !self.key_permits(walk, access, privilege) {
             return false;
         }
         if privilege == Privilege::User {
@@ -364,16 +385,24 @@ impl CpuState {
         if walk.user {
             let forbidden = match access {
                 Access::Execute => self.cr4_has(Cr4::SMEP),
-                Access::Read | Access::Write => {
-                    // Implicit accesses of user code never have the override of RFLAGS.AC.
-                    self.cr4_has(Cr4::SMAP) && (self.cpl == 3 || !self.flags().contains(Rflags::AC))
-                }
+                Access::Read | Access::Write => self.cr4_has(Cr4::SMAP) && privilege != Privilege::Override,
             };
             if forbidden {
                 return false;
             }
         }
         access != Access::Write || walk.writable || !self.cr0_has(Cr0::WP)
+    }
+
+    /// SDM vol. 3 § 4.6.2: whether the page's protection key permits an access. Only data of user pages have one.
+    fn key_permits(&self, walk: &Walk, access: Access, privilege: Privilege) -> bool {
+        if !walk.user || access == Access::Execute || !self.cr4_has(Cr4::PKE) || !self.long_mode() {
+            return true;
+        }
+        let rights = self.pkru >> (2 * walk.key);
+        let (no_access, no_write) = (rights & 1 != 0, rights & 2 != 0);
+        let held_back = no_write && (privilege == Privilege::User || self.cr0_has(Cr0::WP));
+        !no_access && (access == Access::Read || !held_back)
     }
 
     /// Sets the accessed bits on the way and the dirty bit of a page that is written (SDM vol. 3 § 4.8). `false` if an

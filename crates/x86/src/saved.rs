@@ -9,7 +9,7 @@ use rhea_core::LoadError;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    protection::address::{attribute, is_canonical},
+    protection::address::attribute,
     state::{CpuState, Cr0, Cr4, Efer, Msrs, Rflags, Segment, TableRegister, X87, Xcr0, seg},
     system::cpuid::{CpuidTable, Feature, Leaf},
 };
@@ -86,6 +86,8 @@ pub struct CpuV1 {
     msr: Msrs,
     /// What PAE paging keeps in the processor.
     directory_pointers: [u64; 4],
+    #[serde(default)]
+    pkru: u32,
 }
 
 /// XCR0 of a processor that has none, and of one after a reset.
@@ -177,8 +179,10 @@ impl CpuState {
             cpl,
             interrupt_shadow,
             nmi_blocked,
-            // Follows from the rest.
+            // Follow from the rest.
             mode: _,
+            privilege: _,
+            half_space: _,
             segments,
             cr0,
             cr2,
@@ -198,6 +202,7 @@ impl CpuState {
             msr,
             // Between instructions there is none.
             exception: _,
+            pkru,
             // Made anew.
             tlb: _,
             view: _,
@@ -236,6 +241,7 @@ impl CpuState {
             x87: X87V1::of(x87),
             msr: msr.clone(),
             directory_pointers: engine.paging.directory_pointers,
+            pkru: *pkru,
         }
     }
 
@@ -272,6 +278,7 @@ impl CpuState {
             x87,
             msr,
             directory_pointers,
+            pkru,
         } = saved;
         let x87 = x87.x87().ok_or_else(|| refused("x87 registers that cannot be"))?;
         for (to, from) in self.gpr.iter_mut().zip(gpr) {
@@ -296,6 +303,7 @@ impl CpuState {
         self.idtr = TableRegister { base: idtr.0, limit: idtr.1 };
         (self.dr, self.mxcsr, self.x87, self.msr) = (dr, mxcsr, x87, msr);
         self.engine.paging.directory_pointers = directory_pointers;
+        self.pkru = pkru;
         self.engine.stop = false;
         self.engine.non_canonical = false;
         self.flush_all();
@@ -333,6 +341,7 @@ impl CpuState {
         let long = extended.contains(Efer::LMA);
         demand(long == (extended.contains(Efer::LME) && control.contains(Cr0::PG)), "EFER: LMA")?;
         demand(!long || cr4 & Cr4::PAE.bits() != 0, "long mode without PAE")?;
+        demand(long || cr4 & Cr4::PCIDE.bits() == 0, "CR4: PCIDE outside of long mode")?;
         demand(!long || saved.cr3 & self.engine.paging.beyond_physical == 0, "CR3")?;
         let reserved = self.engine.paging.beyond_physical | 0x1e6;
         demand(saved.directory_pointers.iter().all(|entry| entry & 1 == 0 || entry & reserved == 0), "CR3's pointers")?;
@@ -346,7 +355,7 @@ impl CpuState {
         demand(long || !code_64, "CS: 64-bit code outside of long mode")?;
         demand(code_64 || saved.rip <= u64::from(u32::MAX), "RIP")?;
 
-        let canonical = |address: u64| demand(is_canonical(address), "an address that is not canonical");
+        let canonical = |address: u64| demand(self.fits_linear_address(address), "an address that is not canonical");
         let attributes = |segment: &SegmentV1| demand(segment.attributes & 0x0f00 == 0, "attributes of a segment");
         for (number, segment) in (0..).zip(&saved.segments) {
             attributes(segment)?;

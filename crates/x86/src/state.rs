@@ -243,6 +243,9 @@ pub struct CpuState {
     pub rflags: u64,
     /// Current privilege level.
     pub cpl: u8,
+    /// Which of the translations in [`tlb`](Self::tlb) the running code uses, as a number of
+    /// [`Privilege`](crate::access::Privilege); kept by [`update_mode`](crate::engine::mode).
+    pub(crate) privilege: u8,
     /// Set by STI, MOV SS and POP SS: interrupts are held off until the next instruction has ended.
     pub interrupt_shadow: bool,
     /// A non-maskable interrupt was delivered and no IRET has ended it yet.
@@ -285,8 +288,14 @@ pub struct CpuState {
     pub msr: Msrs,
     /// The exception that goes with [`Trap::EXCEPTION`].
     pub exception: Exception,
-    /// Translations for supervisor (0) and user (1) accesses.
-    pub tlb: [TlbSet; 2],
+    /// The rights that user pages' protection keys leave (SDM vol. 3 § 4.6.2).
+    pub pkru: u32,
+    /// Half of the linear address space: addresses within this of zero are canonical. Kept by
+    /// [`update_mode`](crate::engine::mode).
+    pub(crate) half_space: u64,
+    /// Translations, by the numbers of [`Privilege`](crate::access::Privilege); the last set is unused and makes any 2-bit
+    /// number a valid index.
+    pub tlb: [TlbSet; 4],
     /// CPUID as the guest sees it.
     pub cpuid: crate::system::cpuid::CpuidTable,
     /// Engine's bookkeeping of code and translations.
@@ -429,6 +438,7 @@ impl CpuState {
             rip: 0,
             rflags: Rflags::FIXED.bits(),
             cpl: 0,
+            privilege: 0,
             interrupt_shadow: false,
             nmi_blocked: false,
             mode: 0,
@@ -450,7 +460,9 @@ impl CpuState {
             x87: X87::INITIAL,
             msr: Msrs::default(),
             exception: Exception::INVALID_OPCODE,
-            tlb: [TlbSet::new(), TlbSet::new()],
+            pkru: 0,
+            half_space: 1 << 47,
+            tlb: [TlbSet::new(), TlbSet::new(), TlbSet::new(), TlbSet::new()],
             cpuid,
             engine: crate::engine::EngineState::default(),
             view,

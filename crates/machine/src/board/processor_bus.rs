@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rhea_core::{AddressSpace, Clock, Mmio, PortSpace, Width};
-use rhea_devices::chipset::lapic::LocalApic;
+use rhea_core::{AddressSpace, Clock, Instant, Mmio, PortSpace, Width};
+use rhea_devices::chipset::lapic::{LocalApic, MSR_TSC_DEADLINE};
 use rhea_x86::bus::SystemBus;
 
 /// Bytes of a local APIC's window.
@@ -67,7 +67,14 @@ impl SystemBus for ProcessorBus {
         self.apic.set_cr8(priority);
     }
 
+    fn set_tsc_deadline(&self, deadline: u64, at: u64) {
+        self.apic.set_tsc_deadline(deadline, Instant::from_nanos(at));
+    }
+
     fn apic_msr_read(&self, msr: u32) -> Option<u64> {
+        if msr == MSR_TSC_DEADLINE {
+            return Some(self.apic.tsc_deadline());
+        }
         self.apic.read_msr(msr).ok()
     }
 

@@ -101,8 +101,8 @@ impl CpuState {
         Mode::from_bits_retain(self.mode)
     }
 
-    /// Brings the mode word up to date. To be called after CPL, a segment register, RFLAGS.TF or VM, CR0, CR4 or EFER
-    /// changed; the handler that did so then ends its block.
+    /// Brings the mode word up to date. To be called after CPL, a segment register, RFLAGS.TF, VM or AC, CR0, CR4 or
+    /// EFER changed; the handler that did so then ends its block.
     pub fn update_mode(&mut self) {
         let code = self.segments[usize::from(seg::CS)];
         let stack = self.segments[usize::from(seg::SS)];
@@ -125,6 +125,8 @@ impl CpuState {
         mode.set(Mode::SSE, self.cr4_has(Cr4::OSFXSR));
         mode.set(Mode::TRAP_FLAG, self.flags().contains(Rflags::TF));
         self.mode = mode.bits();
+        self.update_privilege();
+        self.update_address_width();
         self.update_contexts(mode);
     }
 }

@@ -87,6 +87,7 @@ pub struct TestBus {
     interrupts: Mutex<VecDeque<u8>>,
     priority: AtomicU64,
     time: AtomicU64,
+    deadline: Mutex<(u64, u64)>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -102,6 +103,11 @@ impl TestBus {
     /// Lets reads of `port` give `value`; other ports give ones.
     pub fn set_input(&self, port: u16, value: u32) {
         lock(&self.inputs).insert(port, value);
+    }
+
+    /// What was last written to IA32_TSC_DEADLINE, and when it is reached.
+    pub fn deadline(&self) -> (u64, u64) {
+        *lock(&self.deadline)
     }
 
     /// Queues an interrupt for the next acknowledge cycle.
@@ -149,8 +155,16 @@ impl SystemBus for TestBus {
         self.priority.store(u64::from(priority), Ordering::Relaxed);
     }
 
+    fn set_tsc_deadline(&self, deadline: u64, at: u64) {
+        *lock(&self.deadline) = (deadline, at);
+    }
+
     fn apic_msr_read(&self, msr: u32) -> Option<u64> {
-        (msr == 0x1b).then_some(0xfee0_0900)
+        match msr {
+            0x1b => Some(0xfee0_0900),
+            0x6e0 => Some(self.deadline().0),
+            _ => None,
+        }
     }
 
     fn apic_msr_write(&self, msr: u32, _: u64) -> Option<()> {

@@ -12,7 +12,6 @@ use crate::{
     access::Access,
     decode::{Form, Kind},
     op::{Handler, Op},
-    protection::address::is_canonical,
     state::{CpuState, reg, seg},
     trap::{Exception, Trap},
 };
@@ -32,7 +31,8 @@ fn bad_target(cpu: &mut CpuState) -> Trap {
 /// #GP(0) if code cannot be at `target`.
 #[inline(always)]
 fn check_target<const LONG: bool>(cpu: &mut CpuState, target: u64) -> Result<(), Trap> {
-    let good = if LONG { is_canonical(target) } else { target <= u64::from(cpu.segments[usize::from(seg::CS)].limit) };
+    let good =
+        if LONG { cpu.is_canonical(target) } else { target <= u64::from(cpu.segments[usize::from(seg::CS)].limit) };
     if good { Ok(()) } else { Err(bad_target(cpu)) }
 }
 

@@ -26,6 +26,8 @@ enum Scheme {
     Narrow,
     Pae,
     Long,
+    /// Long mode with five levels.
+    Long5,
 }
 
 /// A way of mapping one page: where its entries are, the last one last.
@@ -49,9 +51,16 @@ impl Mapping {
             (Scheme::Long, 30) => &[39, 30],
             (Scheme::Long, 21) => &[39, 30, 21],
             (Scheme::Long, _) => &[39, 30, 21, 12],
+            (Scheme::Long5, 30) => &[48, 39, 30],
+            (Scheme::Long5, 21) => &[48, 39, 30, 21],
+            (Scheme::Long5, _) => &[48, 39, 30, 21, 12],
         };
         let (entry_size, index_bits) = if scheme == Scheme::Narrow { (4, 10) } else { (8, 9) };
-        let linear = if scheme == Scheme::Long { LINEAR } else { LINEAR & 0xffff_ffff };
+        let linear = match scheme {
+            Scheme::Long => LINEAR,
+            Scheme::Long5 => LINEAR | 5 << 48,
+            _ => LINEAR & 0xffff_ffff,
+        };
         let page = match size {
             30 => 0,
             22 => 0x40_0000,
@@ -73,8 +82,11 @@ impl Mapping {
         match scheme {
             Scheme::Narrow => cpu.cr4 |= Cr4::PSE.bits(),
             Scheme::Pae => cpu.cr4 |= Cr4::PAE.bits(),
-            Scheme::Long => {
+            Scheme::Long | Scheme::Long5 => {
                 cpu.cr4 |= Cr4::PAE.bits();
+                if scheme == Scheme::Long5 {
+                    cpu.cr4 |= Cr4::LA57.bits();
+                }
                 cpu.efer |= (Efer::LME | Efer::LMA).bits();
             }
         }
@@ -131,7 +143,7 @@ impl Mapping {
     }
 }
 
-const ALL: [(Scheme, u32); 7] = [
+const ALL: [(Scheme, u32); 10] = [
     (Scheme::Narrow, 12),
     (Scheme::Narrow, 22),
     (Scheme::Pae, 12),
@@ -139,6 +151,9 @@ const ALL: [(Scheme, u32); 7] = [
     (Scheme::Long, 12),
     (Scheme::Long, 21),
     (Scheme::Long, 30),
+    (Scheme::Long5, 12),
+    (Scheme::Long5, 21),
+    (Scheme::Long5, 30),
 ];
 const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::Execute];
 const PRIVILEGES: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
@@ -231,7 +246,12 @@ fn reserved_bits_fault_as_such() {
                     (Scheme::Narrow, 21) => large,
                     // Bits 13 to 20 of a 4 MiB page are address bits up to the processor's 40.
                     (Scheme::Narrow, _) => false,
-                    (_, 7) => level < last && !(scheme == Scheme::Long && level > 0 || scheme == Scheme::Pae),
+                    (_, 7) => {
+                        level < last && {
+                            let first = if scheme == Scheme::Long5 { 1 } else { 0 };
+                            !(scheme != Scheme::Pae && level > first || scheme == Scheme::Pae)
+                        }
+                    }
                     (_, 13..=20) => large,
                     (_, 21..=29) => large && size == 30,
                     (_, 40..=51) => true,
@@ -330,11 +350,8 @@ fn supervisors_keep_off_user_pages_where_they_are_told_to() {
     assert_eq!(mapping.translate(Access::Execute, Privilege::Supervisor), Err(0x11));
     assert_eq!(mapping.translate(Access::Read, Privilege::Supervisor), Err(1));
     assert!(mapping.translate(Access::Execute, Privilege::User).is_ok());
-    mapping.cpu().rflags |= crate::state::Rflags::AC.bits();
-    assert!(mapping.translate(Access::Write, Privilege::Supervisor).is_ok());
-    // Implicit accesses of user code have no such override.
-    mapping.cpu().cpl = 3;
-    assert_eq!(mapping.translate(Access::Read, Privilege::Supervisor), Err(1));
+    assert!(mapping.translate(Access::Write, Privilege::Override).is_ok());
+    assert_eq!(mapping.translate(Access::Execute, Privilege::Override), Err(0x11));
 }
 
 #[test]
@@ -386,4 +403,73 @@ fn tables_outside_memory_map_nothing_and_hang_nothing() {
     assert_eq!(mapping.translate(Access::Write, Privilege::User), Err(6));
     mapping.cpu().load_cr3(0x00ff_ffff_f000).unwrap();
     assert_eq!(mapping.translate(Access::Read, Privilege::Supervisor), Err(0));
+}
+
+#[test]
+fn five_levels_reach_addresses_that_four_do_not_have() {
+    let mut mapping = Mapping::new(Scheme::Long5, 12);
+    assert!(mapping.translate(Access::Read, Privilege::User).is_ok());
+    let linear = 1 << 56;
+    assert_eq!(mapping.cpu().translate(linear, Access::Read, Privilege::User), Err(Trap::EXCEPTION));
+    assert_eq!(mapping.cpu().exception, Exception::general_protection(0));
+    let linear = mapping.linear;
+    mapping.cpu().cr4 &= !Cr4::LA57.bits();
+    mapping.cpu().paging_changed().unwrap();
+    assert_eq!(mapping.cpu().translate(linear, Access::Read, Privilege::User), Err(Trap::EXCEPTION));
+    assert_eq!(mapping.cpu().exception, Exception::general_protection(0));
+}
+
+/// SDM vol. 3 § 4.6.2.
+#[test]
+fn protection_keys_take_rights_to_the_data_of_user_pages_away() {
+    for size in [12, 21, 30] {
+        let mut mapping = Mapping::new(Scheme::Long, size);
+        let last = mapping.entries.len() - 1;
+        let key = 11_u32;
+        for (user, enabled, wp, rights) in [false, true].into_iter().flat_map(|user| {
+            [false, true].into_iter().flat_map(move |enabled| {
+                [false, true].into_iter().flat_map(move |wp| (0..4_u32).map(move |rights| (user, enabled, wp, rights)))
+            })
+        }) {
+            let value = mapping.get(last) & !U | u64::from(key) << 59 | if user { U } else { 0 };
+            mapping.set(last, value);
+            let cpu = mapping.cpu();
+            cpu.cr0 = if wp { cpu.cr0 | Cr0::WP.bits() } else { cpu.cr0 & !Cr0::WP.bits() };
+            cpu.cr4 = if enabled { cpu.cr4 | Cr4::PKE.bits() } else { cpu.cr4 & !Cr4::PKE.bits() };
+            cpu.set_pkru(rights << (2 * key));
+            for (privilege, access) in PRIVILEGES.into_iter().flat_map(|p| ACCESSES.map(|a| (p, a))) {
+                let is_user = privilege == Privilege::User;
+                let data = access != Access::Execute;
+                let denied = user
+                    && enabled
+                    && data
+                    && (rights & 1 != 0 || rights & 2 != 0 && access == Access::Write && (is_user || wp));
+                let allowed = (user || !is_user) && !denied;
+                let code = 1
+                    | u32::from(access == Access::Write) << 1
+                    | u32::from(is_user) << 2
+                    | u32::from(access == Access::Execute) << 4
+                    | u32::from(denied) << 5;
+                let got = mapping.translate(access, privilege);
+                let case = format!("{size} user {user} pke {enabled} wp {wp} rights {rights} {privilege:?} {access:?}");
+                assert_eq!(got.err(), (!allowed).then_some(code), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_of_rights_counts_for_pages_in_use() {
+    let mut mapping = Mapping::new(Scheme::Long, 12);
+    let linear = mapping.linear;
+    mapping.set(3, mapping.get(3) | 2 << 59);
+    mapping.cpu().cr4 |= Cr4::PKE.bits();
+    mapping.cpu().update_mode();
+    assert!(mapping.cpu().write::<u8>(linear, 1).is_ok());
+    mapping.cpu().set_pkru(2 << 4);
+    assert!(mapping.cpu().write::<u8>(linear, 1).is_err() && mapping.cpu().read::<u8>(linear).is_ok());
+    mapping.cpu().set_pkru(1 << 4);
+    assert!(mapping.cpu().read::<u8>(linear).is_err());
+    mapping.cpu().set_pkru(0);
+    assert!(mapping.cpu().write::<u8>(linear, 1).is_ok());
 }

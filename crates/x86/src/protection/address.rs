@@ -3,7 +3,8 @@
 use crate::{
     access::{Access, Value},
     op::Op,
-    state::{CpuState, Cr0, Rflags, Segment, seg},
+    state::{CpuState, Cr0, Cr4, Rflags, Segment, seg},
+    system::cpuid::Feature,
     trap::{Exception, Trap},
 };
 
@@ -74,13 +75,36 @@ impl Segment {
     }
 }
 
-/// Whether a linear address of 48 bits is sign-extended.
+/// Whether a linear address lies in the lower or the upper half, of `half` bytes each, of the address space.
 #[inline(always)]
-pub fn is_canonical(linear: u64) -> bool {
-    (linear as i64) << 16 >> 16 == linear as i64
+pub const fn is_canonical(linear: u64, half: u64) -> bool {
+    linear.wrapping_add(half) < half << 1
 }
 
+/// Half of the linear addresses of 48 bits.
+pub const HALF_OF_48_BITS: u64 = 1 << 47;
+/// Half of the linear addresses of 57 bits.
+pub const HALF_OF_57_BITS: u64 = 1 << 56;
+
 impl CpuState {
+    /// Whether a linear address is one that paging can translate.
+    #[inline(always)]
+    pub fn is_canonical(&self, linear: u64) -> bool {
+        is_canonical(linear, self.half_space)
+    }
+
+    /// Whether a register that holds a linear address can hold this one: it can if some paging mode of this processor has
+    /// it (SDM vol. 1 § 3.3.7.1).
+    pub fn fits_linear_address(&self, linear: u64) -> bool {
+        is_canonical(linear, if self.cpuid.has(Feature::LA57) { HALF_OF_57_BITS } else { HALF_OF_48_BITS })
+    }
+
+    /// Takes over how wide linear addresses are.
+    pub(crate) fn update_address_width(&mut self) {
+        let wide = self.long_mode() && self.cr4_has(Cr4::LA57);
+        self.half_space = if wide { HALF_OF_57_BITS } else { HALF_OF_48_BITS };
+    }
+
     /// Whether the processor runs 64-bit code.
     #[inline(always)]
     pub fn in_64_bit_code(&self) -> bool {
@@ -186,7 +210,7 @@ impl CpuState {
     #[cold]
     fn misaligned(&mut self, linear: u64, size: u64) -> Result<(), Trap> {
         // An address that is not canonical comes first: it has no alignment to speak of.
-        let canonical = is_canonical(linear) && is_canonical(linear.wrapping_add(size - 1));
+        let canonical = self.is_canonical(linear) && self.is_canonical(linear.wrapping_add(size - 1));
         if self.cpl == 3 && canonical && self.cr0_has(Cr0::AM) && self.flags().contains(Rflags::AC) {
             return Err(self.raise(Exception::ALIGNMENT_CHECK));
         }
@@ -212,7 +236,7 @@ pub(crate) fn store<T: Value>(cpu: &mut CpuState, op: &Op, value: T) -> Result<(
 mod tests {
     use proptest::prelude::*;
 
-    use super::is_canonical;
+    use super::{HALF_OF_48_BITS, HALF_OF_57_BITS, is_canonical};
     use crate::{
         access::Access,
         engine::testing::{DATA, Stop, run_to_exception},
@@ -347,7 +371,9 @@ mod tests {
             (0xffff_8000_0000_0000, true),
             (0xffff_7fff_ffff_ffff, false),
         ] {
-            assert_eq!(is_canonical(linear), canonical, "{linear:#x}");
+            assert_eq!(is_canonical(linear, HALF_OF_48_BITS), canonical, "{linear:#x}");
+            let shifted = linear << 9 | if linear & 1 != 0 { 0x1ff } else { 0 };
+            assert_eq!(is_canonical(shifted, HALF_OF_57_BITS), canonical, "{shifted:#x}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Descriptors: what the global, local and interrupt descriptor tables hold. SDM vol. 3 §§ 3.4.5, 3.5, 6.11, 6.14.
 
 use crate::{
-    protection::address::{attribute, is_canonical},
+    protection::address::attribute,
     state::{CpuState, Efer, Segment},
     trap::{Exception, Trap},
 };
@@ -212,7 +212,7 @@ impl CpuState {
         let mut segment = entry.descriptor.segment(selector);
         if self.long_mode() {
             segment.base |= self.descriptor_high(selector, fault, ext)? << 32;
-            if !is_canonical(segment.base) {
+            if !self.is_canonical(segment.base) {
                 return Err(self.fail(fault, selector, ext));
             }
         }
@@ -251,7 +251,8 @@ impl CpuState {
     /// # Errors
     /// #GP(`ext`).
     pub(crate) fn check_target(&mut self, code: Descriptor, offset: u64, ext: u32) -> Result<(), Trap> {
-        let allowed = if self.is_long_code(code) { is_canonical(offset) } else { offset <= u64::from(code.limit()) };
+        let allowed =
+            if self.is_long_code(code) { self.is_canonical(offset) } else { offset <= u64::from(code.limit()) };
         if allowed { Ok(()) } else { Err(self.raise(Exception::general_protection(ext))) }
     }
 }

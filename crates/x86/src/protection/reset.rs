@@ -23,6 +23,7 @@ impl CpuState {
         self.xmm = [0; 16];
         self.ymm_high = [0; 16];
         self.xcr0 = Xcr0::X87.bits();
+        self.pkru = 0;
         self.mxcsr = 0x1f80;
         self.x87 = X87 {
             registers: [0; 8],

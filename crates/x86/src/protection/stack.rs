@@ -2,7 +2,7 @@
 
 use crate::{
     access::{Access, Privilege, Value},
-    protection::address::{attribute, is_canonical},
+    protection::address::attribute,
     state::{CpuState, Segment, reg, seg},
     trap::{Exception, Trap},
 };
@@ -105,7 +105,7 @@ impl CpuState {
     /// What a failed access to the 64-bit stack raises: a non-canonical address is a stack fault.
     #[cold]
     fn stack_trap(&mut self, pointer: u64, size: u64, trap: Trap) -> Trap {
-        if is_canonical(pointer) && is_canonical(pointer.wrapping_add(size - 1)) {
+        if self.is_canonical(pointer) && self.is_canonical(pointer.wrapping_add(size - 1)) {
             trap
         } else {
             self.raise(Exception::stack(0))
@@ -164,7 +164,7 @@ impl Stack {
 
     fn linear(&self, cpu: &mut CpuState, pointer: u64, size: u64, access: Access) -> Result<u64, Trap> {
         let (linear, allowed) = if self.mask == u64::MAX {
-            (pointer, is_canonical(pointer) && is_canonical(pointer.wrapping_add(size - 1)))
+            (pointer, cpu.is_canonical(pointer) && cpu.is_canonical(pointer.wrapping_add(size - 1)))
         } else {
             let linear = self.segment.base.wrapping_add(pointer) & 0xffff_ffff;
             (linear, self.segment.contains(pointer, size) && cpu.allows_segment(&self.segment, access))
@@ -184,7 +184,7 @@ impl Stack {
         let linear = self.linear(cpu, pointer, T::SIZE as u64, Access::Write)?;
         match self.privilege {
             Privilege::Supervisor => cpu.write_system(linear, value)?,
-            Privilege::User => cpu.write(linear, value)?,
+            Privilege::User | Privilege::Override => cpu.write(linear, value)?,
         }
         self.pointer = pointer;
         Ok(())
@@ -204,7 +204,7 @@ impl Stack {
         let linear = self.linear(cpu, self.pointer, T::SIZE as u64, Access::Read)?;
         let value = match self.privilege {
             Privilege::Supervisor => cpu.read_system(linear)?,
-            Privilege::User => cpu.read(linear)?,
+            Privilege::User | Privilege::Override => cpu.read(linear)?,
         };
         self.drop(T::SIZE as u64);
         Ok(value)

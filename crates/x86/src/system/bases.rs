@@ -6,7 +6,6 @@ use crate::{
     decode::Form,
     integer::word::{Word, by_wide_size},
     op::{Handler, Op},
-    protection::address::is_canonical,
     state::{CpuState, Cr4, seg},
     trap::{Exception, Trap},
 };
@@ -26,7 +25,7 @@ extern "C" fn read<T: Word, const SEGMENT: u8>(cpu: &mut CpuState, op: &Op) -> R
 extern "C" fn write<T: Word, const SEGMENT: u8>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     check(cpu)?;
     let base = T::get(cpu, op.dst).wide();
-    if !is_canonical(base) {
+    if !cpu.fits_linear_address(base) {
         return Err(cpu.raise(Exception::general_protection(0)));
     }
     cpu.segments[usize::from(SEGMENT)].base = base;

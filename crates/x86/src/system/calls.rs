@@ -5,7 +5,7 @@ use iced_x86::{Code, Instruction, Mnemonic};
 use crate::{
     decode::Form,
     op::{Handler, Op},
-    protection::address::{attribute, is_canonical},
+    protection::address::attribute,
     state::{CpuState, Cr0, Efer, Rflags, Segment, reg, seg},
     trap::{Exception, Trap},
 };
@@ -87,7 +87,7 @@ extern "C" fn system_return<const LONG: bool>(cpu: &mut CpuState, _: &Op) -> Res
     }
     cpu.require_cpl_0()?;
     // Intel's processors fault here, in the kernel; AMD's at the target, in user code.
-    if LONG && !cpu.cpuid.is_amd() && !is_canonical(cpu.gpr[RCX]) {
+    if LONG && !cpu.cpuid.is_amd() && !cpu.is_canonical(cpu.gpr[RCX]) {
         return Err(refuse(cpu));
     }
     let base = (cpu.msr.star >> 48) as u16;
@@ -143,7 +143,7 @@ extern "C" fn exit<const LONG: bool>(cpu: &mut CpuState, _: &Op) -> Result<(), T
     }
     let (target, pointer) = (cpu.register(reg::RDX), cpu.register(reg::RCX));
     if LONG {
-        if !is_canonical(target) || !is_canonical(pointer) {
+        if !cpu.is_canonical(target) || !cpu.is_canonical(pointer) {
             return Err(refuse(cpu));
         }
         cpu.rip = target;

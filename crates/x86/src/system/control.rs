@@ -9,7 +9,7 @@ use crate::{
     decode::{Form, Kind},
     integer::word::{Word, mask, set_sized},
     op::{Handler, Op},
-    protection::address::{attribute, is_canonical},
+    protection::address::attribute,
     state::{CpuState, Cr0, Cr4, Efer, TableRegister, seg},
     trap::{Exception, Trap},
 };
@@ -58,17 +58,20 @@ impl CpuState {
         }
         let before = (self.cr0, self.efer);
         (self.cr0, self.efer) = (new.bits(), efer);
-        if changed.intersects(Cr0::PG | Cr0::PE | Cr0::WP)
+        if changed.intersects(Cr0::PG | Cr0::PE | Cr0::CD | Cr0::NW)
             && let Err(trap) = self.paging_changed()
         {
             (self.cr0, self.efer) = before;
             return Err(trap);
         }
+        if changed.contains(Cr0::WP) {
+            self.flush_all();
+        }
         self.update_mode();
         Ok(())
     }
 
-    /// CR4's bits that this processor's model has. SMAP is not among them: translations do not depend on RFLAGS.AC.
+    /// CR4's bits that this processor's model has.
     pub(crate) fn cr4_bits(&self) -> u64 {
         let mut bits = Cr4::PCE;
         for (feature, bit) in [
@@ -84,6 +87,10 @@ impl CpuState {
             (Feature::XSAVE, Cr4::OSXSAVE),
             (Feature::SMEP, Cr4::SMEP),
             (Feature::UMIP, Cr4::UMIP),
+            (Feature::SMAP, Cr4::SMAP),
+            (Feature::PCID, Cr4::PCIDE),
+            (Feature::PKU, Cr4::PKE),
+            (Feature::LA57, Cr4::LA57),
         ] {
             bits.set(bit, self.cpuid.has(feature));
         }
@@ -95,17 +102,24 @@ impl CpuState {
     /// # Errors
     /// As with [`write_cr0`](Self::write_cr0).
     pub(crate) fn write_cr4(&mut self, value: u64) -> Result<(), Trap> {
-        let leaves_pae = self.long_mode() && value & Cr4::PAE.bits() == 0;
-        if value & !self.cr4_bits() != 0 || leaves_pae {
+        let (new, changed) = (Cr4::from_bits_retain(value), Cr4::from_bits_retain(self.cr4 ^ value));
+        let leaves_pae = self.long_mode() && !new.contains(Cr4::PAE);
+        // SDM vol. 3 § 2.5: the levels of paging stay while it is in use, identifiers begin with that of zero.
+        let other_levels = self.long_mode() && changed.contains(Cr4::LA57);
+        let identifies = changed.contains(Cr4::PCIDE) && new.contains(Cr4::PCIDE);
+        let early = identifies && (!self.long_mode() || self.cr3 & 0xfff != 0);
+        if value & !self.cr4_bits() != 0 || leaves_pae || other_levels || early {
             return Err(refuse(self));
         }
         let old = std::mem::replace(&mut self.cr4, value);
-        let paging = Cr4::PSE | Cr4::PAE | Cr4::PGE | Cr4::SMEP;
-        if (old ^ value) & paging.bits() != 0
+        if changed.intersects(Cr4::PSE | Cr4::PAE | Cr4::PGE | Cr4::SMEP)
             && let Err(trap) = self.paging_changed()
         {
             self.cr4 = old;
             return Err(trap);
+        }
+        if changed.intersects(Cr4::SMAP | Cr4::PKE | Cr4::PCIDE | Cr4::LA57) {
+            self.flush_all();
         }
         self.update_mode();
         Ok(())
@@ -113,6 +127,8 @@ impl CpuState {
 
     /// Changes CR3 as MOV to CR3 does.
     fn write_cr3(&mut self, value: u64) -> Result<(), Trap> {
+        // With process-context identifiers bit 63 asks to keep what is known of the new address space. Nothing is kept.
+        let value = if self.cr4_has(Cr4::PCIDE) { value & !(1 << 63) } else { value };
         if self.long_mode() && value >> self.cpuid.physical_bits() != 0 {
             return Err(refuse(self));
         }
@@ -270,7 +286,7 @@ fn table_operand(cpu: &mut CpuState, op: &Op) -> Result<TableRegister, Trap> {
         4 => u64::from(cpu.read::<u32>(base)?),
         _ => u64::from(cpu.read::<u32>(base)? & 0xff_ffff),
     };
-    if op.size == 8 && !is_canonical(base) {
+    if op.size == 8 && !cpu.is_canonical(base) {
         return Err(refuse(cpu));
     }
     Ok(TableRegister { base, limit })
@@ -306,11 +322,34 @@ extern "C" fn invalidate_page(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
         if cpu.in_64_bit_code() && op.segment < seg::FS { 0 } else { cpu.segments[usize::from(op.segment & 7)].base };
     let linear = base.wrapping_add(offset);
     if cpu.long_mode() {
-        if is_canonical(linear) {
+        if cpu.is_canonical(linear) {
             cpu.flush_page(linear);
         }
     } else {
         cpu.flush_page(linear & 0xffff_ffff);
+    }
+    Err(Trap::NEXT)
+}
+
+/// INVPCID: what it names is dropped, and as translations do not outlive their address space, no other's are there.
+extern "C" fn invalidate_by_identifier(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    cpu.require_cpl_0()?;
+    let kind = if cpu.in_64_bit_code() { cpu.register(op.dst) } else { u64::from(cpu.register(op.dst) as u32) };
+    let descriptor = cpu.linear(op, 16, Access::Read)?;
+    let identifier: u64 = cpu.read(descriptor)?;
+    let linear: u64 = cpu.read(descriptor.wrapping_add(8))?;
+    let possible = match kind {
+        0 | 1 => identifier == 0 || identifier < 0x1000 && cpu.cr4_has(Cr4::PCIDE),
+        2 | 3 => identifier < 0x1000,
+        _ => false,
+    };
+    if !possible || kind == 0 && !cpu.is_canonical(linear) {
+        return Err(refuse(cpu));
+    }
+    match kind {
+        0 => cpu.flush_page(linear),
+        2 => cpu.flush_all(),
+        _ => cpu.flush_address_space(),
     }
     Err(Trap::NEXT)
 }
@@ -344,6 +383,7 @@ pub(super) fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Opt
         Mnemonic::Sgdt => store_table::<false>,
         Mnemonic::Sidt => store_table::<true>,
         Mnemonic::Invlpg => invalidate_page,
+        Mnemonic::Invpcid => invalidate_by_identifier,
         Mnemonic::Invd | Mnemonic::Wbinvd | Mnemonic::Wbnoinvd => write_back,
         _ => return None,
     };

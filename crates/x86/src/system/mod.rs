@@ -8,6 +8,7 @@ mod msr;
 mod ports;
 #[cfg(test)]
 mod tests;
+mod user_pages;
 
 use iced_x86::{Instruction, Mnemonic};
 
@@ -91,6 +92,7 @@ extern "C" fn identify(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     let mut leaf = cpu.cpuid.get(function, cpu.register(reg::RCX) as u32);
     match (function, cpu.register(reg::RCX) as u32) {
         (1, _) if cpu.cr4_has(Cr4::OSXSAVE) => leaf.ecx |= 1 << 27,
+        (7, 0) if cpu.cr4_has(Cr4::PKE) => leaf.ecx |= 1 << 4,
         // How much space is needed follows what is switched on.
         (0xd, 0) if leaf.eax != 0 => leaf.ebx = components::standard_size(cpu.xcr0),
         (0xd, 1) if leaf.ebx != 0 => leaf.ebx = components::compacted_size(cpu.xcr0),
@@ -123,7 +125,8 @@ pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Han
             return control::select(instruction, form, op)
                 .or_else(|| ports::select(instruction, form, op))
                 .or_else(|| calls::select(instruction, form))
-                .or_else(|| bases::select(instruction, form));
+                .or_else(|| bases::select(instruction, form))
+                .or_else(|| user_pages::select(instruction));
         }
     };
     Some(handler)

@@ -5,7 +5,6 @@
 
 use crate::{
     op::Op,
-    protection::address::is_canonical,
     state::{CpuState, Efer, Msrs, reg, seg},
     system::cpuid::Feature,
     trap::{Exception, Trap},
@@ -201,7 +200,8 @@ impl CpuState {
         if !self.has_msr(msr) {
             return None;
         }
-        let canonical = || is_canonical(value).then_some(value);
+        let linear = self.fits_linear_address(value);
+        let canonical = || linear.then_some(value);
         if let Some(index) = fixed_mtrr(msr) {
             let extra = if self.msr.syscfg & FIXED_MTRR_MODIFY != 0 { 0x18 } else { 0 };
             if !value.to_le_bytes().iter().all(|&byte| is_memory_type(byte & !extra)) {
@@ -212,8 +212,16 @@ impl CpuState {
         }
         match msr {
             number::APIC_BASE if value & X2APIC_MODE != 0 && !self.cpuid.has(Feature::X2APIC) => return None,
+            number::TSC_DEADLINE => self.set_deadline(value),
             _ if is_apic(msr) => return self.bus.apic_msr_write(msr, value),
-            number::TSC => self.msr.tsc_offset = value.wrapping_sub(self.bus.tsc()),
+            number::TSC => {
+                self.msr.tsc_offset = value.wrapping_sub(self.bus.tsc());
+                if self.cpuid.has(Feature::TSC_DEADLINE)
+                    && let Some(deadline) = self.bus.apic_msr_read(number::TSC_DEADLINE)
+                {
+                    self.set_deadline(deadline);
+                }
+            }
             // Systems clear it and have CPUID fill it again, which it is all the time.
             number::PATCH_LEVEL if !self.cpuid.is_amd() => {}
             number::SYSENTER_CS => self.msr.sysenter_cs = value & 0xffff,
@@ -289,7 +297,9 @@ impl CpuState {
         let fixed = |value: &u64| value.to_le_bytes().iter().all(|&byte| is_memory_type(byte & !0x18));
         let base = |value: &u64| value & (self.beyond_physical() | 0xf00) == 0 && is_memory_type(*value as u8);
         let mask = |value: &u64| value & (self.beyond_physical() | 0x7ff) == 0;
-        [lstar, cstar, kernel_gs_base, sysenter_esp, sysenter_eip].into_iter().all(|&address| is_canonical(address))
+        [lstar, cstar, kernel_gs_base, sysenter_esp, sysenter_eip]
+            .into_iter()
+            .all(|&address| self.fits_linear_address(address))
             && [sfmask, tsc_aux, syscfg, hwcr, interrupt_pending].into_iter().all(|value| value >> 32 == 0)
             && sysenter_cs >> 16 == 0
             && pat.to_le_bytes().iter().all(|&byte| is_memory_type(byte) || byte == 7)
@@ -301,6 +311,13 @@ impl CpuState {
             && mcg_status & !7 == 0
             && misc_enable & !MISC_ENABLE_BITS == 0
             && debugctl & !DEBUGCTL_BITS == 0
+    }
+
+    /// Arms the local APIC's timer for the time at which the guest's counter reaches `deadline`; disarms it for zero.
+    fn set_deadline(&self, deadline: u64) {
+        let now = self.bus.tsc();
+        let left = deadline.saturating_sub(now.wrapping_add(self.msr.tsc_offset));
+        self.bus.set_tsc_deadline(deadline, now.saturating_add(left));
     }
 
     fn write_variable_mtrr(&mut self, msr: u32, value: u64) -> Option<()> {

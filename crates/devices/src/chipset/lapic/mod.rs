@@ -26,6 +26,8 @@ use crate::Saveable;
 
 /// IA32_APIC_BASE.
 pub const MSR_APIC_BASE: u32 = 0x1b;
+/// IA32_TSC_DEADLINE.
+pub const MSR_TSC_DEADLINE: u32 = 0x6e0;
 /// First and last MSR of x2APIC mode.
 pub const MSR_X2APIC: std::ops::RangeInclusive<u32> = 0x800..=0x83f;
 

@@ -267,8 +267,8 @@ pub const ALIASES: [(&str, &str); 30] = [
 /// The extensions of MMX by AMD are a part of SSE.
 pub const ENGINE: FeatureSet = FeatureSet::of(
     "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ss ht pni cx16 \
-     x2apic popcnt hypervisor fsgsbase smep erms umip fsrm arat invtsc syscall nx mmxext pdpe1gb rdtscp lm lahf-lm \
-     cmp-legacy 3dnowprefetch topoext wbnoinvd \
+     x2apic popcnt hypervisor pcid tsc-deadline fsgsbase smep smap invpcid pku la57 erms umip fsrm arat invtsc \
+     syscall nx mmxext pdpe1gb rdtscp lm lahf-lm cmp-legacy 3dnowprefetch topoext wbnoinvd \
      xsave xsaveopt xsavec xgetbv1 avx avx2 fma f16c vaes vpclmulqdq",
 );
 
@@ -588,7 +588,7 @@ mod tests {
     fn the_compiler_reads_names_as_the_program_does() {
         assert_eq!(Some(Feature::TOPOEXT), Feature::named("topoext"));
         assert_eq!(Some(Feature::ARAT), Feature::named("arat"));
-        assert_eq!(ENGINE.iter().count(), 56);
+        assert_eq!(ENGINE.iter().count(), 62);
         assert!(ENGINE.has(Feature::SMEP) && !ENGINE.has(Feature::named("avx512f").unwrap()));
     }
 

@@ -116,7 +116,11 @@ impl CpuModel {
     }
 
     fn linear_bits(&self) -> u32 {
-        if self.is_64_bit() { 48 } else { 32 }
+        match (self.is_64_bit(), self.available().has(Feature::LA57)) {
+            (false, _) => 32,
+            (true, false) => 48,
+            (true, true) => 57,
+        }
     }
 
     fn offer_features(&self, table: &mut CpuidTable) {
