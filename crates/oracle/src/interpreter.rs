@@ -71,6 +71,8 @@ impl SystemBus for Nothing {
 
     fn set_task_priority(&self, _: u8) {}
 
+    fn set_tsc_deadline(&self, _: u64, _: u64) {}
+
     fn apic_msr_read(&self, _: u32) -> Option<u64> {
         None
     }
