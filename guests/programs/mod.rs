@@ -7,10 +7,12 @@
 // Tools of the harness wait for their programs.
 #![allow(dead_code)]
 
+mod debugging;
 mod exceptions;
 mod harness;
 mod interrupts;
 mod layout;
+mod modifying;
 mod ordering;
 mod paging;
 mod paging_model;
@@ -18,6 +20,7 @@ mod processors;
 mod program;
 mod tasks;
 mod unknown;
+mod virtual8086;
 
 use iced_x86::IcedError;
 
@@ -27,6 +30,9 @@ type Write = fn() -> Result<Vec<u8>, IcedError>;
 
 /// All programs by name.
 pub const ALL: &[(&str, Write)] = &[
+    ("debugging", debugging::write),
+    ("modifying", modifying::write),
+    ("virtual8086", virtual8086::write),
     ("exceptions", exceptions::write),
     ("interrupts", interrupts::write),
     ("ordering", ordering::write),

@@ -69,8 +69,8 @@ fn task(p: &mut Program, index: u16, eip: u32, changes: &[(u32, u32)]) -> Task {
     }
     words[19] = selector::CODE_32.into();
     // EAX to EDI.
-    for word in 10..18 {
-        words[word] = 0x1111_1111 * (word as u32 - 9);
+    for (word, number) in (1..).zip(&mut words[10..18]) {
+        *number = 0x1111_1111 * word;
     }
     words[14] = TASK_STACK;
     words[25] = 104 << 16;

@@ -72,3 +72,13 @@ fn interrupts_and_timers() {
 fn tasks_and_segments_in_32_bits() {
     passes("tasks", &[]);
 }
+
+#[test]
+fn virtual_8086_mode() {
+    passes("virtual8086", &[]);
+}
+
+#[test]
+fn code_that_changes_and_operands_across_pages() {
+    passes("modifying", &[]);
+}
