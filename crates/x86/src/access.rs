@@ -309,6 +309,7 @@ impl CpuState {
                 }
             }
             self.note_write(address, T::SIZE as u64);
+            self.note_data(linear, T::SIZE, Access::Write);
             return Ok(old);
         }
         let _lock = SPLIT_LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -435,6 +436,9 @@ impl CpuState {
     fn translate_fill(&mut self, linear: u64, access: Access, privilege: Privilege) -> Result<u64, Trap> {
         let translation = self.translate_page(linear, access, privilege)?;
         let address = translation.address;
+        if self.watches_page(linear) {
+            return Ok(address);
+        }
         if let Some(range) = self.engine.ram.find(address) {
             let host = range.host_of(address & !0xfff);
             let set = &mut self.tlb[privilege as usize];
@@ -472,6 +476,7 @@ impl CpuState {
     fn read_slow<T: Value>(&mut self, linear: u64, privilege: Privilege) -> Result<T, Trap> {
         self.check_canonical_across(linear, T::SIZE as u64, Access::Read, privilege)?;
         let first = self.translate_fill(linear, Access::Read, privilege)?;
+        self.note_data(linear, T::SIZE, Access::Read);
         let in_page = 4096 - (linear & 0xfff) as usize;
         if T::SIZE <= in_page {
             return Ok(self.read_at(first));
@@ -491,6 +496,7 @@ impl CpuState {
     fn write_slow<T: Value>(&mut self, linear: u64, value: T, privilege: Privilege) -> Result<(), Trap> {
         self.check_canonical_across(linear, T::SIZE as u64, Access::Write, privilege)?;
         let first = self.translate_fill(linear, Access::Write, privilege)?;
+        self.note_data(linear, T::SIZE, Access::Write);
         let in_page = 4096 - (linear & 0xfff) as usize;
         if T::SIZE <= in_page {
             self.write_at(first, value);

@@ -179,6 +179,8 @@ bitflags::bitflags! {
         const SSE = 1 << 1;
         /// Upper halves of the YMM registers.
         const AVX = 1 << 2;
+        /// The rights that protection keys leave.
+        const PKRU = 1 << 9;
     }
 }
 

@@ -18,7 +18,11 @@ pub use saved::VcpuV1;
 
 use std::sync::Arc;
 
-use crate::{mmu::Paging, state::CpuState, system::cpuid::instructions::Instructions};
+use crate::{
+    mmu::Paging,
+    state::CpuState,
+    system::{breakpoints::Breakpoints, cpuid::instructions::Instructions},
+};
 
 /// The engine's bookkeeping of one processor.
 #[derive(Debug, Default)]
@@ -33,6 +37,8 @@ pub struct EngineState {
     pub(crate) ram: ram::RamMap,
     /// Which linear addresses the TLB has from pages larger than 4 KiB.
     pub(crate) large_pages: contexts::LargePages,
+    /// Breakpoints of the debug registers.
+    pub(crate) breakpoints: Breakpoints,
     /// What translations of code are valid in.
     pub(crate) contexts: contexts::Contexts,
     /// The instructions that the processor's model has, once one was decoded.

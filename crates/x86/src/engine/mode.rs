@@ -125,6 +125,7 @@ impl CpuState {
         mode.set(Mode::SSE, self.cr4_has(Cr4::OSFXSR));
         mode.set(Mode::TRAP_FLAG, self.flags().contains(Rflags::TF));
         self.mode = mode.bits();
+        self.engine.breakpoints.armed = self.breakpoints_enabled();
         self.update_privilege();
         self.update_address_width();
         self.update_contexts(mode);

@@ -15,9 +15,9 @@ use super::{
 use crate::{
     access::Access,
     bus::SystemBus,
-    op::Op,
-    state::{CpuState, Request, Requests, reg, seg},
-    system::cpuid::CpuidTable,
+    op::{Op, Prefix},
+    state::{CpuState, Request, Requests, Rflags, reg, seg},
+    system::{breakpoints::HITS, cpuid::CpuidTable, msr::BRANCH_TRAP},
     trap::{Exception, Trap},
 };
 
@@ -207,11 +207,10 @@ impl Vcpu {
             if let Some(exit) = self.between_instructions() {
                 break exit;
             }
-            let exit = if self.state.interrupt_shadow || self.state.mode().contains(Mode::TRAP_FLAG) {
-                self.step()
-            } else {
-                self.run_blocks()
-            };
+            let state = &self.state;
+            let single =
+                state.interrupt_shadow || state.mode().contains(Mode::TRAP_FLAG) || state.engine.breakpoints.armed;
+            let exit = if single { self.step() } else { self.run_blocks() };
             if let Some(exit) = exit {
                 break exit;
             }
@@ -282,7 +281,7 @@ impl Vcpu {
         let delivered = if self.nmi_pending && !self.state.nmi_blocked {
             self.nmi_pending = false;
             self.state.deliver_nmi()
-        } else if self.state.rflags & crate::state::Rflags::IF.bits() != 0
+        } else if self.state.rflags & Rflags::IF.bits() != 0
             && self.state.requests.interrupt.load(Ordering::SeqCst)
             && let Some(vector) = self.state.bus.acknowledge_interrupt()
         {
@@ -308,6 +307,8 @@ impl Vcpu {
     #[cold]
     fn exception(&mut self, rip: u64) -> Option<Exit> {
         self.state.engine.non_canonical = false;
+        // An instruction that is restarted meets its data again.
+        self.state.engine.breakpoints.hits = 0;
         self.state.rip = rip;
         if self.stop_at_exceptions {
             return Some(Exit::Exception);
@@ -369,27 +370,61 @@ impl Vcpu {
         }
     }
 
-    /// Runs one instruction, with what a set trap flag or an interrupt shadow brings.
+    /// Runs one instruction, with what a set trap flag, an interrupt shadow or a breakpoint brings.
     #[cold]
     fn step(&mut self) -> Option<Exit> {
-        let trap_flag = self.state.mode().contains(Mode::TRAP_FLAG);
-        // The shadow covers this instruction only; it may cast its own.
-        self.state.interrupt_shadow = false;
-        let (completed, exit) = match self.find(true) {
-            Ok(Found::Once) => self.run_once(),
-            Ok(Found::Kept(id, _)) => {
-                let end = execute(&mut self.state, self.cache.ops_of(self.cache.block(id)));
-                self.ended(&end, 1)
+        let state = &mut self.state;
+        let trap_flag = state.mode().contains(Mode::TRAP_FLAG);
+        // Shadows cover this instruction only; it may cast its own.
+        state.interrupt_shadow = false;
+        let stack_loaded = std::mem::take(&mut state.engine.breakpoints.stack_loaded);
+        let resume = state.rflags & Rflags::RF.bits() != 0;
+        if state.engine.breakpoints.armed && !resume && !stack_loaded {
+            let hits = state.code_breakpoints();
+            if hits != 0 {
+                return self.debug_exception(hits);
             }
-            Err(_) => (false, self.exception(self.state.rip)),
-        };
-        if trap_flag && completed && exit.is_none() {
-            self.state.dr[6] |= SINGLE_STEP;
-            self.state.exception = Exception::DEBUG;
-            self.activity = Activity::Running;
-            return self.exception(self.state.rip);
         }
-        exit
+        self.state.rflags &= !Rflags::RF.bits();
+        let start = self.state.rip;
+        let (first, (completed, exit)) = match self.find(true) {
+            Ok(Found::Once) => (self.once.first().copied(), self.run_once()),
+            Ok(Found::Kept(id, _)) => {
+                let ops = self.cache.ops_of(self.cache.block(id));
+                let first = ops.first().copied();
+                let end = execute(&mut self.state, ops);
+                (first, self.ended(&end, 1))
+            }
+            Err(_) => (None, (false, self.exception(self.state.rip))),
+        };
+        let state = &mut self.state;
+        if exit.is_some() {
+            return exit;
+        }
+        let repeats = first.is_some_and(|op| matches!(op.prefix, Prefix::Rep | Prefix::Repne)) && state.rip == start;
+        if resume && completed && repeats {
+            // It is one instruction still.
+            state.rflags |= Rflags::RF.bits();
+        }
+        if state.engine.breakpoints.stack_loaded {
+            return None;
+        }
+        let follows = first.is_some_and(|op| state.rip == start.wrapping_add(u64::from(op.length)));
+        let branches_only = state.msr.debugctl & BRANCH_TRAP != 0;
+        let hits = std::mem::take(&mut state.engine.breakpoints.hits);
+        let single = trap_flag && completed && !(branches_only && (follows || repeats));
+        if single || hits != 0 {
+            return self.debug_exception(hits | if single { SINGLE_STEP } else { 0 });
+        }
+        None
+    }
+
+    /// Raises #DB for what `causes` says in the bits of DR6.
+    fn debug_exception(&mut self, causes: u64) -> Option<Exit> {
+        self.state.dr[6] = self.state.dr[6] & !HITS | causes;
+        self.state.exception = Exception::DEBUG;
+        self.activity = Activity::Running;
+        self.exception(self.state.rip)
     }
 
     /// Runs the block that is not kept. Whether its last instruction completed, and why to leave.

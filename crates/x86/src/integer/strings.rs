@@ -241,7 +241,7 @@ pub(crate) extern "C" fn repeat<S: StringOperation, T: Word, const WHILE: u8>(
         if count == done || WHILE == WHILE_EQUAL && !equal || WHILE == WHILE_NOT_EQUAL && equal {
             return Ok(());
         }
-        if cpu.rflags & Rflags::TF.bits() != 0 {
+        if cpu.rflags & Rflags::TF.bits() != 0 || cpu.engine.breakpoints.hits != 0 {
             return Err(Trap::AGAIN);
         }
         if to_poll == 0 {

@@ -14,6 +14,7 @@ use crate::{
         task::{Pending, Reason, Switch},
     },
     state::{CpuState, Cr0, Rflags, Segment, reg, seg},
+    system::msr::BRANCH_TRAP,
     trap::{Exception, Trap},
 };
 
@@ -110,6 +111,8 @@ impl CpuState {
         if exception.vector == Exception::DEBUG.vector {
             // General detect is for the debugger's own use (SDM vol. 3 § 17.2.4).
             self.dr[7] &= !(1 << 13);
+            // And of branches (SDM vol. 3 § 17.4.3).
+            self.msr.debugctl &= !BRANCH_TRAP;
         }
         self.deliver_to_the_end(Event::exception(exception, rip))
     }
@@ -186,6 +189,7 @@ impl CpuState {
     fn enter_with_cleared(&mut self, flags: Rflags) {
         self.rflags &= !flags.bits();
         self.interrupt_shadow = false;
+        self.engine.breakpoints.stack_loaded = false;
         self.update_mode();
     }
 

@@ -18,15 +18,19 @@ use crate::{
 /// Flags that an IRET of 16 bits loads where nothing forbids: the arithmetic ones, TF, IF, DF, IOPL, NT.
 const FLAGS_16: Rflags = Rflags::from_bits_retain(0x7fd5);
 
-/// The flags that an IRET of `size` bytes may load in real mode and at CPL 0. RF is left out: it would hold off
-/// instruction breakpoints, which there are none of, until the next instruction has ended, and be cleared then.
+/// The flags that an IRET of `size` bytes may load in real mode and at CPL 0, RF apart.
 fn loadable_flags(size: u8) -> Rflags {
     if size == 2 { FLAGS_16 } else { FLAGS_16 | Rflags::AC | Rflags::ID }
 }
 
 impl CpuState {
     /// Replaces those flags that are in `mask`.
-    fn replace_flags(&mut self, image: u64, mask: Rflags) {
+    fn replace_flags(&mut self, image: u64, mut mask: Rflags) {
+        // RF holds breakpoints off until the next instruction has ended, and is cleared then: it is loaded where there are
+        // any. IRETs of 32 and 64 bits have it.
+        if self.engine.breakpoints.armed && mask.contains(Rflags::ID) {
+            mask |= Rflags::RF;
+        }
         self.rflags = self.rflags & !mask.bits() | image & mask.bits();
     }
 

@@ -211,6 +211,7 @@ impl CpuState {
 fn after_load(cpu: &mut CpuState, segment: u8, mode_before: u32) -> Result<(), Trap> {
     if segment == seg::SS {
         cpu.interrupt_shadow = true;
+        cpu.engine.breakpoints.stack_loaded = true;
         Err(Trap::NEXT)
     } else if cpu.mode == mode_before {
         Ok(())

@@ -23,6 +23,7 @@ use crate::{
 const X87_BIT: u64 = Xcr0::X87.bits();
 const SSE_BIT: u64 = Xcr0::SSE.bits();
 const AVX_BIT: u64 = Xcr0::AVX.bits();
+const PKRU_BIT: u64 = Xcr0::PKRU.bits();
 
 /// Where XSTATE_BV is in an area: the header's first eight bytes.
 const STATE_BITS: u64 = 512;
@@ -90,7 +91,7 @@ fn in_use(cpu: &CpuState) -> u64 {
     let x87 = cpu.x87 != X87::INITIAL;
     let sse = cpu.xmm != [0; 16];
     let avx = cpu.ymm_high != [0; 16];
-    let parts = [(x87, X87_BIT), (sse, SSE_BIT), (avx, AVX_BIT)];
+    let parts = [(x87, X87_BIT), (sse, SSE_BIT), (avx, AVX_BIT), (cpu.pkru != 0, PKRU_BIT)];
     parts.iter().filter(|(used, _)| *used).fold(0, |bits, (_, bit)| bits | bit)
 }
 
@@ -135,6 +136,10 @@ extern "C" fn save<F: Format, const LONG: bool>(cpu: &mut CpuState, op: &Op) -> 
             for (i, half) in (0..count).zip(cpu.ymm_high) {
                 cpu.write(area.wrapping_add(offset + 16 * u64::from(i)), half)?;
             }
+        }
+        if component == PKRU_BIT && written & PKRU_BIT != 0 {
+            let rights = u64::from(cpu.pkru);
+            cpu.write(area.wrapping_add(offset), rights)?;
         }
     }
     if F::COMPACTED {
@@ -184,6 +189,7 @@ extern "C" fn restore<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(
     let count = registers(cpu);
     let mut xmm = cpu.xmm;
     let mut halves = cpu.ymm_high;
+    let mut rights = if requested & PKRU_BIT != 0 { 0 } else { cpu.pkru };
     // What is asked for and not there takes its initial state.
     if loaded & SSE_BIT != 0 {
         xmm = read_xmm(cpu, start, count)?;
@@ -199,6 +205,9 @@ extern "C" fn restore<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(
                 *half = cpu.read(start.wrapping_add(offset + 16 * u64::from(i)))?;
             }
         }
+        if component == PKRU_BIT && loaded & PKRU_BIT != 0 {
+            rights = cpu.read(start.wrapping_add(offset))?;
+        }
     }
     // The last that can fault.
     if loaded & X87_BIT != 0 {
@@ -207,6 +216,7 @@ extern "C" fn restore<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(
         cpu.x87 = X87::INITIAL;
     }
     (cpu.xmm, cpu.ymm_high, cpu.mxcsr) = (xmm, halves, mxcsr);
+    cpu.set_pkru(rights);
     Ok(())
 }
 
@@ -417,5 +427,27 @@ mod tests {
         let mut machine = self::machine(&[0x0f, 0x01, 0xd0], 64);
         machine.cpu().gpr[1] = 2;
         assert_eq!(machine.run(), GP);
+    }
+
+    #[test]
+    fn the_rights_of_protection_keys_are_saved_and_restored() {
+        // xsave [rsi]; xrstor [rsi]
+        for (code, present, expected) in [
+            (&[0x0f, 0xae, 0x26][..], 0, 0x5555_5550),
+            (&[0x0f, 0xae, 0x2e], 1 << 9, 0x1234),
+            (&[0x0f, 0xae, 0x2e], 0, 0),
+        ] {
+            let mut machine = Machine::new(code, 64);
+            machine.cpu().cr4 |= Cr4::OSXSAVE.bits();
+            (machine.cpu().xcr0, machine.cpu().gpr[0], machine.cpu().pkru) = (0x207, 1 << 9, 0x5555_5550);
+            machine.memory.write(DATA + 512, &u64::to_le_bytes(present));
+            machine.memory.write(DATA + 2688, &0x1234_u32.to_le_bytes());
+            assert_eq!(machine.run(), Stop::Halted);
+            assert_eq!(machine.cpu().pkru, expected);
+            if code[2] == 0x26 {
+                assert_eq!(machine.read::<4>(DATA + 2688), 0x5555_5550_u32.to_le_bytes());
+                assert_eq!(machine.read::<2>(DATA + 512), [0, 2]);
+            }
+        }
     }
 }

@@ -231,6 +231,10 @@ extern "C" fn write_debug<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Resu
         _ => value,
     };
     cpu.update_mode();
+    if number != 6 {
+        // What is watched now may have translations, and what is no longer may have some again.
+        cpu.flush_all();
+    }
     Err(Trap::NEXT)
 }
 

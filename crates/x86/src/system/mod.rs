@@ -1,10 +1,11 @@
 //! System instructions: control and debug registers, descriptor tables, MSRs, CPUID, ports, SYSCALL and SYSENTER.
 
 mod bases;
+pub(crate) mod breakpoints;
 mod calls;
 mod control;
 pub mod cpuid;
-mod msr;
+pub(crate) mod msr;
 mod ports;
 #[cfg(test)]
 mod tests;

@@ -76,6 +76,7 @@ extern "C" fn input<const IMMEDIATE: bool>(cpu: &mut CpuState, op: &Op) -> Resul
     let size = usize::from(op.size);
     check(cpu, port, size)?;
     let value = cpu.bus.port_read(port, width(size));
+    cpu.note_port(port, size);
     set_sized(cpu, reg::RAX, op.size, u64::from(value));
     after(cpu)
 }
@@ -86,6 +87,7 @@ extern "C" fn output<const IMMEDIATE: bool>(cpu: &mut CpuState, op: &Op) -> Resu
     check(cpu, port, size)?;
     let value = get_sized(cpu, reg::RAX, op.size) as u32;
     cpu.bus.port_write(port, width(size), value);
+    cpu.note_port(port, size);
     after(cpu)
 }
 
@@ -100,6 +102,7 @@ impl StringOperation for Input {
         // A device may change by being read: memory must be sure to take the value.
         cpu.probe_write(to, T::SIZE as u64)?;
         let value = cpu.bus.port_read(port, width(T::SIZE));
+        cpu.note_port(port, T::SIZE);
         cpu.write(to, T::cut(u64::from(value)))?;
         step::<T>(cpu, op, reg::RDI);
         Ok(())
@@ -116,6 +119,7 @@ impl StringOperation for Output {
         let from = cpu.linear_at(op.segment, offset, T::SIZE as u64, Access::Read)?;
         let value: T = cpu.read(from)?;
         cpu.bus.port_write(port, width(T::SIZE), value.wide() as u32);
+        cpu.note_port(port, T::SIZE);
         step::<T>(cpu, op, reg::RSI);
         Ok(())
     }

@@ -20,8 +20,12 @@ pub(crate) struct Component {
     pub(crate) offset: u32,
 }
 
-/// All components beyond x87 and SSE, lowest bit first. None asks for alignment in the compacted format.
-pub(crate) const COMPONENTS: [Component; 1] = [Component { bit: 2, feature: Feature::AVX, size: 256, offset: FIRST }];
+/// All components beyond x87 and SSE, lowest bit first. None asks for alignment in the compacted format. Between them are
+/// those of AVX-512, which there is not.
+pub(crate) const COMPONENTS: [Component; 2] = [
+    Component { bit: 2, feature: Feature::AVX, size: 256, offset: FIRST },
+    Component { bit: 9, feature: Feature::PKU, size: 8, offset: 2688 },
+];
 
 /// Sub-leaves of leaf 0DH that describe a component each begin here.
 const LEAF: u32 = 0xd;
