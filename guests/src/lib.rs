@@ -1,6 +1,7 @@
 //! Small bare guests of our own, assembled from Rust.
 //!
-//! Their source is beside this folder, in `bare/` and, of those that test, in `programs/`; the build assembles it, so that a program that carries a guest needs
+//! Their source is beside this folder, in `bare/`, `loader/` and, of those that test, in `programs/`; the build assembles it,
+//! so that a program that carries a guest needs
 //! no assembler and no file.
 
 /// A program for a machine without any other.
@@ -43,6 +44,13 @@ pub struct TestProgram {
 /// All of them.
 pub const TEST_PROGRAMS: &[TestProgram] = include!(concat!(env!("OUT_DIR"), "/programs.rs"));
 
+/// An option ROM by which firmware starts the Linux kernel that the fw_cfg device offers, through its 16-bit entry.
+pub const fn linux_loader() -> &'static [u8] {
+    LOADER
+}
+
+const LOADER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/loader.bin"));
+
 #[path = "../bare/layout.rs"]
 mod layout;
 
@@ -74,6 +82,23 @@ mod tests {
             instruction.mnemonic() == Mnemonic::Mov && instruction.immediate64() == layout::STACK_TOP
         }));
         assert!(before_call.iter().all(|instruction| !instruction.is_invalid()));
+    }
+
+    #[test]
+    fn the_loader_is_an_option_rom_with_a_bootstrap_entry() {
+        let rom = linux_loader();
+        let sum = |bytes: &[u8]| bytes.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
+        assert_eq!((&rom[..3], rom.len(), sum(rom)), (&[0x55, 0xaa, 1][..], 512, 0));
+        let word = |at: usize| usize::from(u16::from_le_bytes([rom[at], rom[at + 1]]));
+        let header = word(0x1a);
+        assert_eq!((&rom[header..header + 4], sum(&rom[header..header + 32])), (&b"$PnP"[..], 0));
+        assert!(rom[word(header + 0x10)..].starts_with(b"Linux"));
+        let entry = word(header + 0x1a);
+        let mut decoder = Decoder::with_ip(16, &rom[entry..], entry as u64, DecoderOptions::NONE);
+        assert_eq!(decoder.decode().code(), Code::Cli);
+        // Firmware calls the third byte, and gets its turn back.
+        let mut decoder = Decoder::with_ip(16, &rom[3..], 3, DecoderOptions::NONE);
+        assert_eq!(decoder.decode().mnemonic(), Mnemonic::Retf);
     }
 
     #[test]

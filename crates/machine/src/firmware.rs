@@ -7,7 +7,10 @@ use rhea_devices::misc::{
     rtc::IsaRtc,
 };
 
-use crate::boot::MemoryMap;
+use crate::{
+    acpi::loader,
+    boot::{MemoryMap, linux::Offer},
+};
 
 /// Pieces that a ROM is made of, and the most of it: it ends at 4 GiB, and other devices are below.
 const PIECE: usize = 0x1_0000;
@@ -19,6 +22,11 @@ mod key {
     pub(super) const UUID: u16 = 0x02;
     /// 16 bits: whether a menu is offered.
     pub(super) const BOOT_MENU: u16 = 0x0e;
+    /// Address, size and contents, 32 bits for the numbers.
+    pub(super) const KERNEL: [u16; 3] = [0x07, 0x08, 0x11];
+    pub(super) const INITRD: [u16; 3] = [0x0a, 0x0b, 0x12];
+    pub(super) const COMMAND_LINE: [u16; 3] = [0x13, 0x14, 0x15];
+    pub(super) const SETUP: [u16; 3] = [0x16, 0x17, 0x18];
 }
 
 /// The port of the first serial port, 16 bits.
@@ -108,6 +116,34 @@ impl Firmware {
         let device = |index: usize| order.get(index).map_or(0, |device| *device as u8);
         clock.set_memory(cmos::BOOT_1_2, device(0) | device(1) << 4);
         clock.set_memory(cmos::BOOT_3, device(2) << 4);
+    }
+}
+
+/// Gives firmware the tables to place, and the script by which it does.
+///
+/// # Errors
+/// They are too large.
+pub(crate) fn give_tables(items: &FwCfg, files: loader::Files) -> Result<(), ItemError> {
+    let loader::Files { root_pointer, tables, script } = files;
+    items.add_file(loader::ROOT_POINTER, root_pointer)?;
+    items.add_file(loader::TABLES, tables)?;
+    items.add_file(loader::SCRIPT, script)?;
+    Ok(())
+}
+
+/// Offers a kernel to the option ROM that starts it.
+pub(crate) fn offer_kernel(items: &FwCfg, offer: Offer) {
+    let Offer { setup, kernel, command_line, initrd } = offer;
+    let (disk_at, disk) = initrd.unwrap_or_default();
+    for ([address, size, data], at, contents) in [
+        (key::SETUP, Offer::SETUP_ADDRESS, setup),
+        (key::KERNEL, Offer::KERNEL_ADDRESS, kernel),
+        (key::COMMAND_LINE, Offer::COMMAND_LINE_ADDRESS, command_line),
+        (key::INITRD, disk_at, disk),
+    ] {
+        items.set(address, at.to_le_bytes());
+        items.set(size, (contents.len() as u32).to_le_bytes());
+        items.set(data, contents);
     }
 }
 

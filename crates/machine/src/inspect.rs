@@ -37,8 +37,19 @@ pub struct LoadedItem {
     pub name: String,
     /// Its size.
     pub size: u64,
-    /// Where in memory it is; what firmware fetches by name is nowhere.
-    pub address: Option<u64>,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where something is that a guest starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In RAM, at an address.
+    Ram(u64),
+    /// In a ROM at an address.
+    Rom(u64),
+    /// Nowhere yet: firmware fetches it by name.
+    Offered,
 }
 
 /// There is no such device in this machine.

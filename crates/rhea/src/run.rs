@@ -22,6 +22,7 @@ use rhea_machine::{
         linux::Kernel,
         multiboot::{Module, Program},
     },
+    firmware::{Firmware, LINUX_LOADER},
 };
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
@@ -199,7 +200,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         topology: settings.topology,
         processor: settings.cpu.clone(),
         software,
-        firmware: settings.firmware.load(settings.uuid.into_bytes())?,
+        firmware: firmware(settings)?,
         rtc: settings.rtc,
         acpi_tables: tables,
         serials: settings.serials.iter().map(CharUse::backend).collect(),
@@ -227,6 +228,15 @@ fn modules(list: &Path) -> anyhow::Result<Vec<Module>> {
         Ok(Module { bytes: read(name)?, text })
     };
     texts.map(module).collect()
+}
+
+/// The firmware, with what it starts a kernel by.
+fn firmware(settings: &Settings) -> anyhow::Result<Option<Firmware>> {
+    let mut firmware = settings.firmware.load(settings.uuid.into_bytes())?;
+    if let Some(firmware) = firmware.as_mut().filter(|_| settings.kernel.is_some()) {
+        firmware.option_roms.push((LINUX_LOADER.to_owned(), rhea_guests::linux_loader().to_vec()));
+    }
+    Ok(firmware)
 }
 
 fn read(path: impl AsRef<Path>) -> anyhow::Result<Vec<u8>> {

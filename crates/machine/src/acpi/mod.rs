@@ -5,6 +5,7 @@ mod dsdt;
 mod fixed;
 mod given;
 mod interrupts;
+pub mod loader;
 
 use acpi_tables::{Aml, AmlSink, facs::FACS, rsdp::Rsdp, xsdt::XSDT};
 use rhea_devices::acpi::pm::SleepRequest;

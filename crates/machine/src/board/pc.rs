@@ -54,10 +54,10 @@ use crate::{
     boot::{Entry, LoadError, MemoryMap, buses, multiboot, parameters, start},
     config::{Config, Software},
     devices::{DeviceError, IsaBus, PciSlots, vmcoreinfo},
-    firmware::Firmware,
+    firmware::{self, Firmware},
     inbox::GuestRequest,
     input::Input,
-    inspect::{InterruptControllers, LoadedItem},
+    inspect::{InterruptControllers, LoadedItem, Place},
     numa::Numa,
     objects::PciHost,
     parts::Parts,
@@ -72,6 +72,10 @@ const VGA_WINDOW: (u64, u64) = (0xa_0000, 0x2_0000);
 
 /// Ports of the debug console: what firmware and bare guests print there goes to this program's log.
 const DEBUG_CONSOLE: [u16; 2] = [0xe9, 0x402];
+
+/// The byte of the clock's memory from which firmware learns why it starts, and what it is after suspend to RAM.
+const RESET_CODE: u8 = 0x0f;
+const RESUME: u8 = 0xfe;
 
 /// Selectors of what firmware asks for by number.
 mod fw_cfg_key {
@@ -366,6 +370,10 @@ impl Pc {
     /// Writes the firmware's tables, and loads the software; gives how it starts.
     fn load(&self) -> Result<Option<Entry>, LoadError> {
         self.items.set(fw_cfg_key::NB_CPUS, (self.apics.apics().len() as u16).to_le_bytes());
+        if let Some(firmware) = &self.firmware {
+            self.brief(firmware)?;
+            return Ok(None);
+        }
         let tables = acpi::build(&self.platform(), self.map.facs() as u32, self.map.acpi_tables() as u32);
         let needs = tables.tables.len() as u64;
         if needs > self.map.acpi_tables_length() {
@@ -376,11 +384,6 @@ impl Pc {
         self.memory.write(self.map.acpi_tables(), &tables.tables);
         if let Some(generation) = self.generation_id.get() {
             generation.reset();
-        }
-        if let Some(firmware) = &self.firmware {
-            firmware.introduce(&self.items, &self.map, self.generation_id.get().is_some())?;
-            firmware.tell_order(&self.clock.0, !self.booted.swap(true, Ordering::Relaxed));
-            return Ok(None);
         }
         start::write_tables(&self.memory);
         match &self.software {
@@ -397,6 +400,35 @@ impl Pc {
                 Ok(Some(Entry::Long { rip: *entry, rsi: parameters::ADDRESS }))
             }
         }
+    }
+
+    /// Gives firmware what it is to place, and tells it what to boot.
+    fn brief(&self, firmware: &Firmware) -> Result<(), LoadError> {
+        let kept = self.generation_id.get();
+        if let Some(generation) = kept {
+            generation.reset();
+        }
+        firmware.introduce(&self.items, &self.map, kept.is_some())?;
+        firmware.tell_order(&self.clock.0, !self.booted.swap(true, Ordering::Relaxed));
+        let tables = acpi::build(&self.platform(), 0, acpi::loader::FACS_LENGTH);
+        firmware::give_tables(&self.items, acpi::loader::files(tables))?;
+        if let Software::Linux(kernel) = &self.software {
+            firmware::offer_kernel(&self.items, kernel.offer(&self.map)?);
+        }
+        Ok(())
+    }
+
+    /// Has firmware wake the operating system: it starts as after a reset, but finds itself in shadow RAM, and a byte that
+    /// says what for.
+    fn wake_by_firmware(&self, processors: &Processors, cause: WakeCause) -> Result<(), MachineError> {
+        let shadow = self.host_bridge.save();
+        self.reset_devices();
+        let stays = |_| MachineError::Unsupported("the host bridge does not take its state back");
+        self.host_bridge.restore(shadow).map_err(stays)?;
+        self.clock.0.set_memory(RESET_CODE, RESUME);
+        self.power.wake(cause);
+        self.reset_processors(processors, None);
+        Ok(())
     }
 
     /// Devices as firmware leaves them, after a reset of all.
@@ -455,6 +487,9 @@ impl Board for Pc {
     }
 
     fn wake(&self, processors: &Processors, cause: WakeCause) -> Result<(), MachineError> {
+        if self.firmware.is_some() {
+            return self.wake_by_firmware(processors, cause);
+        }
         // The operating system left its waking vector in the FACS (ACPI 5.0 § 5.2.10).
         let vector = self.memory.read_value(self.map.facs() + 12, rhea_core::Width::Dword) as u32;
         if vector == 0 || vector >= 0x10_0000 {
@@ -553,13 +588,21 @@ impl Board for Pc {
 
     fn loaded_items(&self) -> Vec<LoadedItem> {
         let files = self.items.files().into_iter();
-        let files = files.map(|(name, size)| LoadedItem { name, size: size as u64, address: None });
-        let tables = LoadedItem {
-            name: "etc/acpi/tables".to_owned(),
-            size: self.map.acpi_tables_length(),
-            address: Some(self.map.acpi_tables()),
+        let files = files.map(|(name, size)| LoadedItem { name, size: size as u64, place: Place::Offered });
+        let loaded = match &self.firmware {
+            // It fetches the tables itself.
+            Some(Firmware { name, image, .. }) => LoadedItem {
+                name: name.clone(),
+                size: image.len() as u64,
+                place: Place::Rom((1 << 32) - image.len() as u64),
+            },
+            None => LoadedItem {
+                name: acpi::loader::TABLES.to_owned(),
+                size: self.map.acpi_tables_length(),
+                place: Place::Ram(self.map.acpi_tables()),
+            },
         };
-        [tables].into_iter().chain(files).collect()
+        [loaded].into_iter().chain(files).collect()
     }
 
     fn input(&self) -> Option<&Input> {

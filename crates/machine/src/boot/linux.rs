@@ -1,5 +1,5 @@
-//! Direct boot of a Linux bzImage by its 64-bit protocol, or by the 32-bit one where it has no other. Linux
-//! `Documentation/arch/x86/boot.rst` (cited as boot.rst) and `zero-page.rst`.
+//! Direct boot of a Linux bzImage by its 64-bit protocol, or by the 32-bit one where it has no other, and its parts for a
+//! loader that takes the 16-bit one. Linux `Documentation/arch/x86/boot.rst` (cited as boot.rst) and `zero-page.rst`.
 
 use rhea_core::memory::AddressSpace;
 
@@ -25,6 +25,7 @@ mod header {
     pub const LOADFLAGS: usize = 0x211;
     pub const RAMDISK_IMAGE: usize = 0x218;
     pub const RAMDISK_SIZE: usize = 0x21c;
+    pub const HEAP_END_PTR: usize = 0x224;
     pub const CMD_LINE_PTR: usize = 0x228;
     pub const INITRD_ADDR_MAX: usize = 0x22c;
     pub const KERNEL_ALIGNMENT: usize = 0x230;
@@ -47,6 +48,8 @@ mod since {
 }
 /// LOADFLAGS: the protected-mode part goes to 1 MiB; without it, below 640 KiB.
 const LOADED_HIGH: u8 = 1;
+/// LOADFLAGS: the kernel's setup may use the memory behind it, up to HEAP_END_PTR.
+const CAN_USE_HEAP: u8 = 0x80;
 /// XLOADFLAGS: there is a 64-bit entry, 512 bytes behind the 32-bit one.
 const KERNEL_64: u16 = 1;
 const ENTRY_64: u64 = 0x200;
@@ -57,6 +60,32 @@ const USUAL_INITRD_MAX: u32 = 0x37ff_ffff;
 
 /// Offset in the boot parameters of the high half of the RAM disk's address.
 const EXT_RAMDISK_IMAGE: usize = 0xc0;
+
+/// What a loader that starts a kernel by its 16-bit entry puts where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Boot sector and setup, told of the rest, for [`SETUP_ADDRESS`](Self::SETUP_ADDRESS).
+    pub setup: Vec<u8>,
+    /// What runs in protected mode, for [`KERNEL_ADDRESS`](Self::KERNEL_ADDRESS).
+    pub kernel: Vec<u8>,
+    /// The command line with its final zero, for [`COMMAND_LINE_ADDRESS`](Self::COMMAND_LINE_ADDRESS).
+    pub command_line: Vec<u8>,
+    /// The initial RAM disk and its address.
+    pub initrd: Option<(u32, Vec<u8>)>,
+}
+
+impl Offer {
+    /// A segment for the setup, its heap and the loader's stack.
+    pub const SETUP_ADDRESS: u32 = 0x1_0000;
+    /// Behind that segment.
+    pub const COMMAND_LINE_ADDRESS: u32 = 0x2_0000;
+    /// Where kernels since 1996 are put: above the first megabyte.
+    pub const KERNEL_ADDRESS: u32 = 0x10_0000;
+    /// Where the heap ends in its segment, less 512 as the field wants it; the loader's stack is behind.
+    const HEAP_END: u16 = 0xdc00;
+    /// What firmware may keep for itself at the end of memory below 4 GiB.
+    const KEPT: u64 = 1 << 20;
+}
 
 /// A kernel with what it is to be started with, read from files and checked.
 #[derive(Clone, Debug)]
@@ -145,6 +174,46 @@ impl Kernel {
         } else {
             Err(LoadError::Memory { what: "the kernel", needs: size })
         }
+    }
+
+    /// The parts for a loader that starts the kernel by its 16-bit entry, after firmware.
+    ///
+    /// # Errors
+    /// The guest has too little memory for the kernel or the initial RAM disk.
+    pub fn offer(&self, map: &MemoryMap) -> Result<Offer, LoadError> {
+        let kernel = self.protected_part().unwrap_or_default();
+        // Unpacked, it lies where it prefers to be, or above where it is put.
+        let start = u64::from(Offer::KERNEL_ADDRESS);
+        let (unpacked, size) = self.place(kernel.len() as u64, map)?;
+        let end = unpacked.max(start).saturating_add(size);
+        if !map.usable_below_4g(start, end) {
+            return Err(LoadError::Memory { what: "the kernel", needs: size });
+        }
+        let mut setup = self.image.get(..self.image.len() - kernel.len()).unwrap_or_default().to_vec();
+        let mut tell = |at: usize, bytes: &[u8]| {
+            if let Some(field) = setup.get_mut(at..at + bytes.len()) {
+                field.copy_from_slice(bytes);
+            }
+        };
+        let mut initrd = None;
+        if let Some(disk) = &self.initrd {
+            let highest = self.dword(header::INITRD_ADDR_MAX, since::INITRD_ADDR_MAX).unwrap_or(USUAL_INITRD_MAX);
+            let limit = (u64::from(highest) + 1).min(map.below_4g().saturating_sub(Offer::KEPT));
+            let length = disk.len() as u64;
+            let at = map.highest_below(limit, length).filter(|&at| at >= end);
+            let at = at.ok_or(LoadError::Memory { what: "the initial RAM disk", needs: length })? as u32;
+            tell(header::RAMDISK_IMAGE, &at.to_le_bytes());
+            tell(header::RAMDISK_SIZE, &(length as u32).to_le_bytes());
+            initrd = Some((at, disk.clone()));
+        }
+        tell(header::TYPE_OF_LOADER, &[0xff]);
+        // Loaded high, and with a heap.
+        tell(header::LOADFLAGS, &[LOADED_HIGH | CAN_USE_HEAP]);
+        tell(header::HEAP_END_PTR, &Offer::HEAP_END.to_le_bytes());
+        tell(header::CMD_LINE_PTR, &Offer::COMMAND_LINE_ADDRESS.to_le_bytes());
+        let mut command_line = self.command_line.clone();
+        command_line.push(0);
+        Ok(Offer { setup, kernel: kernel.to_vec(), command_line, initrd })
     }
 
     /// Copies everything into guest memory; gives where and how to start.
@@ -286,6 +355,24 @@ mod tests {
         kernel.load(&memory, &MemoryMap::new(64 << 20, 0, 0), 0).unwrap();
         let at = memory.read_value(parameters::ADDRESS + header::RAMDISK_IMAGE as u64, Width::Dword);
         assert_eq!(at, 0x01ff_f000);
+    }
+
+    #[test]
+    fn the_parts_for_a_16_bit_start_tell_of_each_other() {
+        let disk = vec![7; 5000];
+        let kernel = Kernel::new(image(), Some(disk.clone()), "quiet").unwrap();
+        let map = MemoryMap::new(64 << 20, 0, 0);
+        let offer = kernel.offer(&map).unwrap();
+        assert_eq!((offer.setup.len(), offer.kernel.len()), (1024, 0x1000));
+        assert_eq!(offer.command_line, b"quiet\0");
+        let word = |at: usize| u32::from_le_bytes(offer.setup[at..at + 4].try_into().unwrap());
+        let (at, contents) = offer.initrd.clone().unwrap();
+        assert_eq!((contents, word(header::RAMDISK_IMAGE), word(header::RAMDISK_SIZE)), (disk, at, 5000));
+        // Above the kernel where it unpacks itself, and below what firmware keeps.
+        assert!(at >= 0x110_0000 && u64::from(at) + 5000 <= (63 << 20), "{at:#x}");
+        assert_eq!(word(header::CMD_LINE_PTR), Offer::COMMAND_LINE_ADDRESS);
+        assert_eq!(offer.setup[header::LOADFLAGS], LOADED_HIGH | CAN_USE_HEAP);
+        assert!(matches!(kernel.offer(&MemoryMap::new(16 << 20, 0, 0)), Err(LoadError::Memory { .. })));
     }
 
     #[test]

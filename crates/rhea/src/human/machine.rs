@@ -7,6 +7,8 @@ use rhea_api::{
     run_state::{RunState, WatchdogAction},
 };
 
+use rhea_machine::inspect::{LoadedItem, Place};
+
 use super::table::{Call, Failure, Printed, Work};
 
 // Writing to a string does not fail.
@@ -52,11 +54,11 @@ pub(super) fn generation_id(call: &Call<'_>) -> Printed {
 pub(super) fn roms(call: &Call<'_>) -> Printed {
     let mut text = String::new();
     for item in call.context.machine.loaded_items() {
-        let _ = match item.address {
-            Some(address) => {
-                write!(text, "addr={address:016x} size=0x{:06x} mem=ram name=\"{}\"\r\n", item.size, item.name)
-            }
-            None => write!(text, "fw={} size=0x{:06x} name=\"{}\"\r\n", item.name, item.size, item.name),
+        let LoadedItem { name, size, place } = item;
+        let _ = match place {
+            Place::Ram(at) => write!(text, "addr={at:016x} size=0x{size:06x} mem=ram name=\"{name}\"\r\n"),
+            Place::Rom(at) => write!(text, "addr={at:016x} size=0x{size:06x} mem=rom name=\"{name}\"\r\n"),
+            Place::Offered => write!(text, "fw={name} size=0x{size:06x} name=\"{name}\"\r\n"),
         };
     }
     Ok(text)
