@@ -127,10 +127,19 @@ impl Machine {
                 };
                 command.arg("-kernel").arg(tester).args(["-append", "console=ttyS0,115200"]);
             }
+            Guest::Firmware => {
+                command.arg("-bios").arg(firmware()?).args(["-machine", "graphics=off"]);
+            }
             Guest::Embedded | Guest::None => {}
         }
         let replacement = directory.path().to_string_lossy();
-        command.args(arguments.iter().map(|argument| argument.replace("@DIR@", &replacement)));
+        for argument in arguments {
+            let argument = argument.replace("@DIR@", &replacement);
+            command.arg(match argument.as_str() {
+                "@FIRMWARE@" => firmware()?.into_os_string(),
+                _ => argument.into(),
+            });
+        }
         let said = File::create(directory.path().join("said"))?;
         command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);
         let mut machine = Self { child: command.spawn()?, directory };
@@ -241,6 +250,11 @@ pub fn program() -> Result<PathBuf, ProcessError> {
 /// Kernel and initial file system of the Linux guest: RHEA_TEST_KERNEL and RHEA_TEST_INITRD, or else what was fetched.
 pub fn linux() -> Result<(PathBuf, PathBuf), ProcessError> {
     Ok((fetched("RHEA_TEST_KERNEL", "vmlinuz")?, fetched("RHEA_TEST_INITRD", "initrd")?))
+}
+
+/// The firmware: RHEA_TEST_FIRMWARE, or else what was fetched.
+pub fn firmware() -> Result<PathBuf, ProcessError> {
+    fetched("RHEA_TEST_FIRMWARE", "bios-256k.bin")
 }
 
 /// The same of the guest of 32 bits: RHEA_TEST_KERNEL_32 and RHEA_TEST_INITRD_32.

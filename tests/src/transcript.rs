@@ -45,18 +45,21 @@ pub enum Guest {
     Memtest32,
     /// The guest that the program carries within itself.
     Embedded,
+    /// Debian's SeaBIOS, whose console is the serial one.
+    Firmware,
     /// Nothing.
     None,
 }
 
 impl Guest {
     /// All guests, by the names that headers give them.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("linux", Self::Linux),
         ("linux32", Self::Linux32),
         ("memtest", Self::Memtest),
         ("memtest32", Self::Memtest32),
         ("embedded", Self::Embedded),
+        ("firmware", Self::Firmware),
         ("none", Self::None),
     ];
 

@@ -1,5 +1,5 @@
 //! The guests of tests and benchmarks: Debian's kernels of 64 and 32 bits, each with an initial RAM disk around busybox,
-//! and the memory tester memtest86+.
+//! the memory tester memtest86+, and SeaBIOS.
 
 use std::{
     fs,
@@ -23,11 +23,13 @@ pub struct Guests {
     pub linux_32: Guest,
     /// The memory tester, of 64 and of 32 bits.
     pub memtest: [PathBuf; 2],
+    /// Firmware: SeaBIOS.
+    pub firmware: PathBuf,
 }
 
 impl Guests {
     /// The variables by which tests find them.
-    pub fn environment(&self) -> [(&'static str, &Path); 6] {
+    pub fn environment(&self) -> [(&'static str, &Path); 7] {
         [
             ("RHEA_TEST_KERNEL", &self.linux.kernel),
             ("RHEA_TEST_INITRD", &self.linux.initrd),
@@ -35,6 +37,7 @@ impl Guests {
             ("RHEA_TEST_INITRD_32", &self.linux_32.initrd),
             ("RHEA_TEST_MEMTEST", &self.memtest[0]),
             ("RHEA_TEST_MEMTEST_32", &self.memtest[1]),
+            ("RHEA_TEST_FIRMWARE", &self.firmware),
         ]
     }
 }
@@ -99,7 +102,7 @@ pub fn directory() -> PathBuf {
 
 /// Fetches and builds all guests that are not there yet.
 pub fn fetch_all() -> anyhow::Result<Guests> {
-    Ok(Guests { linux: fetch()?, linux_32: fetch_32()?, memtest: fetch_memtest()? })
+    Ok(Guests { linux: fetch()?, linux_32: fetch_32()?, memtest: fetch_memtest()?, firmware: fetch_firmware()? })
 }
 
 /// Fetches and builds Linux of 64 bits.
@@ -139,6 +142,20 @@ fn linux(
     fs::remove_dir_all(&tree)?;
     fs::write(made_by, recipe)?;
     Ok(guest)
+}
+
+/// Firmware.
+fn fetch_firmware() -> anyhow::Result<PathBuf> {
+    let directory = directory();
+    let file = directory.join("bios-256k.bin");
+    if !file.exists() {
+        let tree = directory.join("tree-seabios");
+        unpack(&Source::Host.download("seabios", &directory.join("packages"))?, &tree)?;
+        let from = tree.join("usr/share/seabios/bios-256k.bin");
+        fs::copy(&from, &file).with_context(|| format!("the package seabios has no {}", from.display()))?;
+        fs::remove_dir_all(&tree)?;
+    }
+    Ok(file)
 }
 
 /// The memory tester.

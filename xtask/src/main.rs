@@ -16,7 +16,7 @@ use anyhow::{Context, bail};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  fetch   fetch what guests in tests are made of (Debian's kernels, busybox and memtest86+) into target/guests
+  fetch   fetch what guests in tests are made of (Debian's kernels, busybox, memtest86+ and SeaBIOS) into target/guests
   test    fetch, then run everything: formatting, lints, unit tests, transcripts, guest boots, clients
   soak    move a busy guest from process to process a hundred times, over files, sockets and commands,
           and let memtest86+ make a whole pass
