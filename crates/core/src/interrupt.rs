@@ -8,6 +8,13 @@ use parking_lot::Mutex;
 pub trait InterruptSink: Send + Sync {
     /// Drives input `pin` to `level`; `true` is asserted. Called on changes and on repetitions alike.
     fn set_level(&self, pin: u32, level: bool);
+
+    /// Whether an edge at input `pin` is still to be taken by a processor, so that another one now would be lost. Who
+    /// cannot tell says no.
+    fn is_pending(&self, pin: u32) -> bool {
+        let _ = pin;
+        false
+    }
 }
 
 /// One wire, as the device that drives it holds it.
@@ -32,6 +39,11 @@ impl InterruptLine {
         if let Some((sink, pin)) = &self.end {
             sink.set_level(*pin, level);
         }
+    }
+
+    /// Whether an edge that came over the wire is still to be taken, so that another one now would be lost.
+    pub fn is_pending(&self) -> bool {
+        self.end.as_ref().is_some_and(|(sink, pin)| sink.is_pending(*pin))
     }
 
     /// Asserts the wire.
@@ -114,6 +126,10 @@ impl InterruptSink for Tap {
             }
         }
         self.end.set_level(pin, level);
+    }
+
+    fn is_pending(&self, pin: u32) -> bool {
+        self.end.is_pending(pin)
     }
 }
 

@@ -19,6 +19,7 @@ use rhea_devices::chipset::{
     pit::{FREQUENCY, IsaPit},
     wires::IsaInterrupts,
 };
+use rhea_devices::lost_ticks::OwedTickPolicy;
 
 #[derive(Default)]
 struct Pins {
@@ -55,6 +56,10 @@ struct Board {
 
 impl Board {
     fn new(processors: usize) -> Self {
+        Self::with_policy(processors, OwedTickPolicy::Slew)
+    }
+
+    fn with_policy(processors: usize, policy: OwedTickPolicy) -> Self {
         let clock = Clock::new();
         let timers = TimerQueue::new(Arc::clone(&clock));
         let ports = PortSpace::new();
@@ -67,8 +72,8 @@ impl Board {
         apics.connect_pic(&pic);
         let io_apic = IoApic::new(Arc::clone(&apics));
         let isa = IsaInterrupts::new(&(Arc::clone(&pic) as _), &(Arc::clone(&io_apic) as _));
-        let hpet = MmioHpet::new(&timers, [isa.line(0), isa.line(8)], Vec::new());
-        let pit = IsaPit::new(&timers, InterruptLine::new(Arc::clone(&hpet) as _, PIN_TIMER));
+        let hpet = MmioHpet::new(&timers, [isa.line(0), isa.line(8)], Vec::new(), policy, apics.taken());
+        let pit = IsaPit::new(&timers, InterruptLine::new(Arc::clone(&hpet) as _, PIN_TIMER), policy, apics.taken());
         let bridge = IsaBridge::new(std::array::from_fn(|irq| isa.line(irq)));
         let pci = PciBus::new(&(Arc::clone(&bridge) as _));
         pic.map(&ports);
@@ -226,4 +231,71 @@ fn processors_devices_and_timers_at_once_lock_up_nowhere() {
         assert!(pins.rises.load(Ordering::SeqCst) > 0);
         assert_eq!(pins.level.load(Ordering::SeqCst), board.apics.apics()[cpu].pending());
     }
+}
+
+/// Ticks that the processor counts after it took none for `periods` of them: each is served before the next is looked at.
+fn counted(board: &Board, vector: u8, eoi: impl Fn()) -> u32 {
+    let mut ticks = 0;
+    while let Some(taken) = board.acknowledge(0) {
+        assert_eq!(taken, vector);
+        eoi();
+        ticks += 1;
+    }
+    ticks
+}
+
+#[test]
+fn ticks_that_no_processor_took_in_time_come_as_soon_as_it_takes_them() {
+    for (policy, expected) in [(OwedTickPolicy::Slew, 10), (OwedTickPolicy::Discard, 1)] {
+        let board = Board::with_policy(1, policy);
+        board.start_timer(1000);
+        // OUT rises when the counter is set.
+        assert_eq!(counted(&board, 0x30, || board.ports.write(0x20, Width::Byte, 0x20)), 1);
+        for period in 1..=10 {
+            board.run_to_tick(period * 1000 + 1);
+        }
+        assert_eq!(counted(&board, 0x30, || board.ports.write(0x20, Width::Byte, 0x20)), expected, "{policy:?}");
+        // And then as ever.
+        board.run_to_tick(11 * 1000 + 1);
+        assert_eq!(counted(&board, 0x30, || board.ports.write(0x20, Width::Byte, 0x20)), 1);
+    }
+}
+
+#[test]
+fn ticks_are_owed_through_the_io_apic_also_when_the_host_looks_late() {
+    let board = Board::new(1);
+    board.ports.write(0x21, Width::Byte, 0xff);
+    board.start_timer(1000);
+    board.redirect(2, 0x41);
+    board.run_to_tick(7 * 1000 + 1);
+    assert_eq!(counted(&board, 0x41, || board.eoi(0)), 7);
+}
+
+#[test]
+fn the_event_timer_owes_its_periodic_ticks_until_it_is_set_anew() {
+    let board = Board::new(1);
+    board.ports.write(0x21, Width::Byte, 0xff);
+    board.redirect(2, 0x41);
+    // Timer 0: periodic every 1000 ticks of 10 ns, in place of the interval timer.
+    for (offset, value) in [(0x100, 0x4c), (0x108, 1000), (0x108, 1000), (0x10, 3)] {
+        board.hpet.write(offset, Width::Qword, value);
+    }
+    board.clock.set(Instant::from_nanos(55_000));
+    board.timers.run_expired();
+    assert_eq!(counted(&board, 0x41, || board.eoi(0)), 5);
+    board.clock.set(Instant::from_nanos(155_000));
+    board.timers.run_expired();
+    board.hpet.write(0x10, Width::Dword, 2);
+    assert_eq!(counted(&board, 0x41, || board.eoi(0)), 1);
+}
+
+#[test]
+fn a_processor_that_takes_no_ticks_for_long_is_not_flooded() {
+    let board = Board::new(1);
+    board.start_timer(1000);
+    for period in 1..=1000 {
+        board.run_to_tick(period * 1000 + 1);
+    }
+    let ticks = counted(&board, 0x30, || board.ports.write(0x20, Width::Byte, 0x20));
+    assert!((2..=65).contains(&ticks), "{ticks}");
 }

@@ -25,7 +25,7 @@ use rhea_devices::{
         reset::ResetPorts,
     },
     input::{Buttons, Ps2},
-    lost_ticks::LostTickPolicy,
+    lost_ticks::{LostTickPolicy, OwedTickPolicy},
     misc::{
         debug_exit::ExitPort,
         fw_cfg::FwCfg,
@@ -138,7 +138,8 @@ impl Subject for EventTimer {
 
     fn new(bench: &Bench) -> Self {
         let routes = (16..24).map(|input| (input, bench.line(input.into()))).collect();
-        let hpet = MmioHpet::new(&bench.timers, [bench.line(0), bench.line(8)], routes);
+        let hpet =
+            MmioHpet::new(&bench.timers, [bench.line(0), bench.line(8)], routes, OwedTickPolicy::Slew, &Arc::default());
         bench.map(0xfed0_0000, 0x400, Arc::clone(&hpet) as _);
         Self(hpet)
     }
@@ -343,7 +344,7 @@ impl Subject for IntervalTimer {
     const PORTS: &'static [(u16, u16)] = &[(0x40, 4), (0x43, 1), (0x61, 1)];
 
     fn new(bench: &Bench) -> Self {
-        let pit = IsaPit::new(&bench.timers, bench.line(0));
+        let pit = IsaPit::new(&bench.timers, bench.line(0), OwedTickPolicy::Slew, &Arc::default());
         pit.map(&bench.ports);
         Self(pit)
     }

@@ -13,7 +13,13 @@ use serde::{Deserialize, Serialize};
 
 pub use state::HpetV1;
 
-use crate::Saveable;
+use crate::{
+    Saveable,
+    lost_ticks::{Owed, OwedTickPolicy, OwesTicks, Taken},
+};
+
+/// Ticks that come one by one when the host is late; more of them melt into one.
+const REPLAYED: usize = 64;
 
 /// Where its window is, of 1 KiB.
 pub const DEFAULT_BASE: u64 = 0xfed0_0000;
@@ -196,6 +202,11 @@ impl Hpet {
         enabled && self.configuration().enabled() && self.status & 1 << timer != 0
     }
 
+    /// Whether a timer pulses its line again and again.
+    pub fn is_periodic(&self, timer: usize) -> bool {
+        self.timers.get(timer).is_some_and(|timer| timer.configuration().periodic() && !timer.configuration().level())
+    }
+
     /// The I/O APIC input of a timer while it is not a legacy one.
     pub fn route(&self, timer: usize) -> u8 {
         self.timers.get(timer).map_or(0, |timer| timer.configuration().route())
@@ -291,6 +302,8 @@ struct Inner {
     /// The levels of the interval timer and the clock.
     inputs: [bool; 2],
     armed: Option<Instant>,
+    /// By number of the timer.
+    owed: [Owed; TIMERS],
 }
 
 /// The timer in memory. Interrupts 0 and 8 pass through it, so that it can stand in for their devices: the interval timer
@@ -298,6 +311,9 @@ struct Inner {
 #[derive(rhea_core::object::Object)]
 #[object(type = "hpet", parent = "sys-bus-device")]
 pub struct MmioHpet {
+    /// What becomes of ticks that the guest does not take in time.
+    #[property(name = "lost_tick_policy", default = OwedTickPolicy::Slew)]
+    lost_tick_policy: OwedTickPolicy,
     inner: Mutex<Inner>,
     legacy: [InterruptLine; 2],
     /// Where the timers may interrupt otherwise, by number of the I/O APIC input.
@@ -306,29 +322,43 @@ pub struct MmioHpet {
 }
 
 impl MmioHpet {
-    /// A timer that drives interrupts 0 and 8 by `legacy` and can be routed to the inputs (0 to 31) of `routes`.
-    pub fn new(timers: &Arc<TimerQueue>, legacy: [InterruptLine; 2], routes: Vec<(u8, InterruptLine)>) -> Arc<Self> {
+    /// A timer that drives interrupts 0 and 8 by `legacy` and can be routed to the inputs (0 to 31) of `routes`. `taken`
+    /// tells that interrupts are taken.
+    pub fn new(
+        timers: &Arc<TimerQueue>,
+        legacy: [InterruptLine; 2],
+        routes: Vec<(u8, InterruptLine)>,
+        lost_tick_policy: OwedTickPolicy,
+        taken: &Arc<Taken>,
+    ) -> Arc<Self> {
         let mut chip = Hpet::new();
         chip.advance(timers.clock().now());
-        Arc::new_cyclic(|weak: &Weak<Self>| {
+        let owed = std::array::from_fn(|_| Owed::new(lost_tick_policy, taken));
+        let hpet = Arc::new_cyclic(|weak: &Weak<Self>| {
             let weak = Weak::clone(weak);
             let timer = timers.timer(move |now| {
                 if let Some(hpet) = weak.upgrade() {
                     hpet.with(now, |_| ());
                 }
             });
-            Self { inner: Mutex::new(Inner { chip, inputs: [false; 2], armed: None }), legacy, routes, timer }
-        })
+            let inner = Mutex::new(Inner { chip, inputs: [false; 2], armed: None, owed });
+            Self { lost_tick_policy, inner, legacy, routes, timer }
+        });
+        let weak: Weak<Self> = Arc::downgrade(&hpet);
+        taken.add(weak);
+        hpet
     }
 
     fn with<T>(&self, now: Instant, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.inner.lock();
-        let pulses = inner.chip.advance(now);
-        for timer in (0..TIMERS).filter(|timer| pulses & 1 << timer != 0) {
-            if let Some(line) = self.output(&inner.chip, timer) {
-                line.pulse();
+        // Where the host is late, ticks come one by one.
+        for _ in 0..REPLAYED {
+            match inner.chip.next_event() {
+                Some(event) if event <= now => self.pulse(&mut inner, event),
+                _ => break,
             }
         }
+        self.pulse(&mut inner, now);
         let result = change(&mut inner);
         self.drive(&inner);
         let event = inner.chip.next_event();
@@ -337,6 +367,19 @@ impl MmioHpet {
             self.timer.set_or_cancel(event);
         }
         result
+    }
+
+    /// Lets time pass, and pulses the lines of the timers that matched.
+    fn pulse(&self, inner: &mut Inner, now: Instant) {
+        let Inner { chip, owed, .. } = inner;
+        let pulses = chip.advance(now);
+        for (timer, owed) in owed.iter_mut().enumerate().filter(|(timer, _)| pulses & 1 << timer != 0) {
+            let Some(line) = self.output(chip, timer) else { continue };
+            if chip.is_periodic(timer) {
+                owed.come(line);
+            }
+            line.pulse();
+        }
     }
 
     fn output(&self, chip: &Hpet, timer: usize) -> Option<&InterruptLine> {
@@ -364,7 +407,25 @@ impl MmioHpet {
     }
 }
 
+impl OwesTicks for MmioHpet {
+    fn taken(&self) {
+        let mut inner = self.inner.lock();
+        let Inner { chip, owed, .. } = &mut *inner;
+        for (timer, owed) in owed.iter_mut().enumerate() {
+            if let Some(line) = self.output(chip, timer) {
+                owed.deliver(line, false);
+            }
+        }
+    }
+}
+
 impl InterruptSink for MmioHpet {
+    /// While this timer stands in for those others, nobody waits for them.
+    fn is_pending(&self, pin: u32) -> bool {
+        let legacy = self.inner.lock().chip.is_legacy();
+        !legacy && self.legacy.get(pin as usize).is_some_and(InterruptLine::is_pending)
+    }
+
     fn set_level(&self, pin: u32, level: bool) {
         let mut inner = self.inner.lock();
         if let Some(input) = inner.inputs.get_mut(pin as usize) {
@@ -397,7 +458,11 @@ impl Mmio for MmioHpet {
         trace!(HPET_RAM_WRITE, "addr 0x{offset:x} value 0x{value:x} size {}", width.bytes());
         let shift = 8 * (offset & 7);
         self.with(self.timer.now(), |inner| {
-            inner.chip.write(Register::at(offset & !7), value << shift, width.ones() << shift);
+            let register = Register::at(offset & !7);
+            if matches!(register, Register::Configuration | Register::Timer(_) | Register::Comparator(_)) {
+                inner.owed.iter_mut().for_each(Owed::forget);
+            }
+            inner.chip.write(register, value << shift, width.ones() << shift);
         });
     }
 }
@@ -407,6 +472,7 @@ impl Device for MmioHpet {
         let now = self.timer.now();
         self.with(now, |inner| {
             inner.chip = Hpet::new();
+            inner.owed.iter_mut().for_each(Owed::forget);
             // The counter stands, so that where in time it stands does not matter.
             inner.chip.advance(now);
         });
@@ -462,7 +528,8 @@ mod tests {
             let timers = TimerQueue::new(Arc::clone(&clock));
             let log = Arc::new(Log::default());
             let line = |pin| InterruptLine::new(Arc::clone(&log) as _, pin);
-            let hpet = MmioHpet::new(&timers, [line(0), line(8)], vec![(20, line(20))]);
+            let hpet =
+                MmioHpet::new(&timers, [line(0), line(8)], vec![(20, line(20))], OwedTickPolicy::Slew, &Arc::default());
             Self { clock, timers, hpet, log }
         }
 
@@ -525,9 +592,9 @@ mod tests {
         bench.write(0x108, 50);
         bench.run_to(1000);
         assert_eq!((bench.log(), bench.read(0x108)), (PULSE_0.into(), 150));
-        // Late by several periods: one pulse, and the beat is kept.
+        // Late by several periods: a pulse each, and the beat is kept.
         bench.run_to(2700);
-        assert_eq!((bench.log(), bench.read(0x108)), (PULSE_0.into(), 300));
+        assert_eq!((bench.log(), bench.read(0x108)), (PULSE_0.repeat(3), 300));
         assert_eq!(bench.timers.next_deadline(), Some(Instant::from_nanos(3000)));
     }
 

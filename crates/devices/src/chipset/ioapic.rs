@@ -136,6 +136,22 @@ impl Chip {
         }
     }
 
+    /// What an edge at a pin sends, if it is not masked.
+    fn edge_message(&self, pin: usize) -> Option<InterruptMessage> {
+        let entry = self.entry(pin).filter(|entry| !entry.masked() && !entry.level())?;
+        Some(Self::message(entry, Trigger::Edge))
+    }
+
+    fn message(entry: Redirection, trigger: Trigger) -> InterruptMessage {
+        InterruptMessage {
+            destination: widen(entry.destination(), entry.logical()),
+            logical: entry.logical(),
+            mode: DeliveryMode::decode(entry.mode()),
+            vector: entry.vector(),
+            trigger,
+        }
+    }
+
     /// The next message to send.
     pub fn next_message(&mut self) -> Option<InterruptMessage> {
         let mut asking = self.lines | self.edges;
@@ -158,13 +174,7 @@ impl Chip {
             if entry.level() {
                 self.table[pin] = entry.with_remote_irr(true).into();
             }
-            return Some(InterruptMessage {
-                destination: widen(entry.destination(), entry.logical()),
-                logical: entry.logical(),
-                mode,
-                vector: entry.vector(),
-                trigger: if level { Trigger::Level } else { Trigger::Edge },
-            });
+            return Some(Self::message(entry, if level { Trigger::Level } else { Trigger::Edge }));
         }
         None
     }
@@ -262,6 +272,11 @@ impl InterruptSink for IoApic {
     fn set_level(&self, pin: u32, level: bool) {
         trace!(IOAPIC_SET_IRQ, "vector {pin} level {}", u8::from(level));
         self.with(|chip| chip.set_level(pin as usize, level));
+    }
+
+    fn is_pending(&self, pin: u32) -> bool {
+        let message = self.chip.lock().edge_message(pin as usize);
+        message.is_some_and(|message| self.bus.is_requested(&message))
     }
 }
 

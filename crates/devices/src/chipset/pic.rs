@@ -352,6 +352,16 @@ impl Pair {
         }
     }
 
+    /// Whether an edge at input `pin` waits, and not behind a mask.
+    pub const fn is_requested(&self, pin: u32) -> bool {
+        let (unit, bit) = match pin {
+            0..8 => (&self.master, 1 << pin),
+            8..16 => (&self.slave, 1 << (pin - 8)),
+            _ => return false,
+        };
+        unit.irr & !unit.imr & !unit.level_inputs() & bit != 0
+    }
+
     /// The level of INTR.
     pub const fn pending(&self) -> bool {
         self.master.request().is_some()
@@ -501,6 +511,10 @@ impl InterruptSink for Pic {
     fn set_level(&self, pin: u32, level: bool) {
         trace!(PIC_SET_IRQ, "irq {pin} level {}", u8::from(level));
         self.with(|chip| chip.set_level(pin, level));
+    }
+
+    fn is_pending(&self, pin: u32) -> bool {
+        self.inner.lock().0.is_requested(pin)
     }
 }
 

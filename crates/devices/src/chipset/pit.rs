@@ -14,7 +14,10 @@ use rhea_core::{
 pub use super::pit_counter::{Access, Counter, CounterV1, Mode};
 pub use state::PitV1;
 
-use crate::Saveable;
+use crate::{
+    Saveable,
+    lost_ticks::{Owed, OwedTickPolicy, OwesTicks, Taken},
+};
 
 /// Ticks of CLK a second.
 pub const FREQUENCY: u64 = 1_193_182;
@@ -23,7 +26,7 @@ pub const FREQUENCY: u64 = 1_193_182;
 const REFRESH: u64 = 15_085;
 
 /// Edges of OUT that are replayed one by one when the timer ran late; more of them melt into one.
-const REPLAYED: usize = 4;
+const REPLAYED: usize = 128;
 
 /// What an access to one of the four ports means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +144,11 @@ impl Pit {
             .into()
     }
 
+    /// Whether a counter ticks again and again: modes 2 and 3.
+    pub fn is_periodic(&self, counter: usize) -> bool {
+        self.counters.get(counter).is_some_and(Counter::is_periodic)
+    }
+
     /// The level of a counter's OUT pin.
     pub fn output(&self, counter: usize, now: Instant) -> bool {
         self.counters.get(counter).is_some_and(|counter| counter.output(tick(now)))
@@ -189,29 +197,55 @@ struct Inner {
     chip: Pit,
     /// Up to when the interrupt line has followed OUT of counter 0.
     driven: Instant,
+    /// The level that it has.
+    level: bool,
+    owed: Owed,
+}
+
+impl Inner {
+    fn drive(&mut self, line: &InterruptLine, level: bool) {
+        if level && !self.level && self.chip.is_periodic(0) {
+            self.owed.come(line);
+        }
+        self.level = level;
+        line.set(level);
+    }
 }
 
 /// The timer at its ISA ports 0x40 to 0x43 and 0x61.
 #[derive(rhea_core::object::Object)]
 #[object(type = "isa-pit", parent = "isa-device")]
 pub struct IsaPit {
+    /// What becomes of ticks that the guest does not take in time.
+    #[property(name = "lost_tick_policy", default = OwedTickPolicy::Slew)]
+    lost_tick_policy: OwedTickPolicy,
     inner: Mutex<Inner>,
     line: InterruptLine,
     timer: Timer,
 }
 
 impl IsaPit {
-    /// A timer on the machine's `timers` that drives `line` with OUT of counter 0.
-    pub fn new(timers: &Arc<TimerQueue>, line: InterruptLine) -> Arc<Self> {
-        Arc::new_cyclic(|weak: &Weak<Self>| {
+    /// A timer on the machine's `timers` that drives `line` with OUT of counter 0. `taken` tells that interrupts are taken.
+    pub fn new(
+        timers: &Arc<TimerQueue>,
+        line: InterruptLine,
+        lost_tick_policy: OwedTickPolicy,
+        taken: &Arc<Taken>,
+    ) -> Arc<Self> {
+        let owed = Owed::new(lost_tick_policy, taken);
+        let pit = Arc::new_cyclic(|weak: &Weak<Self>| {
             let weak = Weak::clone(weak);
             let timer = timers.timer(move |now| {
                 if let Some(pit) = weak.upgrade() {
                     pit.with(now, |_| ());
                 }
             });
-            Self { inner: Mutex::new(Inner { chip: Pit::new(), driven: timer.now() }), line, timer }
-        })
+            let inner = Mutex::new(Inner { chip: Pit::new(), driven: timer.now(), level: false, owed });
+            Self { lost_tick_policy, inner, line, timer }
+        });
+        let weak: Weak<Self> = Arc::downgrade(&pit);
+        taken.add(weak);
+        pit
     }
 
     /// Puts the ports into `ports`.
@@ -223,21 +257,30 @@ impl IsaPit {
     /// Lets the line follow what passed until `now`, changes the chip, and sets line and timer to what follows.
     fn with<T>(&self, now: Instant, change: impl FnOnce(&mut Pit) -> T) -> T {
         let mut inner = self.inner.lock();
-        let Inner { chip, driven } = &mut *inner;
         for _ in 0..REPLAYED {
-            match chip.next_edge(0, *driven) {
+            match inner.chip.next_edge(0, inner.driven) {
                 Some(edge) if edge <= now => {
-                    self.line.set(chip.output(0, edge));
-                    *driven = edge;
+                    let level = inner.chip.output(0, edge);
+                    inner.drive(&self.line, level);
+                    inner.driven = edge;
                 }
                 _ => break,
             }
         }
-        let result = change(chip);
-        self.line.set(chip.output(0, now));
-        *driven = now;
-        self.timer.set_or_cancel(chip.next_edge(0, now));
+        let result = change(&mut inner.chip);
+        inner.level = inner.chip.output(0, now);
+        self.line.set(inner.level);
+        inner.driven = now;
+        self.timer.set_or_cancel(inner.chip.next_edge(0, now));
         result
+    }
+}
+
+impl OwesTicks for IsaPit {
+    fn taken(&self) {
+        let mut inner = self.inner.lock();
+        let Inner { level, owed, .. } = &mut *inner;
+        owed.deliver(&self.line, *level);
     }
 }
 
@@ -255,14 +298,21 @@ impl PortIo for IsaPit {
 
     fn write(&self, offset: u16, _: Width, value: u32) {
         trace!(PIT_IOPORT_WRITE, "addr 0x{offset:x} val 0x{value:x}");
-        let now = self.timer.now();
-        self.with(now, |chip| chip.write(Register::at(offset), value as u8, now));
+        let (now, register) = (self.timer.now(), Register::at(offset));
+        self.with(now, |chip| chip.write(register, value as u8, now));
+        // A latch command looks at the counter and leaves it as it is.
+        let latch = register == Register::Control && value & 0x30 == 0;
+        let of_timer = register == Register::Counter(0) || register == Register::Control && value & 0xc0 == 0;
+        if of_timer && !latch {
+            self.inner.lock().owed.forget();
+        }
     }
 }
 
 impl Device for IsaPit {
     fn reset(&self) {
         self.with(self.timer.now(), |chip| *chip = Pit::new());
+        self.inner.lock().owed.forget();
     }
 }
 
@@ -489,7 +539,8 @@ mod tests {
         let clock = Clock::new();
         let timers = TimerQueue::new(Arc::clone(&clock));
         let edges = Arc::new(Edges(Mutex::new((true, 0))));
-        let pit = IsaPit::new(&timers, InterruptLine::new(Arc::clone(&edges) as _, 0));
+        let pit =
+            IsaPit::new(&timers, InterruptLine::new(Arc::clone(&edges) as _, 0), OwedTickPolicy::Slew, &Arc::default());
         let ports = PortSpace::new();
         pit.map(&ports);
         ports.write(0x43, Width::Byte, 0x34);

@@ -182,6 +182,11 @@ impl Counter {
         }
     }
 
+    /// Whether OUT rises again and again: modes 2 and 3.
+    pub const fn is_periodic(&self) -> bool {
+        self.mode.periodic()
+    }
+
     /// The level of OUT.
     pub fn output(&self, tick: i64) -> bool {
         let counter = self.synced(tick);

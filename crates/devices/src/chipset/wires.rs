@@ -56,6 +56,10 @@ impl InterruptSink for SharedWire {
             self.ends.iter().for_each(|end| end.set(after));
         }
     }
+
+    fn is_pending(&self, _: u32) -> bool {
+        self.ends.iter().any(InterruptLine::is_pending)
+    }
 }
 
 /// The sixteen ISA interrupts of a PC, and the inputs that the I/O APIC has beyond them. At the I/O APIC, interrupt 0 is

@@ -170,10 +170,12 @@ impl Pc {
         let hidden = |name| Ok::<_, MachineError>(globals.value::<u8>(Pm::INFO, name)?.unwrap_or_default());
         let hidden = HiddenStates { s3: hidden("disable_s3")?, s4: hidden("disable_s4")? };
         let power = Pm::new(timers, sci, Arc::clone(ports), acpi::ports::PM1A_EVENT, hidden);
-        let hpet = MmioHpet::new(timers, [isa.line(0), isa.line(8)], routes);
+        let policy = |info| Ok::<_, MachineError>(globals.value(info, "lost_tick_policy")?.unwrap_or_default());
+        let (legacy, taken) = ([isa.line(0), isa.line(8)], apics.taken());
+        let hpet = MmioHpet::new(timers, legacy, routes, policy(MmioHpet::INFO)?, taken);
         memory.map(acpi::HPET_ADDRESS, 0x400, 1, Target::Mmio(Arc::clone(&hpet) as Arc<dyn Mmio>));
         let hpet_input = |input| InterruptLine::new(Arc::clone(&hpet) as Arc<dyn InterruptSink>, input);
-        let pit = IsaPit::new(timers, hpet_input(0));
+        let pit = IsaPit::new(timers, hpet_input(0), policy(IsaPit::INFO)?, taken);
         pit.map(ports);
         let host: Arc<dyn HostTime> = match timers.clock() {
             clock if clock.is_told() => Arc::new(ToldHostTime::new(Arc::clone(clock), &HostClock::new())),

@@ -267,6 +267,11 @@ impl Apic {
         self.deliverable().is_some() || self.external()
     }
 
+    /// Whether a vector waits to be taken.
+    pub fn is_requested(&self, vector: u8) -> bool {
+        self.irr.has(vector)
+    }
+
     /// The processor takes the due vector (§10.8.4).
     pub fn acknowledge(&mut self) -> Option<u8> {
         let vector = self.deliverable()?;

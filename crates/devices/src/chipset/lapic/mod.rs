@@ -22,7 +22,7 @@ pub use registers::{
 };
 
 use super::pic::Pic;
-use crate::Saveable;
+use crate::{Saveable, lost_ticks::Taken};
 
 /// IA32_APIC_BASE.
 pub const MSR_APIC_BASE: u32 = 0x1b;
@@ -187,6 +187,13 @@ impl LocalApic {
     /// The processor takes an interrupt: its vector, from this APIC or, where that passes it, from the 8259A pair. None
     /// if the request went away meanwhile.
     pub fn acknowledge(&self) -> Option<u8> {
+        let bus = self.bus.upgrade()?;
+        let vector = self.take(&bus)?;
+        bus.taken.say();
+        Some(vector)
+    }
+
+    fn take(&self, bus: &ApicBus) -> Option<u8> {
         {
             let mut inner = self.inner.lock();
             if let Some(vector) = inner.chip.acknowledge() {
@@ -199,7 +206,7 @@ impl LocalApic {
             inner.chip.acknowledged_external();
             self.drive(&mut inner);
         }
-        self.bus.upgrade()?.pic.get()?.upgrade()?.acknowledge_pending()
+        bus.pic.get()?.upgrade()?.acknowledge_pending()
     }
 
     /// CR8: the upper four bits of the task priority.
@@ -370,6 +377,7 @@ pub struct ApicBus {
     levels: [AtomicBool; 2],
     pic: OnceLock<Weak<Pic>>,
     io_apic: OnceLock<Weak<dyn EndOfInterrupt>>,
+    taken: Arc<Taken>,
 }
 
 impl ApicBus {
@@ -382,7 +390,23 @@ impl ApicBus {
             levels: Default::default(),
             pic: OnceLock::new(),
             io_apic: OnceLock::new(),
+            taken: Arc::default(),
         })
+    }
+
+    /// Where timers hear that processors take interrupts.
+    pub fn taken(&self) -> &Arc<Taken> {
+        &self.taken
+    }
+
+    /// Whether a vector waits to be taken at one of those that a message names.
+    pub fn is_requested(&self, message: &InterruptMessage) -> bool {
+        let vectored = matches!(message.mode, DeliveryMode::Fixed | DeliveryMode::LowestPriority);
+        let waits = |apic: &Arc<LocalApic>| {
+            let inner = apic.inner.lock();
+            inner.chip.is_addressed(message) && inner.chip.is_requested(message.vector)
+        };
+        vectored && self.apics().iter().any(waits)
     }
 
     /// Puts the APIC of processor `index` on the bus, in the place of one that was there; processor 0 is the bootstrap
