@@ -41,6 +41,10 @@ impl PortIo for ExitPort {
         // The host takes eight bits of a status.
         (self.on_exit)((value << 1 | 1) as u8);
     }
+
+    fn widest(&self) -> Width {
+        Width::Dword
+    }
 }
 
 #[cfg(test)]
