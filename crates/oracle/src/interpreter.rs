@@ -65,6 +65,10 @@ impl SystemBus for Nothing {
         0
     }
 
+    fn random(&self) -> Option<u64> {
+        None
+    }
+
     fn task_priority(&self) -> u8 {
         0
     }

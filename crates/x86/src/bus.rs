@@ -22,6 +22,9 @@ pub trait SystemBus: Send + Sync {
     /// The time stamp counter before the guest's own offset.
     fn tsc(&self) -> u64;
 
+    /// A random number that nobody can foresee; `None` if there is none right now.
+    fn random(&self) -> Option<u64>;
+
     /// The task priority (CR8), 0 to 15.
     fn task_priority(&self) -> u8;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rhea_core::{AddressSpace, Clock, Instant, Mmio, PortSpace, Width};
 use rhea_devices::chipset::lapic::{LocalApic, MSR_TSC_DEADLINE};
 use rhea_x86::bus::SystemBus;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 /// Bytes of a local APIC's window.
 const APIC_WINDOW: u64 = 4096;
@@ -57,6 +58,12 @@ impl SystemBus for ProcessorBus {
 
     fn tsc(&self) -> u64 {
         self.clock.now().as_nanos()
+    }
+
+    fn random(&self) -> Option<u64> {
+        let mut bytes = [0; 8];
+        let filled = getrandom(&mut bytes, GetRandomFlags::NONBLOCK).ok()?;
+        (filled == bytes.len()).then(|| u64::from_le_bytes(bytes))
     }
 
     fn task_priority(&self) -> u8 {

@@ -85,6 +85,7 @@ pub struct TestBus {
     inputs: Mutex<BTreeMap<u16, u32>>,
     memory: Mutex<BTreeMap<u64, u8>>,
     interrupts: Mutex<VecDeque<u8>>,
+    random: Mutex<VecDeque<u64>>,
     priority: AtomicU64,
     time: AtomicU64,
     deadline: Mutex<(u64, u64)>,
@@ -108,6 +109,11 @@ impl TestBus {
     /// What was last written to IA32_TSC_DEADLINE, and when it is reached.
     pub fn deadline(&self) -> (u64, u64) {
         *lock(&self.deadline)
+    }
+
+    /// Queues a random number; without any there is none.
+    pub fn queue_random(&self, number: u64) {
+        lock(&self.random).push_back(number);
     }
 
     /// Queues an interrupt for the next acknowledge cycle.
@@ -145,6 +151,10 @@ impl SystemBus for TestBus {
 
     fn tsc(&self) -> u64 {
         self.time.fetch_add(100, Ordering::Relaxed)
+    }
+
+    fn random(&self) -> Option<u64> {
+        lock(&self.random).pop_front()
     }
 
     fn task_priority(&self) -> u8 {

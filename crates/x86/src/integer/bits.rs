@@ -1,4 +1,4 @@
-//! Bit tests and scans: BT, BTS, BTR, BTC, BSF, BSR, POPCNT. SDM vol. 2.
+//! Bit tests and scans: BT, BTS, BTR, BTC, BSF, BSR, TZCNT, LZCNT, POPCNT. SDM vol. 2.
 
 use iced_x86::{Instruction, Mnemonic};
 
@@ -144,6 +144,30 @@ impl Scan for Backward {
     }
 }
 
+/// CF of a count of zeros tells that there was nothing but zeros, ZF that there was none.
+#[inline(always)]
+fn zeros_flags<T: Word>(value: T, count: u32) -> u64 {
+    if value.wide() == 0 { CF } else { flags::of_result(T::cut(u64::from(count))) }
+}
+
+struct TrailingZeros;
+impl Scan for TrailingZeros {
+    #[inline(always)]
+    fn apply<T: Word>(value: T) -> (Option<u32>, u64) {
+        let count = value.wide().trailing_zeros().min(T::BITS);
+        (Some(count), zeros_flags(value, count))
+    }
+}
+
+struct LeadingZeros;
+impl Scan for LeadingZeros {
+    #[inline(always)]
+    fn apply<T: Word>(value: T) -> (Option<u32>, u64) {
+        let count = value.wide().leading_zeros() - (64 - T::BITS);
+        (Some(count), zeros_flags(value, count))
+    }
+}
+
 struct Count;
 impl Scan for Count {
     #[inline(always)]
@@ -185,9 +209,11 @@ pub(super) fn select(instruction: &Instruction, form: &Form) -> Option<Handler> 
         Mnemonic::Bts => select_test::<Set>(form),
         Mnemonic::Btr => select_test::<Reset>(form),
         Mnemonic::Btc => select_test::<Complement>(form),
-        // TZCNT and LZCNT are BSF and BSR with a prefix that processors without BMI1 and LZCNT ignore.
-        Mnemonic::Bsf | Mnemonic::Tzcnt => select_scan::<Forward>(form),
-        Mnemonic::Bsr | Mnemonic::Lzcnt => select_scan::<Backward>(form),
+        // The decoder takes TZCNT and LZCNT for BSF and BSR on processors without BMI1 and LZCNT.
+        Mnemonic::Tzcnt => select_scan::<TrailingZeros>(form),
+        Mnemonic::Lzcnt => select_scan::<LeadingZeros>(form),
+        Mnemonic::Bsf => select_scan::<Forward>(form),
+        Mnemonic::Bsr => select_scan::<Backward>(form),
         Mnemonic::Popcnt => select_scan::<Count>(form),
         _ => None,
     }

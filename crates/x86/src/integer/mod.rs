@@ -2,12 +2,16 @@
 
 mod alu;
 mod bits;
+mod bmi;
 mod branches;
+mod chains;
+mod checksum;
 mod decimal;
 mod exchange;
 mod flags;
 mod moves;
 mod multiply;
+mod random;
 mod shifts;
 mod stack;
 pub(crate) mod strings;
@@ -42,7 +46,7 @@ extern "C" fn pause(_: &mut CpuState, _: &Op) -> Result<(), Trap> {
     Ok(())
 }
 
-/// CLFLUSH: memory is always coherent here; what remains is the check of the address.
+/// CLFLUSH, CLFLUSHOPT, CLWB: memory is always coherent here; what remains is the check of the address.
 extern "C" fn flush_line(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let linear = cpu.linear(op, 1, crate::access::Access::Read)?;
     cpu.probe_read(linear, 1)
@@ -74,7 +78,7 @@ pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Han
         | Mnemonic::Prefetchit1 => Some(nothing),
         Mnemonic::Pause => Some(pause),
         Mnemonic::Mfence | Mnemonic::Lfence | Mnemonic::Sfence => Some(fence),
-        Mnemonic::Clflush => Some(flush_line),
+        Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => Some(flush_line),
         Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2 => Some(undefined),
         _ => None,
     };
@@ -89,4 +93,8 @@ pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Han
         .or_else(|| exchange::select(instruction, form, op))
         .or_else(|| strings::select(instruction, form, op))
         .or_else(|| decimal::select(instruction, form))
+        .or_else(|| bmi::select(instruction, form))
+        .or_else(|| chains::select(instruction, form))
+        .or_else(|| checksum::select(instruction, form))
+        .or_else(|| random::select(instruction, form))
 }

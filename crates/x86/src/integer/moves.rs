@@ -1,4 +1,4 @@
-//! Moves, conversions of size, addresses, exchanges and table look-ups: MOV, MOVZX, MOVSX, MOVSXD, MOVNTI, LEA, XCHG,
+//! Moves, conversions of size, addresses, exchanges and table look-ups: MOV, MOVZX, MOVSX, MOVSXD, MOVNTI, MOVBE, LEA, XCHG,
 //! BSWAP, CBW to CQO, XLAT. SDM vol. 2.
 
 use iced_x86::{Instruction, Mnemonic, Register};
@@ -107,6 +107,26 @@ extern "C" fn swap_bytes_64(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     Ok(())
 }
 
+#[inline(always)]
+fn swapped<T: Word>(value: T) -> T {
+    T::cut(value.wide().swap_bytes() >> (64 - T::BITS))
+}
+
+/// MOVBE from memory.
+extern "C" fn load_swapped<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    let linear = cpu.linear(op, T::SIZE as u64, Access::Read)?;
+    let value: T = cpu.read(linear)?;
+    T::set(cpu, op.dst, swapped(value));
+    Ok(())
+}
+
+/// MOVBE to memory.
+extern "C" fn store_swapped<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    let linear = cpu.linear(op, T::SIZE as u64, Access::Write)?;
+    let value = T::get(cpu, op.src);
+    cpu.write(linear, swapped(value))
+}
+
 /// BSWAP of 16 bits is undefined; processors clear the register.
 extern "C" fn swap_bytes_16(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     u16::set(cpu, op.dst, 0);
@@ -178,6 +198,8 @@ pub(super) fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Opt
                 by_size!(size, exchange_memory, [], [])
             }
         },
+        Mnemonic::Movbe if form.kinds[0] == Kind::Memory => by_wide_size!(size, store_swapped, [], []),
+        Mnemonic::Movbe => by_wide_size!(size, load_swapped, [], []),
         Mnemonic::Bswap => match size {
             2 => swap_bytes_16,
             4 => swap_bytes_32,

@@ -83,6 +83,12 @@ extern "C" fn read_time_and_processor(cpu: &mut CpuState, _: &Op) -> Result<(), 
     Ok(())
 }
 
+/// RDPID.
+extern "C" fn read_processor(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    cpu.gpr[usize::from(op.dst & 15)] = cpu.msr.tsc_aux;
+    Ok(())
+}
+
 /// RDPMC: there are no counters to name.
 extern "C" fn read_counter(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     Err(cpu.raise(Exception::general_protection(0)))
@@ -119,6 +125,7 @@ pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Han
         Mnemonic::Cpuid => identify,
         Mnemonic::Rdtsc => read_time,
         Mnemonic::Rdtscp => read_time_and_processor,
+        Mnemonic::Rdpid => read_processor,
         Mnemonic::Rdpmc => read_counter,
         Mnemonic::Rdmsr => msr::read,
         Mnemonic::Wrmsr => msr::write,

@@ -137,7 +137,7 @@ impl CpuState {
             number::STAR => has(Feature::SYSCALL),
             number::LSTAR..=number::SFMASK => has(Feature::SYSCALL) && has(Feature::LM),
             number::FS_BASE..=number::KERNEL_GS_BASE => has(Feature::LM),
-            number::TSC_AUX => has(Feature::RDTSCP),
+            number::TSC_AUX => has(Feature::RDTSCP) || has(Feature::RDPID),
             number::SYSCFG | number::HWCR | number::NORTHBRIDGE | number::INTERRUPT_PENDING => self.cpuid.is_amd(),
             _ => false,
         }

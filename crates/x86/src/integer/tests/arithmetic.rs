@@ -368,8 +368,8 @@ fn decimal_adjustments_do_not_exist_in_64_bit_code() {
 fn scans_of_zero_keep_the_register() {
     let mut machine = Machine::new(&[], 64);
     machine.cpu().gpr[RAX] = 0x55;
-    // BSF EAX, ECX with ECX = 0, also in the disguise of TZCNT
-    for code in [&[0x0f, 0xbc, 0xc1][..], &[0xf3, 0x0f, 0xbc, 0xc1], &[0x0f, 0xbd, 0xc1]] {
+    // BSF and BSR EAX, ECX with ECX = 0
+    for code in [&[0x0f, 0xbc, 0xc1], &[0x0f, 0xbd, 0xc1]] {
         machine.cpu().rflags = 2;
         execute(&mut machine, code).expect("no trap");
         assert_eq!(machine.cpu().gpr[RAX], 0x55);
@@ -378,13 +378,49 @@ fn scans_of_zero_keep_the_register() {
     machine.cpu().gpr[RCX] = 0x0018_0000;
     execute(&mut machine, &[0x0f, 0xbc, 0xc1]).expect("no trap");
     assert_eq!(machine.cpu().gpr[RAX], 19);
-    execute(&mut machine, &[0xf3, 0x0f, 0xbd, 0xc1]).expect("no trap");
+    execute(&mut machine, &[0x0f, 0xbd, 0xc1]).expect("no trap");
     assert_eq!(machine.cpu().gpr[RAX], 20);
     assert_eq!(machine.cpu().rflags & ZF, 0);
     // POPCNT RAX, RCX
     execute(&mut machine, &[0xf3, 0x48, 0x0f, 0xb8, 0xc1]).expect("no trap");
     assert_eq!(machine.cpu().gpr[RAX], 2);
     assert_eq!(machine.cpu().rflags & ARITHMETIC, 0);
+}
+
+#[test]
+fn counts_of_zeros_say_by_carry_that_there_is_nothing_else() {
+    let mut machine = Machine::new(&[], 64);
+    // TZCNT and LZCNT of CX, ECX and RCX to AX, EAX and RAX
+    for (tzcnt, lzcnt, bits) in [
+        (&[0x66, 0xf3, 0x0f, 0xbc, 0xc1][..], &[0x66, 0xf3, 0x0f, 0xbd, 0xc1][..], 16),
+        (&[0xf3, 0x0f, 0xbc, 0xc1], &[0xf3, 0x0f, 0xbd, 0xc1], 32),
+        (&[0xf3, 0x48, 0x0f, 0xbc, 0xc1], &[0xf3, 0x48, 0x0f, 0xbd, 0xc1], 64),
+    ] {
+        for (value, trailing, leading) in [(0, bits, bits), (1, 0, bits - 1), (0x180, 7, bits - 9)] {
+            machine.cpu().gpr[RCX] = value;
+            for (code, count) in [(tzcnt, trailing), (lzcnt, leading)] {
+                machine.cpu().gpr[RAX] = 0;
+                execute(&mut machine, code).expect("no trap");
+                assert_eq!(machine.cpu().gpr[RAX], count, "{code:02x?}");
+                let flags = u64::from(value == 0) | u64::from(count == 0) << 6;
+                assert_eq!(machine.cpu().rflags & 0x41, flags, "{code:02x?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_are_swapped_on_their_way_to_and_from_memory() {
+    let mut machine = Machine::new(&[], 64);
+    poke(&machine, 0x0123_4567_89ab_cdef);
+    machine.cpu().gpr[RAX] = u64::MAX;
+    // MOVBE AX, [RSI]; MOVBE ECX, [RSI]
+    execute(&mut machine, &[0x66, 0x0f, 0x38, 0xf0, 0x06]).expect("no trap");
+    execute(&mut machine, &[0x0f, 0x38, 0xf0, 0x0e]).expect("no trap");
+    assert_eq!((machine.cpu().gpr[RAX], machine.cpu().gpr[RCX]), (0xffff_ffff_ffff_efcd, 0xefcd_ab89));
+    // MOVBE [RSI], RCX
+    execute(&mut machine, &[0x48, 0x0f, 0x38, 0xf1, 0x0e]).expect("no trap");
+    assert_eq!(peek(&machine), 0x89ab_cdef_0000_0000);
 }
 
 #[test]

@@ -228,7 +228,8 @@ mod tests {
             ("Nehalem", "Opteron_G3", Relation::Incompatible),
             ("base", "486", Relation::Subset),
             ("max", "qemu64", Relation::Superset),
-            ("Nehalem", "max", Relation::Incompatible),
+            ("Nehalem", "max", Relation::Subset),
+            ("Skylake-Server", "max", Relation::Incompatible),
             ("max", "host", Relation::Identical),
         ] {
             assert_eq!(relation(one, two), expected, "{one} {two} {:?}", model(one).compare(&model(two)));

@@ -269,7 +269,8 @@ pub const ENGINE: FeatureSet = FeatureSet::of(
     "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ss ht pni cx16 \
      x2apic popcnt hypervisor pcid tsc-deadline fsgsbase smep smap invpcid pku la57 erms umip fsrm arat invtsc \
      syscall nx mmxext pdpe1gb rdtscp lm lahf-lm cmp-legacy 3dnowprefetch topoext wbnoinvd \
-     xsave xsaveopt xsavec xgetbv1 avx avx2 fma f16c vaes vpclmulqdq",
+     xsave xsaveopt xsavec xgetbv1 avx avx2 fma f16c vaes vpclmulqdq \
+     ssse3 sse4.1 sse4.2 aes pclmulqdq sha-ni movbe bmi1 bmi2 abm adx rdrand rdseed rdpid clflushopt clwb",
 );
 
 /// A feature: a bit of one of the [`WORDS`].
@@ -311,6 +312,7 @@ impl Feature {
     pub const SYSCALL: Self = Self::known("syscall");
     pub const NX: Self = Self::known("nx");
     pub const PDPE1GB: Self = Self::known("pdpe1gb");
+    pub const RDPID: Self = Self::known("rdpid");
     pub const RDTSCP: Self = Self::known("rdtscp");
     pub const XSAVE: Self = Self::known("xsave");
     pub const XSAVEOPT: Self = Self::known("xsaveopt");
@@ -588,7 +590,7 @@ mod tests {
     fn the_compiler_reads_names_as_the_program_does() {
         assert_eq!(Some(Feature::TOPOEXT), Feature::named("topoext"));
         assert_eq!(Some(Feature::ARAT), Feature::named("arat"));
-        assert_eq!(ENGINE.iter().count(), 62);
+        assert_eq!(ENGINE.iter().count(), 78);
         assert!(ENGINE.has(Feature::SMEP) && !ENGINE.has(Feature::named("avx512f").unwrap()));
     }
 
