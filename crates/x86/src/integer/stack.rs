@@ -9,7 +9,7 @@ use crate::{
     access::Access,
     decode::{Form, Kind},
     op::{Handler, Op},
-    protection::stack::Stack,
+    protection::{stack::Stack, virtual_interrupts::InterruptFlag},
     state::{CpuState, Rflags, reg, seg},
     trap::{Exception, Trap},
 };
@@ -72,25 +72,26 @@ extern "C" fn pop_all<T: Word>(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     Ok(())
 }
 
-/// #GP(0) for PUSHF and POPF in virtual-8086 mode without I/O privilege (SDM vol. 3 § 20.2.7).
-fn check_virtual(cpu: &mut CpuState) -> Result<(), Trap> {
-    if cpu.flags().contains(Rflags::VM) && !cpu.flags().contains(Rflags::IOPL) {
-        return Err(cpu.raise(Exception::general_protection(0)));
-    }
-    Ok(())
-}
-
 extern "C" fn push_flags<T: Word>(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    check_virtual(cpu)?;
+    if cpu.interrupt_flag_in_image(T::SIZE)? == InterruptFlag::Virtual {
+        let image = cpu.virtual_flags();
+        return cpu.push(image);
+    }
     let image = (cpu.flags() - Rflags::VM - Rflags::RF).bits();
     cpu.push(T::cut(image))
 }
 
 extern "C" fn pop_flags<T: Word>(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    check_virtual(cpu)?;
+    let flag = cpu.interrupt_flag_in_image(T::SIZE)?;
     let old = cpu.rflags;
-    // RF is cleared whatever was popped; VM, VIF and VIP stay.
+    if flag == InterruptFlag::Virtual {
+        let image = cpu.stack_top::<T>(0)?.wide();
+        cpu.check_virtual_flags(image)?;
+        cpu.set_virtual_interrupt_flag(image & Rflags::IF.bits() != 0);
+    }
+    // RF is cleared whatever was popped; VM and VIP stay, and so does VIF but for the above.
     let value = cpu.pop::<T>()?.wide() & !Rflags::RF.bits();
+    let old = old & !Rflags::VIF.bits() | cpu.rflags & Rflags::VIF.bits();
     let mut changeable =
         Rflags::ARITHMETIC | Rflags::TF | Rflags::DF | Rflags::NT | Rflags::RF | Rflags::AC | Rflags::ID;
     changeable.set(Rflags::IOPL, cpu.cpl == 0);

@@ -401,8 +401,8 @@ impl Op {
 /// INT n.
 extern "C" fn interrupt(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     // Sensitive to IOPL in virtual-8086 mode; INT3 and INTO are not (SDM vol. 3 § 20.2.7).
-    if cpu.virtual_8086() && !cpu.flags().contains(Rflags::IOPL) {
-        return Err(cpu.raise(Exception::general_protection(0)));
+    if cpu.virtual_8086() && cpu.interrupt_in_virtual_8086(op.imm as u8, op)? {
+        return Err(Trap::JUMP);
     }
     cpu.software_interrupt(op.imm as u8, op.next_rip(cpu))?;
     Err(Trap::JUMP)

@@ -10,6 +10,7 @@ use crate::{
         address::attribute,
         descriptors::{Descriptor, is_null, rpl},
         stack::Stack,
+        virtual_interrupts::InterruptFlag,
     },
     state::{CpuState, Cr0, Rflags, reg, seg},
     trap::{Exception, Trap},
@@ -182,10 +183,15 @@ extern "C" fn interrupt_return(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> 
     if !cpu.cr0_has(Cr0::PE) {
         cpu.return_to_paragraph(op.size, loadable_flags(op.size))?;
     } else if cpu.virtual_8086() {
-        if cpu.io_privilege() != 3 {
-            return Err(cpu.raise(Exception::general_protection(0)));
+        let loadable = loadable_flags(op.size) - Rflags::IOPL;
+        if cpu.interrupt_flag_in_image(usize::from(op.size))? == InterruptFlag::Virtual {
+            let image = u64::from(cpu.stack_top::<u16>(4)?);
+            cpu.check_virtual_flags(image)?;
+            cpu.return_to_paragraph(op.size, loadable - Rflags::IF)?;
+            cpu.set_virtual_interrupt_flag(image & Rflags::IF.bits() != 0);
+        } else {
+            cpu.return_to_paragraph(op.size, loadable)?;
         }
-        cpu.return_to_paragraph(op.size, loadable_flags(op.size) - Rflags::IOPL)?;
     } else if !cpu.flags().contains(Rflags::NT) {
         cpu.return_protected(op.size)?;
     } else if cpu.long_mode() {

@@ -14,6 +14,7 @@ pub mod reset;
 pub mod segments;
 pub mod stack;
 pub(crate) mod task;
+pub(crate) mod virtual_interrupts;
 
 use iced_x86::Instruction;
 

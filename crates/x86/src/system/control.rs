@@ -75,6 +75,7 @@ impl CpuState {
     pub(crate) fn cr4_bits(&self) -> u64 {
         let mut bits = Cr4::PCE;
         for (feature, bit) in [
+            (Feature::VME, Cr4::VME | Cr4::PVI),
             (Feature::TSC, Cr4::TSD),
             (Feature::DE, Cr4::DE),
             (Feature::PSE, Cr4::PSE),

@@ -17,7 +17,8 @@ use self::cpuid::components;
 use crate::{
     decode::Form,
     op::{Handler, Op},
-    state::{CpuState, Cr0, Cr4, Rflags, reg},
+    protection::virtual_interrupts::InterruptFlag,
+    state::{CpuState, Cr4, Rflags, reg},
     trap::{Exception, Trap},
 };
 
@@ -26,23 +27,20 @@ extern "C" fn halt(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     Err(Trap::HALT)
 }
 
-/// #GP(0) for CLI and STI without I/O privilege. Virtual interrupts (VME, PVI) are not offered.
-#[inline(always)]
-fn interrupts_allowed(cpu: &mut CpuState) -> Result<(), Trap> {
-    if cpu.cr0_has(Cr0::PE) && cpu.cpl > cpu.io_privilege() {
-        return Err(cpu.raise(Exception::general_protection(0)));
+extern "C" fn clear_interrupts(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
+    match cpu.interrupt_flag()? {
+        InterruptFlag::Real => cpu.rflags &= !Rflags::IF.bits(),
+        InterruptFlag::Virtual => cpu.set_virtual_interrupt_flag(false),
     }
     Ok(())
 }
 
-extern "C" fn clear_interrupts(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    interrupts_allowed(cpu)?;
-    cpu.rflags &= !Rflags::IF.bits();
-    Ok(())
-}
-
 extern "C" fn set_interrupts(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
-    interrupts_allowed(cpu)?;
+    if cpu.interrupt_flag()? == InterruptFlag::Virtual {
+        cpu.check_virtual_flags(Rflags::IF.bits())?;
+        cpu.set_virtual_interrupt_flag(true);
+        return Ok(());
+    }
     if cpu.flags().contains(Rflags::IF) {
         return Ok(());
     }
