@@ -124,30 +124,26 @@ extern "C" fn packed<C: Conversion, const LONG: bool, const MEMORY: bool>(
     Ok(())
 }
 
-/// VCVTPS2PH, whose destination may be memory.
+/// VCVTPS2PH, whose destination may be memory. As on Intel's processors, MXCSR tells of the conversion even if the store
+/// faults then.
 extern "C" fn to_halves<const LONG: bool, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter(cpu)?;
     let a = vector(cpu, op.src);
-    let mxcsr = cpu.mxcsr;
     let mut context = Context::new(cpu, op.imm as u8);
     let [result, _] = convert_all::<SingleToHalf, LONG>(&mut context, a);
     context.finish(cpu)?;
-    if !MEMORY {
-        set_low(cpu, op.dst, result);
-        return Ok(());
+    match (MEMORY, LONG) {
+        (false, _) => {
+            set_low(cpu, op.dst, result);
+            Ok(())
+        }
+        (true, true) => store(cpu, op, result),
+        (true, false) => {
+            let offset = op.effective_address(cpu);
+            let linear = cpu.linear_of_any_alignment(op.segment, offset, 8, Access::Write)?;
+            cpu.write(linear, result as u64)
+        }
     }
-    let stored = if LONG {
-        store(cpu, op, result)
-    } else {
-        let offset = op.effective_address(cpu);
-        cpu.linear_of_any_alignment(op.segment, offset, 8, Access::Write)
-            .and_then(|linear| cpu.write(linear, result as u64))
-    };
-    if stored.is_err() {
-        // What faults has raised no flags.
-        cpu.mxcsr = mxcsr;
-    }
-    stored
 }
 
 /// VCVTSS2SD.

@@ -24,10 +24,11 @@ use super::{
     operations::{Binary, Encoding, Immediate, Ternary, Widening},
 };
 use crate::{
-    access::{Access, Value},
+    access::Value,
     decode::{Form, Kind},
     engine::Mode,
     op::{Handler, Op},
+    protection::address::load,
     state::CpuState,
     trap::Trap,
 };
@@ -139,17 +140,15 @@ extern "C" fn widening<O: Widening, const LONG: bool, const MEMORY: bool>(
     op: &Op,
 ) -> Result<(), Trap> {
     enter(cpu)?;
-    let size = O::Source::SIZE as u64;
-    let halves = if MEMORY {
-        let linear = cpu.linear(op, if LONG { 2 * size } else { size }, Access::Read)?;
-        let low: O::Source = cpu.read(linear)?;
-        let high: u128 = if LONG { cpu.read::<O::Source>(linear.wrapping_add(size))?.into() } else { 0 };
-        [low.into(), high]
-    } else {
-        let b = xmm(cpu, op.aux);
-        [b, b >> (8 * size)]
+    let size = O::Source::SIZE;
+    let b = match (MEMORY, if LONG { 2 * size } else { size }) {
+        (false, _) => xmm(cpu, op.aux),
+        (true, 2) => load::<u16>(cpu, op)?.into(),
+        (true, 4) => load::<u32>(cpu, op)?.into(),
+        (true, 8) => load::<u64>(cpu, op)?.into(),
+        (true, _) => load(cpu, op)?,
     };
-    set_vector(cpu, op.dst, [O::wide(halves[0]), if LONG { O::wide(halves[1]) } else { 0 }]);
+    set_vector(cpu, op.dst, [O::wide(b), if LONG { O::wide(b >> (8 * size)) } else { 0 }]);
     Ok(())
 }
 

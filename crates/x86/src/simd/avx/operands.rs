@@ -58,6 +58,10 @@ pub(super) fn set_low(cpu: &mut CpuState, number: u8, value: u128) {
 #[inline(always)]
 pub(super) fn load_long(cpu: &mut CpuState, op: &Op) -> Result<Vector, Trap> {
     let linear = cpu.linear(op, 32, Access::Read)?;
+    if linear & 0xfff > 4096 - 32 {
+        // What is wrong with the whole operand comes before what is wrong with its first half.
+        cpu.probe_read(linear, 32)?;
+    }
     Ok([cpu.read(linear)?, cpu.read(linear.wrapping_add(16))?])
 }
 

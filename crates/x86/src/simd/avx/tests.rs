@@ -311,6 +311,29 @@ fn halves_are_rounded_as_the_immediate_says() {
 }
 
 #[test]
+fn a_conversion_is_told_of_even_if_its_store_faults() {
+    // vcvtps2ph [rsi], xmm1, 0
+    let mut machine = machine(&[0xc4, 0xe3, 0x79, 0x1d, 0x0e, 0], 64);
+    machine.cpu().gpr[6] = 1 << 30;
+    set(&mut machine, 1, [u128::from((1f32 + f32::EPSILON).to_bits()), 0]);
+    assert_eq!(machine.run(), Stop::Exception(Exception::page_fault(2)));
+    assert_eq!(machine.cpu().mxcsr, 0x1fa0);
+}
+
+#[test]
+fn operands_that_end_beyond_canonical_addresses_are_no_page_faults() {
+    // vpmovzxbw ymm0, [rsi]; vmovups ymm0, [rsi]: at addresses that are not mapped
+    for (code, size) in [(&[0xc4, 0xe2, 0x7d, 0x30, 0x06][..], 16), (&[0xc5, 0xfc, 0x10, 0x06], 32)] {
+        let end = 1 << 47;
+        for (address, stop) in [(end - size, Stop::Exception(Exception::page_fault(0))), (end - size + 4, GP)] {
+            let mut machine = machine(code, 64);
+            machine.cpu().gpr[6] = address;
+            assert_eq!(machine.run(), stop);
+        }
+    }
+}
+
+#[test]
 fn fused_operations_round_once() {
     // vfmsub213sd xmm0, xmm1, xmm2: the product's error
     let mut machine = machine(&[0xc4, 0xe2, 0xf1, 0xab, 0xc2], 64);
