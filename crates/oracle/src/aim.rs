@@ -1,13 +1,14 @@
 //! Where operands in memory are, and what is there: mostly where data may be, at every alignment, sometimes at the edge
 //! of it and beyond.
 
-use iced_x86::{ConstantOffsets, Instruction, MemorySize, Mnemonic, OpKind, Register};
+use iced_x86::{Code, ConstantOffsets, Instruction, MemorySize, Mnemonic, OpKind, Register};
 
 use crate::{
     case::{Case, PATCHES, Patch, Registers},
     generate::RSP,
     layout::{self, CODE, DATA, DATA_END, PAGE, READ_ONLY, STACK, WINDOW},
     random::{Element, Random},
+    segments::SELECTORS,
 };
 
 /// Bytes of an area of XSAVE, with its header and the upper halves of YMM registers.
@@ -18,6 +19,45 @@ const HEADER: usize = 512;
 /// Where a branch may go: to what is no code, in several ways.
 pub(crate) fn branch_target(random: &mut Random) -> u64 {
     random.pick(&[CODE + 0x20, CODE + PAGE, DATA + 0x40, WINDOW + 0x3000, READ_ONLY])
+}
+
+/// A selector, with what an upper half may hold that does not count.
+pub(crate) fn selector(random: &mut Random) -> u64 {
+    let above = if random.chance(30) { random.bits() & !0xffff } else { 0 };
+    above | u64::from(random.pick(&SELECTORS))
+}
+
+/// Whether an instruction reads a selector from its last operand.
+pub(crate) fn takes_selector(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    match instruction.mnemonic() {
+        M::Mov => instruction.op0_register().is_segment_register(),
+        M::Lar | M::Lsl | M::Verr | M::Verw => true,
+        _ => false,
+    }
+}
+
+/// A far pointer with an offset of so many bytes: to something that may be a branch's target, whatever it is for.
+fn far_pointer(random: &mut Random, size: usize) -> Vec<u8> {
+    let offset = branch_target(random) - if random.chance(50) { WINDOW } else { 0 };
+    let mut bytes = offset.to_le_bytes()[..size.min(8)].to_vec();
+    bytes.extend(&selector(random).to_le_bytes()[..2]);
+    bytes
+}
+
+/// What is on the stack of a far return, in slots of `size` bytes: the pointer and, for IRET, flags and another stack.
+fn frame(random: &mut Random, size: usize, interrupt: bool) -> Vec<u8> {
+    let base = if random.chance(50) { WINDOW } else { 0 };
+    let pointer = [branch_target(random) - base, selector(random)];
+    // TF would raise a debug exception of its own.
+    let flags = (random.bits() & 0x24_4cd5) | 0x202;
+    let stack = [STACK + 0x600 + random.below(0x100) - base, selector(random)];
+    let mut bytes = Vec::new();
+    let slots = if interrupt { [&pointer[..], &[flags][..], &stack[..]].concat() } else { pointer.to_vec() };
+    for slot in slots {
+        bytes.extend(&slot.to_le_bytes()[..size]);
+    }
+    bytes
 }
 
 /// An address for an operand of so many bytes.
@@ -231,6 +271,33 @@ pub(crate) fn values(random: &mut Random, case: &mut Case, instruction: &Instruc
             *register &= 0xffff_ffff;
         }
     }
+    let slot = match instruction.mnemonic() {
+        M::Retf | M::Iret => Some(2),
+        M::Iretd => Some(4),
+        M::Iretq => Some(8),
+        _ => None,
+    };
+    let slot = match instruction.code() {
+        Code::Retfd | Code::Retfd_imm16 => Some(4),
+        Code::Retfq | Code::Retfq_imm16 => Some(8),
+        _ => slot,
+    };
+    if let Some(size) = slot
+        && random.chance(90)
+    {
+        let interrupt = instruction.mnemonic() != M::Retf;
+        let bytes = frame(random, size, interrupt);
+        let base = if case.bits == 16 { WINDOW } else { 0 };
+        let stack = (base + case.registers.gpr[RSP]) & if case.bits == 64 { u64::MAX } else { 0xffff_ffff };
+        patch(case, stack, bytes);
+    }
+    if instruction.mnemonic() == M::Pop && instruction.op0_register().is_segment_register() {
+        let base = if case.bits == 16 { WINDOW } else { 0 };
+        let stack = (base + case.registers.gpr[RSP]) & if case.bits == 64 { u64::MAX } else { 0xffff_ffff };
+        let bytes = selector(random).to_le_bytes().to_vec();
+        patch(case, stack, bytes);
+        return;
+    }
     let returns = matches!(instruction.mnemonic(), M::Ret | M::Leave | M::Pop);
     if returns && random.chance(75) {
         let base = if case.bits == 16 { WINDOW } else { 0 };
@@ -259,6 +326,12 @@ fn contents(random: &mut Random, case: &Case, instruction: &Instruction, size: M
     let count = if area { AREA } else { size.size().clamp(1, 512) };
     let mut bytes = Vec::with_capacity(count + 16);
     match instruction.mnemonic() {
+        M::Lds | M::Les | M::Lss | M::Lfs | M::Lgs | M::Jmp | M::Call
+            if matches!(size, MemorySize::SegPtr16 | MemorySize::SegPtr32 | MemorySize::SegPtr64) =>
+        {
+            return far_pointer(random, size.size() - 2);
+        }
+        _ if takes_selector(instruction) => return selector(random).to_le_bytes().to_vec(),
         M::Jmp | M::Call if random.chance(75) => {
             bytes.extend((branch_target(random) - base).to_le_bytes());
             return bytes;
@@ -296,7 +369,7 @@ fn contents(random: &mut Random, case: &Case, instruction: &Instruction, size: M
     match instruction.mnemonic() {
         M::Ldmxcsr | M::Vldmxcsr if random.chance(75) => bytes[2..4].fill(0),
         M::Fxrstor | M::Fxrstor64 | M::Xrstor | M::Xrstor64 if random.chance(85) && bytes.len() >= 28 => {
-            bytes[26..28].fill(0)
+            bytes[26..28].fill(0);
         }
         _ => {}
     }

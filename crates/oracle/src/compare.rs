@@ -10,6 +10,27 @@ use crate::{
     layout,
 };
 
+/// Where processors may differ, or do, and what is done about it.
+pub const LEFT_OPEN: [&str; 14] = [
+    "flags that the manuals leave undefined, and those of shifts by more than the operand has bits",
+    "results of SHLD and SHRD of 16 bits by more than 16, and of BSWAP of 16 bits",
+    "the x87's pointers and opcode (FNSTENV, FNSAVE, FXSAVE, XSAVE): kept by some for unmasked exceptions only",
+    "FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X, FYL2XP1: one unit in the last place, and whether that is inexact; \
+     nothing beyond the range of F2XM1 and FYL2XP1",
+    "RCP and RSQRT: 2 to the power of -11 of the result",
+    "PUSH of a segment register with 32 bits: the upper half may stay as it is, and count for alignment or not",
+    "which of several faults of memory is told, and of which byte, where an instruction makes several accesses: FLDENV, \
+     FRSTOR, FNSTENV, FNSAVE, FXSAVE, XSAVE and their kin, 80-bit numbers, ENTER, PUSHA, POPA, BOUND, CALL, masked \
+     moves and gathers",
+    "a misaligned operand that is also beyond its segment: #GP, #AC or #SS",
+    "operands that wrap at 4 GiB",
+    "POPA, FSTP and FBSTP of 80 bits, and CALL of what is no address: what was popped or written before the fault",
+    "MASKMOVQ and MASKMOVDQU without a chosen byte, and with AC set: whether they fault",
+    "XSAVE and XRSTOR: whether parts of the area that are not asked for may fault",
+    "VCVTPS2PH and DPPS: MXCSR's flags at a fault, or at an exception of one of several operations",
+    "bytes that are undefined and more than 15: #UD or #GP",
+];
+
 /// RFLAGS that are compared: the arithmetic flags, DF, NT, AC and ID, TF, IF and IOPL.
 const COMPARED: u64 = 0x24_7fd5;
 const CF: u64 = 1 << 0;
@@ -247,7 +268,7 @@ fn allowed(case: &Case, instruction: &Instruction, native: &Outcome, interpreted
     if matches!(instruction.mnemonic(), M::Xsave | M::Xsave64 | M::Xrstor | M::Xrstor64) && native.vector == 14 {
         return native.registers.rip == start;
     }
-    let of_memory = |outcome: &Outcome| outcome.registers.rip == start && matches!(outcome.vector, 12 | 13 | 14 | 17);
+    let of_memory = |outcome: &Outcome| outcome.registers.rip == start && matches!(outcome.vector, 11..=14 | 17);
     if !of_memory(native) || !of_memory(interpreted) {
         return false;
     }
@@ -272,6 +293,16 @@ fn allowed(case: &Case, instruction: &Instruction, native: &Outcome, interpreted
             | M::Popad
             | M::Bound
             | M::Call
+            | M::Jmp
+            | M::Retf
+            | M::Iret
+            | M::Iretd
+            | M::Iretq
+            | M::Lds
+            | M::Les
+            | M::Lss
+            | M::Lfs
+            | M::Lgs
             | M::Fld
             | M::Fstp
             | M::Fbld
@@ -359,7 +390,9 @@ pub fn differences(case: &Case, instruction: &Instruction, native: &Outcome, int
             }
         }
     }
-    if a.selectors != b.selectors {
+    // A return to user code makes one null selector of all, and so does Linux's after the fault.
+    let segments = |registers: &Registers| registers.selectors.map(|it| if it & !3 == 0 { 0 } else { it });
+    if segments(a) != segments(b) {
         differ(&"segments", &format!("{:x?}", a.selectors), &format!("{:x?}", b.selectors));
     }
     let mut words: Vec<u32> = native.memory.iter().chain(&interpreted.memory).map(|entry| entry.0).collect();

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic};
+use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 use rhea_x86::system::cpuid::{ENGINE, Feature, FeatureSet, Source};
 
 /// Features that the engine does not offer yet, and that are executed all the same.
@@ -174,31 +174,11 @@ fn by_name(instruction: &Instruction) -> Option<LeftOut> {
     Some(match instruction.mnemonic() {
         M::Syscall | M::Sysenter | M::Int | M::Int1 | M::Int3 | M::Into | M::Vmcall | M::Vmmcall => LeftOut::Kernel,
         M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpid | M::Rdrand | M::Rdseed | M::Rdpmc | M::Xgetbv => LeftOut::Own,
-        M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw | M::Lar | M::Lsl | M::Verr | M::Verw => LeftOut::System,
-        M::Lds | M::Les | M::Lfs | M::Lgs | M::Lss | M::Retf | M::Iret | M::Iretd | M::Iretq => LeftOut::System,
+        M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw => LeftOut::System,
+        M::Iret | M::Iretd | M::Iretq => LeftOut::Kernel,
         M::Monitor | M::Mwait | M::Rdpkru | M::Wrpkru => LeftOut::System,
         // What these leave out depends on what the processor knows to be unchanged, or in its first state.
         M::Xsaveopt | M::Xsaveopt64 | M::Xsavec | M::Xsavec64 => LeftOut::Parts,
-        M::Call | M::Jmp if is_far(instruction.code()) => LeftOut::System,
-        // What they load is in the kernel's tables; a null selector leads to no more than the segment's absence.
-        M::Mov | M::Pop if instruction.op0_register().is_segment_register() => LeftOut::System,
         _ => return None,
     })
-}
-
-/// Whether a branch goes to another segment.
-fn is_far(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Call_m1616
-            | Code::Call_m1632
-            | Code::Call_m1664
-            | Code::Call_ptr1616
-            | Code::Call_ptr1632
-            | Code::Jmp_m1616
-            | Code::Jmp_m1632
-            | Code::Jmp_m1664
-            | Code::Jmp_ptr1616
-            | Code::Jmp_ptr1632
-    )
 }

@@ -176,6 +176,15 @@ fn complete(random: &mut Random, bits: u8, mut bytes: Vec<u8>) -> Option<Generat
         rip += 1 + random.below(length as u64);
         rip = rip.min(CODE_END - 1);
     }
+    if constants.has_immediate2() && random.chance(80) {
+        // A far pointer: where it goes, and to which segment.
+        let offset = aim::branch_target(random) - if random.chance(50) { WINDOW } else { 0 };
+        let size = constants.immediate_size();
+        let value = [&offset.to_le_bytes()[..size.min(8)], &aim::selector(random).to_le_bytes()[..2]].concat();
+        for (to, from) in bytes.iter_mut().skip(constants.immediate_offset()).zip(value) {
+            *to = from;
+        }
+    }
     if bits == 16 {
         rip -= WINDOW;
     }
@@ -194,6 +203,12 @@ fn complete(random: &mut Random, bits: u8, mut bytes: Vec<u8>) -> Option<Generat
     let saves =
         matches!(instruction.mnemonic(), Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xrstor | Mnemonic::Xrstor64);
     if saves && (case.registers.gpr[RAX] as u32 > 7 || case.registers.gpr[RDX] as u32 != 0) {
+        return None;
+    }
+    // With a base other than zero it shows which mode's stack the processor uses in between.
+    let far = instruction.mnemonic() == Mnemonic::Retf
+        || instruction.mnemonic() == Mnemonic::Call && instruction.is_call_far() | instruction.is_call_far_indirect();
+    if far && bits == 16 {
         return None;
     }
     // A branch to itself would never end, one into its own bytes would execute what nobody chose.
@@ -358,6 +373,12 @@ fn prepare(random: &mut Random, case: &mut Case, instruction: &Instruction) {
         M::Bt | M::Bts | M::Btr | M::Btc if instruction.op1_kind() == OpKind::Register && random.chance(80) => {
             let number = instruction.op1_register().full_register().number() & 15;
             gpr[number] = random.below(512).wrapping_sub(256);
+        }
+        M::Mov | M::Lar | M::Lsl if instruction.op1_kind() == OpKind::Register && aim::takes_selector(instruction) => {
+            gpr[instruction.op1_register().full_register().number() & 15] = aim::selector(random);
+        }
+        M::Verr | M::Verw if instruction.op0_kind() == OpKind::Register => {
+            gpr[instruction.op0_register().full_register().number() & 15] = aim::selector(random);
         }
         M::Call | M::Jmp if instruction.op0_kind() == OpKind::Register && random.chance(75) => {
             gpr[instruction.op0_register().number() & 15] = aim::branch_target(random) - base;

@@ -3,6 +3,9 @@
 //! Cases are made from a seed and a number, executed natively in a process of its own and by the interpreter, and
 //! compared: registers, flags as far as they are defined, memory and faults. Linux on x86-64 only.
 
+/// What is told of a case that ended the host's process, or kept it busy.
+pub const LOST: &str = "the host was lost";
+
 pub mod aim;
 pub mod case;
 pub mod compare;

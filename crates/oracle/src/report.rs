@@ -51,7 +51,8 @@ impl Report {
         row.cases += 1;
         if let Some(mismatch) = mismatch {
             row.mismatches += 1;
-            if row.shown.len() < SHOWN {
+            // A case that costs the host its process is told of in any case.
+            if row.shown.len() < SHOWN || mismatch.contains(crate::LOST) {
                 row.shown.push(mismatch);
             }
         }
@@ -111,6 +112,10 @@ impl Display for Report {
             for line in names.chunks(6) {
                 writeln!(f, "  {}", line.join(" "))?;
             }
+        }
+        writeln!(f, "\nNot compared, since the manuals leave it open or processors differ:")?;
+        for line in crate::compare::LEFT_OPEN {
+            writeln!(f, "  {line}")?;
         }
         if !self.not_reached.is_empty() {
             writeln!(f, "\nNot reached:")?;

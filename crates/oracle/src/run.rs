@@ -28,7 +28,7 @@ fn mismatch(case: &Case, instruction: &Instruction, native: &Native, interpreted
     let mut told = String::new();
     match native {
         Native::Lost(reason) => {
-            let _ = writeln!(told, "  the host was lost: {reason}");
+            let _ = writeln!(told, "  {}: {reason}", crate::LOST);
         }
         Native::Ended(native) => {
             for difference in differences(case, instruction, native, interpreted) {

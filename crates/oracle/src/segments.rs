@@ -43,6 +43,27 @@ pub const DESCRIPTORS: [Descriptor; 7] = [
     Descriptor { selector: DOWN, base: WINDOW as u32, limit: 0x4fff, attributes: 0x40f7 },
 ];
 
+/// What cases load: every selector that names something here, null ones, and some that lie beyond the tables.
+pub const SELECTORS: [u16; 16] = [
+    0,
+    3,
+    CODE_32,
+    DATA_32,
+    CODE_64,
+    CODE_16,
+    DATA_16,
+    SMALL,
+    DOWN,
+    // Privilege levels other than 3.
+    DATA_32 & !3,
+    CODE_64 & !3,
+    DATA_16 & !1,
+    0xfff8,
+    0x27 + 0x18,
+    0xfffc,
+    0x8b,
+];
+
 impl Descriptor {
     /// The descriptor that a selector names; none for null selectors and those that cases do not use.
     pub fn of(selector: u16) -> Option<Self> {

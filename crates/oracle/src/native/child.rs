@@ -326,7 +326,7 @@ fn set_local_descriptors() -> io::Result<()> {
             _ => 0,
         };
         // struct user_desc of asm/ldt.h: number, base, limit, then bits.
-        let bits = (attributes >> 14 & 1) | contents << 1 | (attributes >> 15 & 1) << 4 | 1 << 6;
+        let bits = (attributes >> 14 & 1) | contents << 1 | (attributes >> 15 & 1) << 4;
         let description = [u32::from(descriptor.selector >> 3), descriptor.base, descriptor.limit, bits];
         // SAFETY: the structure is what the system call expects.
         let result = unsafe {

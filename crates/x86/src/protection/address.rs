@@ -326,8 +326,8 @@ mod tests {
 
     #[test]
     fn stacks_and_parts_of_operands_are_checked_for_alignment_too() {
-        // push rax; pop rax; fld tbyte [rsi]; fnstenv [rsi]
-        for code in [&[0x50][..], &[0x58], &[0xdb, 0x2e], &[0xd9, 0x36]] {
+        // push rax; pop rax; fld tbyte [rsi]; fnstenv [rsi]; lfs eax, [rsi]
+        for code in [&[0x50][..], &[0x58], &[0xdb, 0x2e], &[0xd9, 0x36], &[0x0f, 0xb4, 0x06]] {
             let mut fixture = Fixture::new(code, 64);
             fixture.cpu().cr0 |= Cr0::AM.bits();
             fixture.cpu().rflags |= Rflags::AC.bits();

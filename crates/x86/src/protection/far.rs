@@ -205,7 +205,10 @@ impl CpuState {
     /// Reads the far pointer in memory that an instruction names.
     fn far_pointer(&mut self, op: &Op) -> Result<(u16, u64), Trap> {
         let size = u64::from(op.size);
-        let linear = self.linear(op, size + 2, Access::Read)?;
+        // Alignment is that of the offset; the selector follows it.
+        let at = op.effective_address(self);
+        let linear = self.linear_of_any_alignment(op.segment, at, size + 2, Access::Read)?;
+        self.check_parts(linear, size + 2, size)?;
         let offset = match op.size {
             2 => u64::from(self.read::<u16>(linear)?),
             4 => u64::from(self.read::<u32>(linear)?),

@@ -258,7 +258,9 @@ extern "C" fn pop_segment(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
 /// LDS, LES, LSS, LFS, LGS: the segment register is in `aux`.
 extern "C" fn load_far_pointer<T: Value>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let mode = cpu.mode;
-    let linear = cpu.linear(op, T::SIZE as u64 + 2, Access::Read)?;
+    let (at, size) = (op.effective_address(cpu), T::SIZE as u64);
+    let linear = cpu.linear_of_any_alignment(op.segment, at, size + 2, Access::Read)?;
+    cpu.check_parts(linear, size + 2, size)?;
     let offset: T = cpu.read(linear)?;
     let selector = cpu.read::<u16>(linear.wrapping_add(T::SIZE as u64))?;
     cpu.load_segment(op.aux, selector)?;
