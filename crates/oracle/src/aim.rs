@@ -1,7 +1,7 @@
 //! Where operands in memory are, and what is there: mostly where data may be, at every alignment, sometimes at the edge
 //! of it and beyond.
 
-use iced_x86::{Code, ConstantOffsets, Instruction, MemorySize, Mnemonic, OpKind, Register};
+use iced_x86::{ConstantOffsets, Instruction, MemorySize, Mnemonic, OpKind, Register};
 
 use crate::{
     case::{Case, PATCHES, Patch, Registers},
@@ -42,21 +42,6 @@ fn far_pointer(random: &mut Random, size: usize) -> Vec<u8> {
     let offset = branch_target(random) - if random.chance(50) { WINDOW } else { 0 };
     let mut bytes = offset.to_le_bytes()[..size.min(8)].to_vec();
     bytes.extend(&selector(random).to_le_bytes()[..2]);
-    bytes
-}
-
-/// What is on the stack of a far return, in slots of `size` bytes: the pointer and, for IRET, flags and another stack.
-fn frame(random: &mut Random, size: usize, interrupt: bool) -> Vec<u8> {
-    let base = if random.chance(50) { WINDOW } else { 0 };
-    let pointer = [branch_target(random) - base, selector(random)];
-    // TF would raise a debug exception of its own.
-    let flags = (random.bits() & 0x24_4cd5) | 0x202;
-    let stack = [STACK + 0x600 + random.below(0x100) - base, selector(random)];
-    let mut bytes = Vec::new();
-    let slots = if interrupt { [&pointer[..], &[flags][..], &stack[..]].concat() } else { pointer.to_vec() };
-    for slot in slots {
-        bytes.extend(&slot.to_le_bytes()[..size]);
-    }
     bytes
 }
 
@@ -270,26 +255,6 @@ pub(crate) fn values(random: &mut Random, case: &mut Case, instruction: &Instruc
         for register in &mut case.registers.gpr {
             *register &= 0xffff_ffff;
         }
-    }
-    let slot = match instruction.mnemonic() {
-        M::Retf | M::Iret => Some(2),
-        M::Iretd => Some(4),
-        M::Iretq => Some(8),
-        _ => None,
-    };
-    let slot = match instruction.code() {
-        Code::Retfd | Code::Retfd_imm16 => Some(4),
-        Code::Retfq | Code::Retfq_imm16 => Some(8),
-        _ => slot,
-    };
-    if let Some(size) = slot
-        && random.chance(90)
-    {
-        let interrupt = instruction.mnemonic() != M::Retf;
-        let bytes = frame(random, size, interrupt);
-        let base = if case.bits == 16 { WINDOW } else { 0 };
-        let stack = (base + case.registers.gpr[RSP]) & if case.bits == 64 { u64::MAX } else { 0xffff_ffff };
-        patch(case, stack, bytes);
     }
     if instruction.mnemonic() == M::Pop && instruction.op0_register().is_segment_register() {
         let base = if case.bits == 16 { WINDOW } else { 0 };

@@ -8,6 +8,7 @@ use crate::{
     aim,
     case::{Case, Outcome, Registers},
     layout,
+    segments::CODE_64,
 };
 
 /// Where processors may differ, or do, and what is done about it.
@@ -326,7 +327,8 @@ fn allowed(case: &Case, instruction: &Instruction, native: &Outcome, interpreted
     // SDM vol. 3 § 5.3: whether an operand may wrap at 4 GiB.
     let wraps = case.bits != 64 && native.cr2 >= 0xffff_ff00;
     // A segment of 16-bit code whose operand is misaligned, too.
-    let misaligned_beyond = case.bits != 64 && matches!(native.vector, 13 | 17) && interpreted.vector == 12;
+    let misaligned_beyond =
+        case.bits != 64 && matches!(native.vector, 13 | 17) && matches!(interpreted.vector, 12 | 13);
     in_parts || wraps || misaligned_beyond
 }
 
@@ -356,7 +358,9 @@ pub fn differences(case: &Case, instruction: &Instruction, native: &Outcome, int
     }
     let (a, b) = (&native.registers, &interpreted.registers);
     for (number, (x, y)) in a.gpr.iter().zip(&b.gpr).enumerate() {
-        if x != y && undefined.registers >> number & 1 == 0 {
+        // Leaving 64-bit code leaves the upper halves undefined.
+        let mask = if case.bits == 64 && a.selectors[1] != CODE_64 { 0xffff_ffff } else { !0 };
+        if x & mask != y & mask && undefined.registers >> number & 1 == 0 {
             differ(&crate::text::GENERAL[number], &format!("{x:#x}"), &format!("{y:#x}"));
         }
     }

@@ -41,6 +41,8 @@ pub enum LeftOut {
     Own,
     /// Its answer comes from tables and registers of the kernel's.
     System,
+    /// Which of the stack's two widths it uses, and how much of a slot, is the processor's own.
+    Frames,
     /// What it writes depends on what happened to the state before.
     Parts,
 }
@@ -56,6 +58,7 @@ impl LeftOut {
             Self::System => {
                 "gives what is in the kernel's tables and registers, or what the kernel puts in their place"
             }
+            Self::Frames => "uses a stack between two modes, of which processors read and write more or less",
             Self::Parts => "depends on which parts of the extended state the processor knows to be unchanged",
         }
     }
@@ -175,7 +178,8 @@ fn by_name(instruction: &Instruction) -> Option<LeftOut> {
         M::Syscall | M::Sysenter | M::Int | M::Int1 | M::Int3 | M::Into | M::Vmcall | M::Vmmcall => LeftOut::Kernel,
         M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpid | M::Rdrand | M::Rdseed | M::Rdpmc | M::Xgetbv => LeftOut::Own,
         M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw => LeftOut::System,
-        M::Iret | M::Iretd | M::Iretq => LeftOut::Kernel,
+        M::Iret | M::Iretd | M::Iretq | M::Retf => LeftOut::Frames,
+        M::Call if instruction.is_call_far() || instruction.is_call_far_indirect() => LeftOut::Frames,
         M::Monitor | M::Mwait | M::Rdpkru | M::Wrpkru => LeftOut::System,
         // What these leave out depends on what the processor knows to be unchanged, or in its first state.
         M::Xsaveopt | M::Xsaveopt64 | M::Xsavec | M::Xsavec64 => LeftOut::Parts,

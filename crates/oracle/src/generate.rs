@@ -205,12 +205,6 @@ fn complete(random: &mut Random, bits: u8, mut bytes: Vec<u8>) -> Option<Generat
     if saves && (case.registers.gpr[RAX] as u32 > 7 || case.registers.gpr[RDX] as u32 != 0) {
         return None;
     }
-    // With a base other than zero it shows which mode's stack the processor uses in between.
-    let far = instruction.mnemonic() == Mnemonic::Retf
-        || instruction.mnemonic() == Mnemonic::Call && instruction.is_call_far() | instruction.is_call_far_indirect();
-    if far && bits == 16 {
-        return None;
-    }
     // A branch to itself would never end, one into its own bytes would execute what nobody chose.
     let target = instruction.near_branch_target();
     let branches = matches!(instruction.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64);

@@ -122,7 +122,8 @@ impl Interpreter {
         cpuid.set(0, 0, Leaf { eax: 0x1f, ebx: INTEL[0], edx: INTEL[1], ecx: INTEL[2] });
         cpuid.set(1, 0, Leaf { eax: SIGNATURE, ..Leaf::default() });
         for feature in engine().iter() {
-            cpuid.set_feature(feature, true);
+            // With 57-bit linear addresses registers hold more than hosts with 48 bits let them.
+            cpuid.set_feature(feature, feature.name() != "la57");
         }
         let mut vcpu = Vcpu::new(VcpuConfig {
             index: 0,
