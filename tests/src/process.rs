@@ -128,7 +128,7 @@ impl Machine {
                 command.arg("-kernel").arg(tester).args(["-append", "console=ttyS0,115200"]);
             }
             Guest::Firmware => {
-                command.arg("-bios").arg(firmware()?).args(["-machine", "graphics=off"]);
+                command.arg("-bios").arg(firmware()?);
             }
             Guest::Embedded | Guest::None => {}
         }

@@ -233,8 +233,12 @@ fn modules(list: &Path) -> anyhow::Result<Vec<Module>> {
 /// The firmware, with what it starts a kernel by.
 fn firmware(settings: &Settings) -> anyhow::Result<Option<Firmware>> {
     let mut firmware = settings.firmware.load(settings.uuid.into_bytes())?;
-    if let Some(firmware) = firmware.as_mut().filter(|_| settings.kernel.is_some()) {
-        firmware.option_roms.push((LINUX_LOADER.to_owned(), rhea_guests::linux_loader().to_vec()));
+    if let Some(firmware) = &mut firmware {
+        // There is no graphical console.
+        firmware.serial_console = settings.serials.first().is_some_and(|port| *port != CharUse::None);
+        if settings.kernel.is_some() {
+            firmware.option_roms.push((LINUX_LOADER.to_owned(), rhea_guests::linux_loader().to_vec()));
+        }
     }
     Ok(firmware)
 }

@@ -23,8 +23,6 @@ pub struct FirmwareSettings {
     pub option_roms: Vec<String>,
     /// `-boot`.
     pub boot: BootOptions,
-    /// Whether the first serial port is the firmware's console.
-    pub serial_console: bool,
 }
 
 impl FirmwareSettings {
@@ -92,8 +90,7 @@ impl FirmwareSettings {
             let name = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             firmware.option_roms.push((name, self.read(path, "option ROM")?));
         }
-        firmware.boot = self.boot.clone();
-        (firmware.serial_console, firmware.uuid) = (self.serial_console, uuid);
+        (firmware.boot, firmware.uuid) = (self.boot.clone(), uuid);
         Ok(Some(firmware))
     }
 }

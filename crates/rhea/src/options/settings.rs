@@ -296,10 +296,7 @@ impl Settings {
                 Some("help") => self.print = Some("Available display backend types:\nnone\n".to_owned()),
                 _ => return Err(OptionError::about("display", format!("'{value}' is not there; 'none' is"))),
             },
-            "nographic" => {
-                said.nographic = true;
-                self.firmware.serial_console = true;
-            }
+            "nographic" => said.nographic = true,
             "nodefaults" => said.nodefaults = true,
             "no-user-config" => {}
             "name" => self.name = parameters()?.get("guest").map(str::to_owned),
@@ -357,7 +354,6 @@ impl Settings {
         if let Some(file) = parameters.get("firmware") {
             self.firmware.file = Some(file.to_owned());
         }
-        self.firmware.serial_console |= parameters.given_flag("graphics") == Some(false);
         for property in ["usb", "graphics"] {
             if parameters.flag(property) {
                 return Err(parameters.error(format!("'{property}=on' is not supported yet")));

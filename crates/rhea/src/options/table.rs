@@ -147,7 +147,7 @@ pub const OPTIONS: &[OptionRow] = &[
             parameter("dump-guest-core", Boolean, "guest memory in core files of this program").or("on"),
             parameter("mem-merge", Boolean, "whether the host may merge pages of guest memory").or("on"),
             parameter("memory-backend", Text, "id of the object that is the guest's memory"),
-            parameter("graphics", Boolean, "a graphical console; without one firmware uses the first serial port").or("off"),
+            parameter("graphics", Boolean, "a graphical console; firmware uses the first serial port").or("off"),
             parameter("firmware", Text, "the same as -bios"),
         ],
     },
