@@ -15,9 +15,11 @@ mod layout;
 mod modifying;
 mod ordering;
 mod paging;
+mod paging_32;
 mod paging_model;
 mod processors;
 mod program;
+mod shutdown;
 mod tasks;
 mod unknown;
 mod virtual8086;
@@ -36,7 +38,9 @@ pub const ALL: &[(&str, Write)] = &[
     ("exceptions", exceptions::write),
     ("interrupts", interrupts::write),
     ("ordering", ordering::write),
+    ("paging-32", paging_32::write),
     ("paging", paging::write),
+    ("shutdown", shutdown::write),
     ("tasks", tasks::write),
     ("unknown", unknown::write),
 ];

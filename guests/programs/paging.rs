@@ -13,7 +13,7 @@ use super::{
 /// Where the mapping under test is: a number at each level, and an offset.
 const LINEAR: u64 = 1 << 39 | 2 << 30 | 3 << 21 | 4 << 12 | 0x10;
 /// Data is there, behind the instruction.
-const DATA_OFFSET: u32 = 8;
+pub const DATA_OFFSET: u32 = 8;
 /// The tables below the root.
 const POINTERS: u32 = SCRATCH;
 const DIRECTORY: u32 = SCRATCH + 0x1000;
@@ -22,7 +22,7 @@ const TABLE: u32 = SCRATCH + 0x2000;
 const PLACES: [u32; 4] = [TABLES + 8, POINTERS + 2 * 8, DIRECTORY + 3 * 8, TABLE + 4 * 8];
 
 /// Offsets in a case's row.
-mod row {
+pub mod row {
     pub const CR0: u32 = 0;
     pub const CR4: u32 = 4;
     pub const EFER: u32 = 8;
@@ -47,9 +47,9 @@ mod needs {
     pub const PKU: u32 = 1 << 4;
 }
 
-const AVAILABLE: u32 = variable::OWN;
-const FAILED: u32 = variable::OWN + 4;
-const LEFT_OUT: u32 = variable::OWN + 8;
+pub const AVAILABLE: u32 = variable::OWN;
+pub const FAILED: u32 = variable::OWN + 4;
+pub const LEFT_OUT: u32 = variable::OWN + 8;
 const OUTER_CASE: u32 = variable::OWN + 12;
 const BASE_CR0: u32 = 0x8000_0033;
 const BASE_CR4: u32 = 0x620;
@@ -93,7 +93,7 @@ pub fn write() -> Result<Vec<u8>, IcedError> {
 }
 
 /// What CPUID offers of what cases need.
-fn features(p: &mut Program) -> Done {
+pub fn features(p: &mut Program) -> Done {
     for (leaf, register, bit, need) in [
         (0x8000_0001_u32, edx, 20, needs::NX),
         (0x8000_0001, edx, 26, needs::GIGABYTE),
@@ -118,7 +118,7 @@ fn features(p: &mut Program) -> Done {
 }
 
 fn group(p: &mut Program, name: &str, cases: &[Access], run: CodeLabel) -> Done {
-    let bytes: Vec<u8> = cases.iter().flat_map(row_of).collect();
+    let bytes: Vec<u8> = cases.iter().flat_map(|access| row_for(access, LINEAR)).collect();
     let table = p.bytes(&bytes);
     let name = format!("{name}: {} cases", cases.len());
     p.case(&name, vec![dword("cases that failed", FAILED, 0)], |p| {
@@ -212,12 +212,13 @@ fn chance(seed: u64) -> Vec<Access> {
     cases
 }
 
-fn row_of(access: &Access) -> Vec<u8> {
+/// The row of a case: an access to `linear`, and what is to come of it.
+pub fn row_for(access: &Access, linear: u64) -> Vec<u8> {
     let outcome = access.outcome();
     let mut needed = 0;
     for (when, need) in [
         (access.efer & NXE != 0, needs::NX),
-        (access.entries[1] & PS != 0, needs::GIGABYTE),
+        (access.format == Format::Long && access.entries[1] & PS != 0, needs::GIGABYTE),
         (access.cr4 & SMEP != 0, needs::SMEP),
         (access.cr4 & SMAP != 0, needs::SMAP),
         (access.cr4 & PKE != 0, needs::PKU),
@@ -228,7 +229,7 @@ fn row_of(access: &Access) -> Vec<u8> {
     let vector = if outcome.fault.is_some() { 14 } else { RETURN_VECTOR };
     let words = [access.cr0, access.cr4, access.efer, access.pkru, kind, access.flags, needed, vector];
     let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    let address = LINEAR + if access.kind == Kind::Execute { 0 } else { DATA_OFFSET.into() };
+    let address = linear + if access.kind == Kind::Execute { 0 } else { DATA_OFFSET.into() };
     let numbers = access.entries.into_iter().chain(outcome.entries).chain([address]);
     bytes.extend(numbers.flat_map(u64::to_le_bytes));
     bytes.extend(u64::from(outcome.fault.unwrap_or(0)).to_le_bytes());
@@ -347,6 +348,18 @@ fn engine(p: &mut Program, stubs: u32) -> Done {
     p.a.inc(dword_ptr(FAILED))?;
     p.a.cmp(dword_ptr(FAILED), 6)?;
     p.a.ja(many)?;
+    show(p, r12d, &PLACES)?;
+    p.at(many)?;
+    p.a.jmp(good)?;
+    p.at(done)?;
+    p.a.mov(eax, dword_ptr(OUTER_CASE))?;
+    p.a.mov(dword_ptr(variable::CASE), eax)?;
+    p.write_msr(0xc000_0080, (BASE_EFER | NXE).into())?;
+    p.a.ret()
+}
+
+/// Prints the row that `at` points to, and what was found.
+pub fn show(p: &mut Program, at: AsmRegister32, places: &[u32]) -> Done {
     for (name, offset) in [
         ("  access ", row::KIND),
         (" CR0 ", row::CR0),
@@ -358,7 +371,7 @@ fn engine(p: &mut Program, stubs: u32) -> Done {
         (" error ", row::ERROR),
     ] {
         p.print(name)?;
-        p.a.mov(eax, dword_ptr(r12 + offset))?;
+        p.a.mov(eax, dword_ptr(at + offset))?;
         p.a.call(p.routines.hexadecimal)?;
     }
     for (name, address) in [(" found vector ", record::VECTOR), (" error ", record::ERROR), (" CR2 ", record::CR2)] {
@@ -366,29 +379,22 @@ fn engine(p: &mut Program, stubs: u32) -> Done {
         p.a.mov(eax, dword_ptr(address))?;
         p.a.call(p.routines.hexadecimal)?;
     }
-    for (level, place) in (0..).zip(PLACES) {
+    for (level, place) in (0..).zip(places) {
         p.print("\r\n    entry, expected, found ")?;
         for half in [4, 0] {
-            p.a.mov(eax, dword_ptr(r12 + (row::ENTRIES + 8 * level + half)))?;
+            p.a.mov(eax, dword_ptr(at + (row::ENTRIES + 8 * level + half)))?;
             p.a.call(p.routines.hexadecimal)?;
         }
         p.print(" ")?;
         for half in [4, 0] {
-            p.a.mov(eax, dword_ptr(r12 + (row::AFTER + 8 * level + half)))?;
+            p.a.mov(eax, dword_ptr(at + (row::AFTER + 8 * level + half)))?;
             p.a.call(p.routines.hexadecimal)?;
         }
         p.print(" ")?;
         for half in [4, 0] {
-            p.a.mov(eax, dword_ptr(place + half))?;
+            p.a.mov(eax, dword_ptr(*place + half))?;
             p.a.call(p.routines.hexadecimal)?;
         }
     }
-    p.print("\r\n")?;
-    p.at(many)?;
-    p.a.jmp(good)?;
-    p.at(done)?;
-    p.a.mov(eax, dword_ptr(OUTER_CASE))?;
-    p.a.mov(dword_ptr(variable::CASE), eax)?;
-    p.write_msr(0xc000_0080, (BASE_EFER | NXE).into())?;
-    p.a.ret()
+    p.print("\r\n")
 }

@@ -73,7 +73,8 @@ impl Access {
             (Format::Pae, 0) => 0,
             (Format::Long, 0) => nx | BEYOND | PS,
             (Format::Long, 1) if entry & PS != 0 => nx | BEYOND | 0x3fff_e000,
-            (Format::Long, 2) | (Format::Pae, 1) if entry & PS != 0 => nx | BEYOND | 0x001f_e000,
+            (Format::Long, 2) if entry & PS != 0 => nx | BEYOND | 0x001f_e000,
+            (Format::Pae, 1) if entry & PS != 0 => nx | BEYOND | 0x7ff0_0000_001f_e000,
             (Format::Pae, _) => nx | BEYOND | 0x7ff0_0000_0000_0000,
             _ => nx | BEYOND,
         }

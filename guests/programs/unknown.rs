@@ -143,8 +143,8 @@ pub fn write() -> Result<Vec<u8>, IcedError> {
 /// MSRs that are there, and what they do not take.
 fn values(p: &mut Program) -> Done {
     let cases: [(&str, u32, u64); 9] = [
-        ("LSTAR that is not canonical", 0xc000_0082, 1 << 47),
-        ("FS base that is not canonical", 0xc000_0100, 0x8000_0000_0000),
+        ("LSTAR that is not canonical", 0xc000_0082, 1 << 56),
+        ("FS base that is not canonical", 0xc000_0100, 1 << 60),
         ("kernel GS base that is not canonical", 0xc000_0102, u64::MAX >> 1),
         ("SYSENTER_EIP that is not canonical", 0x176, 1 << 63),
         ("reserved bits of EFER", 0xc000_0080, 1 << 63 | 0xd01),

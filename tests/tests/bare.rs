@@ -5,10 +5,19 @@
 use std::{
     fs,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use rhea_guests::TEST_PROGRAMS;
-use rhea_tests::process::program;
+use rhea_tests::{
+    monitor::Monitor,
+    process::{Machine, program},
+    transcript::Guest,
+};
+use serde_json::{Value, json};
+
+/// How long anything may take: the machine that runs the tests may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a program with `arguments`; gives its status and what it printed.
 fn run(name: &str, arguments: &[&str]) -> (Option<i32>, String) {
@@ -45,13 +54,16 @@ fn exceptions() {
 
 #[test]
 fn unknown_instructions_and_registers() {
-    passes("unknown", &[]);
+    for model in ["qemu64", "max"] {
+        passes("unknown", &["-cpu", model]);
+    }
 }
 
 #[test]
 fn paging() {
     for model in ["qemu64", "max"] {
         passes("paging", &["-cpu", model]);
+        passes("paging-32", &["-cpu", model]);
     }
 }
 
@@ -81,4 +93,37 @@ fn virtual_8086_mode() {
 #[test]
 fn code_that_changes_and_operands_across_pages() {
     passes("modifying", &[]);
+}
+
+#[test]
+fn a_triple_fault_is_a_reset() {
+    let (status, said) = run("shutdown", &[]);
+    assert_eq!((status, said.as_str()), (Some(0), "nothing comes behind this line\r\n"));
+}
+
+/// With `-no-shutdown` the program stays when the guest ended it, and keeps the status for its own end.
+#[test]
+fn the_status_that_a_guest_chose_waits_for_the_end_of_the_program() {
+    let image = tempfile::Builder::new().prefix("rhea-").tempdir_in("/tmp").unwrap();
+    let path = image.path().join("unknown");
+    fs::write(&path, TEST_PROGRAMS.iter().find(|program| program.name == "unknown").unwrap().image).unwrap();
+    let arguments = ["-no-shutdown", "-S", "-m", "64", "-device", "isa-debug-exit,iosize=4", "-kernel"];
+    let mut arguments: Vec<String> = arguments.map(str::to_owned).to_vec();
+    arguments.push(path.to_string_lossy().into_owned());
+    let (mut machine, connections) = Machine::start(&arguments, Guest::None).unwrap();
+    let mut monitor = Monitor::new(connections.monitor);
+    assert!(monitor.receive(PATIENCE).unwrap().get("QMP").is_some());
+    for (command, answers) in [
+        ("qmp_capabilities", vec!["return"]),
+        ("cont", vec!["RESUME", "return", "SHUTDOWN", "STOP"]),
+        ("quit", vec!["SHUTDOWN", "return"]),
+    ] {
+        monitor.send(&json!({ "execute": command }).to_string()).unwrap();
+        for _ in &answers {
+            let message = monitor.receive(PATIENCE).unwrap();
+            let kind = message.get("event").and_then(Value::as_str).unwrap_or("return").to_owned();
+            assert!(answers.contains(&kind.as_str()), "{command}: {message}");
+        }
+    }
+    assert_eq!(machine.wait(PATIENCE).unwrap().code(), Some(1), "{}", machine.said());
 }
