@@ -54,13 +54,36 @@ fn load_two(a: &mut CodeAssembler, [first, second]: [u32; 2], into: [u32; 2]) ->
 }
 
 fn litmus_tests(p: &mut Program, idle: CodeLabel) -> Done {
-    let fences: [(&str, Turn); 4] = [
+    let fences: [(&str, Turn); 10] = [
         ("MFENCE", |a| a.mfence()),
         ("a locked operation", |a| a.lock().add(dword_ptr(rsp - 4), 0)),
         ("XCHG", |a| a.xchg(dword_ptr(rsp - 4), eax)),
         ("CPUID", |a| {
             a.xor(eax, eax)?;
             a.cpuid()
+        }),
+        ("MOV to CR2", |a| a.mov(cr2, rdi)),
+        ("INVLPG", |a| a.invlpg(ptr(rdi))),
+        ("WRMSR", |a| {
+            a.mov(ecx, 0xc000_0102_u32)?;
+            a.xor(eax, eax)?;
+            a.xor(edx, edx)?;
+            a.wrmsr()
+        }),
+        ("OUT", |a| a.out(0x80, al)),
+        ("WBINVD", |a| a.wbinvd()),
+        ("IRET", |a| {
+            let mut next = a.create_label();
+            a.mov(rcx, rsp)?;
+            a.push(0x18)?;
+            a.push(rcx)?;
+            a.push(2)?;
+            a.push(0x10)?;
+            a.lea(rax, ptr(next))?;
+            a.push(rax)?;
+            a.iretq()?;
+            a.set_label(&mut next)?;
+            a.nop()
         }),
     ];
     for (name, fence) in fences {

@@ -112,7 +112,7 @@ fn tables(p: &mut Program, form: Form) -> Done {
         p.a.mov(dword_ptr(ROOT), (directory | 1) as i32)?;
     }
     for index in 0..64 / size {
-        let address = index * size << 20;
+        let address = (index * size) << 20;
         let user = if address == USER { US as u32 } else { 0 };
         p.a.mov(dword_ptr(directory + form.size * index), (address | (P | RW | PS) as u32 | user) as i32)?;
     }

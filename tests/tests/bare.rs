@@ -86,6 +86,11 @@ fn tasks_and_segments_in_32_bits() {
 }
 
 #[test]
+fn debug_exceptions() {
+    passes("debugging", &[]);
+}
+
+#[test]
 fn virtual_8086_mode() {
     passes("virtual8086", &[]);
 }

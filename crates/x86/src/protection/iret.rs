@@ -13,6 +13,7 @@ use crate::{
         virtual_interrupts::InterruptFlag,
     },
     state::{CpuState, Cr0, Rflags, reg, seg},
+    system::serialize,
     trap::{Exception, Trap},
 };
 
@@ -178,6 +179,7 @@ impl CpuState {
 
 /// IRET, IRETD, IRETQ: `size` is the operand size.
 extern "C" fn interrupt_return(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    serialize();
     // Even one that faults lets NMIs in again (SDM vol. 3 § 6.7.1).
     cpu.nmi_blocked = false;
     if !cpu.cr0_has(Cr0::PE) {

@@ -3,7 +3,7 @@
 
 use iced_x86::{Code, Instruction, Mnemonic};
 
-use super::cpuid::Feature;
+use super::{cpuid::Feature, serialize};
 use crate::{
     access::Access,
     decode::{Form, Kind},
@@ -169,6 +169,7 @@ fn get<const LONG: bool>(cpu: &CpuState, register: u8) -> u64 {
 /// MOV to CRn.
 extern "C" fn write_control<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     cpu.require_cpl_0()?;
+    serialize();
     let value = get::<LONG>(cpu, op.src);
     match op.dst {
         0 => cpu.write_cr0(value)?,
@@ -222,6 +223,7 @@ extern "C" fn read_debug<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Resul
 
 extern "C" fn write_debug<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let number = debug_register(cpu, op.dst)?;
+    serialize();
     let value = get::<LONG>(cpu, op.src);
     if number >= 6 && value >> 32 != 0 {
         return Err(refuse(cpu));
@@ -298,11 +300,13 @@ fn table_operand(cpu: &mut CpuState, op: &Op) -> Result<TableRegister, Trap> {
 }
 
 extern "C" fn load_global_table(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    serialize();
     cpu.gdtr = table_operand(cpu, op)?;
     Ok(())
 }
 
 extern "C" fn load_interrupt_table(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    serialize();
     cpu.idtr = table_operand(cpu, op)?;
     Ok(())
 }
@@ -321,6 +325,7 @@ extern "C" fn store_table<const INTERRUPT: bool>(cpu: &mut CpuState, op: &Op) ->
 
 extern "C" fn invalidate_page(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     cpu.require_cpl_0()?;
+    serialize();
     // No limit is checked: the address is only a name.
     let offset = op.effective_address(cpu);
     let base =
@@ -339,6 +344,7 @@ extern "C" fn invalidate_page(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
 /// INVPCID: what it names is dropped, and as translations do not outlive their address space, no other's are there.
 extern "C" fn invalidate_by_identifier(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     cpu.require_cpl_0()?;
+    serialize();
     let kind = if cpu.in_64_bit_code() { cpu.register(op.dst) } else { u64::from(cpu.register(op.dst) as u32) };
     let descriptor = cpu.linear(op, 16, Access::Read)?;
     let identifier: u64 = cpu.read(descriptor)?;
@@ -361,6 +367,7 @@ extern "C" fn invalidate_by_identifier(cpu: &mut CpuState, op: &Op) -> Result<()
 
 /// INVD, WBINVD: there are no caches to lose or write back.
 extern "C" fn write_back(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
+    serialize();
     cpu.require_cpl_0()
 }
 

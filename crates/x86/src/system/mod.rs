@@ -92,7 +92,14 @@ extern "C" fn read_counter(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     Err(cpu.raise(Exception::general_protection(0)))
 }
 
+/// What serializing instructions do for memory: others see what was written before anything more is read (SDM vol. 3 § 9.3).
+#[inline(always)]
+pub(crate) fn serialize() {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+}
+
 extern "C" fn identify(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
+    serialize();
     let function = cpu.register(reg::RAX) as u32;
     let mut leaf = cpu.cpuid.get(function, cpu.register(reg::RCX) as u32);
     match (function, cpu.register(reg::RCX) as u32) {

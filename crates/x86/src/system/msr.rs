@@ -6,7 +6,7 @@
 use crate::{
     op::Op,
     state::{CpuState, Efer, Msrs, reg, seg},
-    system::cpuid::Feature,
+    system::{cpuid::Feature, serialize},
     trap::{Exception, Trap},
 };
 
@@ -371,6 +371,7 @@ pub(super) extern "C" fn read(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
 /// WRMSR.
 pub(super) extern "C" fn write(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     cpu.require_cpl_0()?;
+    serialize();
     let msr = cpu.register(reg::RCX) as u32;
     let value = cpu.register(reg::RDX) << 32 | cpu.register(reg::RAX) & 0xffff_ffff;
     if cpu.write_msr(msr, value).is_none() {

@@ -12,6 +12,7 @@ use crate::{
     },
     op::{Handler, Op, Prefix},
     state::{CpuState, Cr0, Rflags, reg},
+    system::serialize,
     trap::{Exception, Trap},
 };
 
@@ -72,6 +73,7 @@ fn after(cpu: &CpuState) -> Result<(), Trap> {
 }
 
 extern "C" fn input<const IMMEDIATE: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    serialize();
     let port = port::<IMMEDIATE>(cpu, op);
     let size = usize::from(op.size);
     check(cpu, port, size)?;
@@ -82,6 +84,7 @@ extern "C" fn input<const IMMEDIATE: bool>(cpu: &mut CpuState, op: &Op) -> Resul
 }
 
 extern "C" fn output<const IMMEDIATE: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    serialize();
     let port = port::<IMMEDIATE>(cpu, op);
     let size = usize::from(op.size);
     check(cpu, port, size)?;
