@@ -92,7 +92,7 @@ fn debug_exceptions() {
 
 #[test]
 fn virtual_8086_mode() {
-    passes("virtual8086", &[]);
+    passes("virtual8086", &["-cpu", "max"]);
 }
 
 #[test]
