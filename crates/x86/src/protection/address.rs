@@ -197,21 +197,21 @@ impl CpuState {
     /// of their own.
     #[inline(always)]
     pub(super) fn check_alignment(&mut self, linear: u64, size: u64) -> Result<(), Trap> {
-        if matches!(size, 2 | 4 | 8) && linear & (size - 1) != 0 { self.misaligned(linear, size) } else { Ok(()) }
+        if matches!(size, 2 | 4 | 8) && linear & (size - 1) != 0 { self.misaligned(linear) } else { Ok(()) }
     }
 
-    /// As [`check_alignment`](Self::check_alignment), for an operand of `length` bytes made of parts that are to lie on
+    /// As [`check_alignment`](Self::check_alignment), for an operand made of parts that are to lie on
     /// multiples of `alignment` (SDM vol. 3 table 6-7).
     #[inline(always)]
-    pub(crate) fn check_parts(&mut self, linear: u64, length: u64, alignment: u64) -> Result<(), Trap> {
-        if linear & (alignment - 1) != 0 { self.misaligned(linear, length) } else { Ok(()) }
+    pub(crate) fn check_parts(&mut self, linear: u64, alignment: u64) -> Result<(), Trap> {
+        if linear & (alignment - 1) != 0 { self.misaligned(linear) } else { Ok(()) }
     }
 
     #[cold]
-    fn misaligned(&mut self, linear: u64, size: u64) -> Result<(), Trap> {
-        // An address that is not canonical comes first: it has no alignment to speak of.
-        let canonical = self.is_canonical(linear) && self.is_canonical(linear.wrapping_add(size - 1));
-        if self.cpl == 3 && canonical && self.cr0_has(Cr0::AM) && self.flags().contains(Rflags::AC) {
+    fn misaligned(&mut self, linear: u64) -> Result<(), Trap> {
+        // An address that is not canonical comes first: it has no alignment to speak of. Where the operand ends does
+        // not matter: one that leaves the canonical addresses half-way is misaligned.
+        if self.cpl == 3 && self.is_canonical(linear) && self.cr0_has(Cr0::AM) && self.flags().contains(Rflags::AC) {
             return Err(self.raise(Exception::ALIGNMENT_CHECK));
         }
         Ok(())
@@ -347,6 +347,17 @@ mod tests {
         fixture.cpu().gpr[6] = (1 << 47) + 1;
         fixture.enter_user();
         assert_eq!(fixture.run(), Stop::Exception(Exception::general_protection(0)));
+    }
+
+    #[test]
+    fn an_operand_that_leaves_the_canonical_addresses_is_misaligned_first() {
+        // mov rax, [rsi]
+        let mut fixture = Fixture::new(&[0x48, 0x8b, 0x06], 64);
+        fixture.cpu().cr0 |= Cr0::AM.bits();
+        fixture.cpu().rflags |= Rflags::AC.bits();
+        fixture.cpu().gpr[6] = (1 << 47) - 5;
+        fixture.enter_user();
+        assert_eq!(fixture.run(), Stop::Exception(Exception::ALIGNMENT_CHECK));
     }
 
     #[test]

@@ -208,7 +208,7 @@ impl CpuState {
         // Alignment is that of the offset; the selector follows it.
         let at = op.effective_address(self);
         let linear = self.linear_of_any_alignment(op.segment, at, size + 2, Access::Read)?;
-        self.check_parts(linear, size + 2, size)?;
+        self.check_parts(linear, size)?;
         let offset = match op.size {
             2 => u64::from(self.read::<u16>(linear)?),
             4 => u64::from(self.read::<u32>(linear)?),

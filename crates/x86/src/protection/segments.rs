@@ -260,7 +260,7 @@ extern "C" fn load_far_pointer<T: Value>(cpu: &mut CpuState, op: &Op) -> Result<
     let mode = cpu.mode;
     let (at, size) = (op.effective_address(cpu), T::SIZE as u64);
     let linear = cpu.linear_of_any_alignment(op.segment, at, size + 2, Access::Read)?;
-    cpu.check_parts(linear, size + 2, size)?;
+    cpu.check_parts(linear, size)?;
     let offset: T = cpu.read(linear)?;
     let selector = cpu.read::<u16>(linear.wrapping_add(T::SIZE as u64))?;
     cpu.load_segment(op.aux, selector)?;

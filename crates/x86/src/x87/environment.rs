@@ -107,7 +107,7 @@ fn read_environment(cpu: &mut CpuState, linear: u64, long: bool) -> Result<[u32;
 extern "C" fn store_environment<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter_control(cpu)?;
     let linear = cpu.linear(op, environment_size(LONG), Access::Write)?;
-    cpu.check_parts(linear, environment_size(LONG), part_size(LONG))?;
+    cpu.check_parts(linear, part_size(LONG))?;
     cpu.probe_write(linear, environment_size(LONG))?;
     write_environment(cpu, linear, LONG)?;
     let masked = cpu.x87.control | super::control::EXCEPTIONS;
@@ -118,7 +118,7 @@ extern "C" fn store_environment<const LONG: bool>(cpu: &mut CpuState, op: &Op) -
 extern "C" fn load_environment<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter(cpu)?;
     let linear = cpu.linear(op, environment_size(LONG), Access::Read)?;
-    cpu.check_parts(linear, environment_size(LONG), part_size(LONG))?;
+    cpu.check_parts(linear, part_size(LONG))?;
     let fields = read_environment(cpu, linear, LONG)?;
     load_fields(cpu, fields, LONG);
     Ok(())
@@ -128,7 +128,7 @@ extern "C" fn save<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), 
     enter_control(cpu)?;
     let size = environment_size(LONG) + REGISTERS;
     let linear = cpu.linear(op, size, Access::Write)?;
-    cpu.check_parts(linear, size, part_size(LONG))?;
+    cpu.check_parts(linear, part_size(LONG))?;
     cpu.probe_write(linear, size)?;
     write_environment(cpu, linear, LONG)?;
     for i in 0..8 {
@@ -145,7 +145,7 @@ extern "C" fn restore<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(
     enter(cpu)?;
     let size = environment_size(LONG) + REGISTERS;
     let linear = cpu.linear(op, size, Access::Read)?;
-    cpu.check_parts(linear, size, part_size(LONG))?;
+    cpu.check_parts(linear, part_size(LONG))?;
     let fields = read_environment(cpu, linear, LONG)?;
     let mut registers = [0; 8];
     for (i, register) in registers.iter_mut().enumerate() {

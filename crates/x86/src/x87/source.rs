@@ -74,7 +74,7 @@ pub(super) struct Extended;
 impl Extended {
     pub(super) fn fetch_bits(cpu: &mut CpuState, op: &Op) -> Result<u128, Trap> {
         let linear = cpu.linear(op, 10, Access::Read)?;
-        cpu.check_parts(linear, 10, 8)?;
+        cpu.check_parts(linear, 8)?;
         let low: u64 = cpu.read(linear)?;
         let high: u16 = cpu.read(linear.wrapping_add(8))?;
         Ok(u128::from(low) | u128::from(high) << 64)

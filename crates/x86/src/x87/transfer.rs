@@ -192,7 +192,7 @@ fn integer<const TRUNCATE: bool>(environment: &mut Environment, value: Number, b
 /// Stores 80 bits.
 fn store_80(cpu: &mut CpuState, op: &Op, low: u64, high: u16) -> Result<(), Trap> {
     let linear = cpu.linear(op, 10, crate::access::Access::Write)?;
-    cpu.check_parts(linear, 10, 8)?;
+    cpu.check_parts(linear, 8)?;
     cpu.probe_write(linear, 10)?;
     cpu.write(linear, low)?;
     cpu.write(linear.wrapping_add(8), high)
