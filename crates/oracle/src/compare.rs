@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Where processors may differ, or do, and what is done about it.
-pub const LEFT_OPEN: [&str; 14] = [
+pub const LEFT_OPEN: [&str; 15] = [
     "flags that the manuals leave undefined, and those of shifts by more than the operand has bits",
     "results of SHLD and SHRD of 16 bits by more than 16, and of BSWAP of 16 bits",
     "the x87's pointers and opcode (FNSTENV, FNSAVE, FXSAVE, XSAVE): kept by some for unmasked exceptions only",
@@ -30,6 +30,7 @@ pub const LEFT_OPEN: [&str; 14] = [
     "XSAVE and XRSTOR: whether parts of the area that are not asked for may fault",
     "VCVTPS2PH and DPPS: MXCSR's flags at a fault, or at an exception of one of several operations",
     "bytes that are undefined and more than 15: #UD or #GP",
+    "string instructions in 64-bit code that count in ECX and fault at their first element: the upper half of RCX",
 ];
 
 /// RFLAGS that are compared: the arithmetic flags, DF, NT, AC and ID, TF, IF and IOPL.
@@ -61,6 +62,8 @@ pub struct Undefined {
     pub status: u16,
     /// General registers, a bit each.
     pub registers: u16,
+    /// General registers whose upper half is not compared, a bit each.
+    pub upper_halves: u16,
     /// Vectors of single precision may be off by 2 to the power of -11.
     pub approximate: bool,
     /// Numbers in x87 registers may be off by one unit in the last place.
@@ -212,6 +215,10 @@ impl Undefined {
             M::Vcvtps2ph => undefined.control = true,
             // Of several operations with an exception each, not all may have been tried.
             M::Dpps | M::Dppd | M::Vdpps | M::Vdppd if native.vector == 19 => undefined.control = true,
+            // The count may have been cut to 32 bits already, and was in instructions that end with their page.
+            _ if case.bits == 64 && instruction.is_string_instruction() && has_32_bit_count(instruction) => {
+                undefined.upper_halves = 1 << 1;
+            }
             _ => {}
         }
         undefined
@@ -224,6 +231,14 @@ impl Undefined {
             self.memory.push((at, at.wrapping_add(instruction.memory_size().size() as u64)));
         }
     }
+}
+
+/// Whether a string instruction is repeated, and counts in ECX.
+fn has_32_bit_count(instruction: &Instruction) -> bool {
+    use iced_x86::OpKind as K;
+    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    let short = |kind| matches!(kind, K::MemorySegESI | K::MemorySegEDI | K::MemoryESEDI);
+    repeated && instruction.op_kinds().any(short)
 }
 
 /// A number whose distance from another is that of the numbers in units of the last place: where the exponent grows by
@@ -359,7 +374,8 @@ pub fn differences(case: &Case, instruction: &Instruction, native: &Outcome, int
     let (a, b) = (&native.registers, &interpreted.registers);
     for (number, (x, y)) in a.gpr.iter().zip(&b.gpr).enumerate() {
         // Leaving 64-bit code leaves the upper halves undefined.
-        let mask = if case.bits == 64 && a.selectors[1] != CODE_64 { 0xffff_ffff } else { !0 };
+        let halved = case.bits == 64 && a.selectors[1] != CODE_64 || undefined.upper_halves >> number & 1 != 0;
+        let mask = if halved { 0xffff_ffff } else { !0 };
         if x & mask != y & mask && undefined.registers >> number & 1 == 0 {
             differ(&crate::text::GENERAL[number], &format!("{x:#x}"), &format!("{y:#x}"));
         }
