@@ -379,7 +379,7 @@ exit 0
         assert_eq!(fault("\n=> {}\n"), "line 2: a line cannot begin with '=>'");
         assert_eq!(
             fault("guest windows\n"),
-            "line 1: the guest is one of linux, linux32, memtest, memtest32, embedded, none, not 'windows'"
+            "line 1: the guest is one of linux, linux32, memtest, memtest32, embedded, firmware, none, not 'windows'"
         );
         assert_eq!(fault("guest$ uname\n"), "line 1: 'guest$' needs 'guest linux' above the first step");
         assert_eq!(fault("machine -name 'x\n-> {}\n"), "line 1: a ' is not closed");

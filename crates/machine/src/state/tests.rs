@@ -47,6 +47,10 @@ fn devices() -> Vec<DeviceConfig> {
         device("pc-dimm", Some("dimm"), &[("memdev", json!("more"))]),
         device("vmcoreinfo", None, &[]),
         device("pvpanic", None, &[]),
+        device("isa-debugcon", None, &[("chardev", json!("null3"))]),
+        device("isa-debug-exit", None, &[]),
+        device("pc-testdev", None, &[]),
+        device("pci-testdev", None, &[]),
         device("i6300esb", Some("watchdog"), &[]),
     ]
 }
@@ -68,7 +72,7 @@ fn config(devices: Vec<DeviceConfig>) -> Config {
 
 fn machine(config: Config) -> Arc<Machine> {
     let backends = Backends::new().unwrap();
-    for id in ["null0", "null1", "null2"] {
+    for id in ["null0", "null1", "null2", "null3"] {
         backends.chars.add(id, &CharOptions::Null.into(), None).unwrap();
     }
     Machine::new(config, backends, Arc::new(|_| ())).unwrap()
@@ -203,7 +207,7 @@ fn a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing() {
     let without = |driver: &str| devices().into_iter().filter(|device| device.driver != driver).collect();
     refuse(
         config(without("i6300esb")),
-        "the state has 'i6300esb' at 'pci.0/0c.0', and this machine nothing: see -device",
+        "the state has 'i6300esb' at 'pci.0/0d.0', and this machine nothing: see -device",
     );
     refuse(
         config(without("qemu64-x86_64-cpu")),
@@ -225,7 +229,7 @@ fn a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing() {
     let mut other = devices();
     other.retain(|device| device.driver != "i6300esb");
     other.push(device("virtio-rng-pci", None, &[]));
-    refuse(config(other), "the state has 'i6300esb' at 'pci.0/0c.0', and this machine 'virtio-rng-pci': see -device");
+    refuse(config(other), "the state has 'i6300esb' at 'pci.0/0d.0', and this machine 'virtio-rng-pci': see -device");
 }
 
 #[test]
