@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 
 use iced_x86::{CpuidFeature, Instruction, Mnemonic};
-use rhea_x86::system::cpuid::{ENGINE, Feature, FeatureSet, Source};
+use rhea_x86::system::cpuid::{ENGINE, Feature, FeatureSet, Source, Told, told_as};
 
 /// Features that the engine does not offer yet, and that are executed all the same.
 static ADDED: OnceLock<FeatureSet> = OnceLock::new();
@@ -64,74 +64,6 @@ impl LeftOut {
     }
 }
 
-/// The name of the feature that CPUID tells of for what the decoder knows as `feature`; none for those that are older
-/// than CPUID, and for what processors without the feature take for a NOP.
-fn told_as(feature: CpuidFeature) -> Option<&'static str> {
-    use CpuidFeature as F;
-    Some(match feature {
-        F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::FPU | F::FPU287 | F::FPU387 => {
-            return None;
-        }
-        F::RDPMC | F::CPUID | F::MULTIBYTENOP | F::PAUSE | F::CET_IBT => return None,
-        F::X64 => "lm",
-        F::MSR => "msr",
-        F::TSC => "tsc",
-        F::CX8 => "cx8",
-        F::CMOV => "cmov",
-        F::SEP => "sep",
-        F::SYSCALL => "syscall",
-        F::CLFSH => "clflush",
-        F::MMX => "mmx",
-        F::FXSR => "fxsr",
-        F::SSE => "sse",
-        F::SSE2 => "sse2",
-        F::SSE3 => "pni",
-        F::CMPXCHG16B => "cx16",
-        F::POPCNT => "popcnt",
-        F::FSGSBASE => "fsgsbase",
-        F::RDTSCP => "rdtscp",
-        F::PREFETCHW => "3dnowprefetch",
-        F::WBNOINVD => "wbnoinvd",
-        F::SSSE3 => "ssse3",
-        F::SSE4_1 => "sse4.1",
-        F::SSE4_2 => "sse4.2",
-        F::SSE4A => "sse4a",
-        F::AES => "aes",
-        F::PCLMULQDQ => "pclmulqdq",
-        F::MOVBE => "movbe",
-        F::XSAVE => "xsave",
-        F::XSAVEOPT => "xsaveopt",
-        F::XSAVEC => "xsavec",
-        F::XSAVES => "xsaves",
-        F::RDRAND => "rdrand",
-        F::RDSEED => "rdseed",
-        F::AVX => "avx",
-        F::AVX2 => "avx2",
-        F::BMI1 => "bmi1",
-        F::BMI2 => "bmi2",
-        F::FMA => "fma",
-        F::F16C => "f16c",
-        F::LZCNT => "abm",
-        F::ADX => "adx",
-        F::SHA => "sha-ni",
-        F::SMAP => "smap",
-        F::INVPCID => "invpcid",
-        F::CLFLUSHOPT => "clflushopt",
-        F::CLWB => "clwb",
-        F::CLZERO => "clzero",
-        F::MONITOR => "monitor",
-        F::RDPID => "rdpid",
-        F::VMX => "vmx",
-        F::SVM => "svm",
-        F::PKU => "pku",
-        F::VAES => "vaes",
-        F::VPCLMULQDQ => "vpclmulqdq",
-        F::GFNI => "gfni",
-        // Neither the engine nor a model has what is not named here.
-        _ => return Some(""),
-    })
-}
-
 /// Whether this host's processor has a feature.
 fn host_has(feature: Feature) -> bool {
     #[cfg(target_arch = "x86_64")]
@@ -160,7 +92,13 @@ pub fn left_out(instruction: &Instruction) -> Option<LeftOut> {
         return None;
     }
     for &feature in instruction.cpuid_features() {
-        let Some(name) = told_as(feature) else { continue };
+        let name = match told_as(feature) {
+            Told::Always | Told::SixthFamily => continue,
+            // Processors without it take them for NOPs.
+            _ if feature == CpuidFeature::CET_IBT => continue,
+            Told::As(name) => name,
+            Told::Never => return Some(LeftOut::Engine),
+        };
         let Some(feature) = Feature::named(name) else { return Some(LeftOut::Engine) };
         if !engine().has(feature) {
             return Some(LeftOut::Engine);

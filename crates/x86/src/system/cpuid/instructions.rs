@@ -7,7 +7,7 @@ use super::{CpuidTable, Feature};
 
 /// How a processor comes to the instructions that the decoder knows by one of its features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub enum Told {
     /// All processors have them: they are older than CPUID.
     Always,
     /// Those from the sixth family on do, and no bit tells of it.
@@ -19,7 +19,7 @@ pub(crate) enum Told {
 }
 
 /// How CPUID tells of the instructions that the decoder knows by `feature`.
-pub(crate) fn told_as(feature: CpuidFeature) -> Told {
+pub fn told_as(feature: CpuidFeature) -> Told {
     use CpuidFeature as F;
     Told::As(match feature {
         F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 => return Told::Always,

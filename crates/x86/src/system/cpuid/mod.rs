@@ -18,6 +18,7 @@ mod topology;
 
 pub use compare::Relation;
 pub use features::{ALIASES as FEATURE_ALIASES, ENGINE, Feature, FeatureSet, Register, Source, WORDS, Word};
+pub use instructions::{Told, told_as};
 pub use model::{CpuModel, DEFAULT_MODEL, Definition, ModelError};
 pub use settings::{properties, property_of_followers};
 pub use topology::{Package, Seat};
