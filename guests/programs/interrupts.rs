@@ -10,7 +10,6 @@ use super::{
     program::{Check, Program, Want, dword, fault, no_fault, number},
 };
 
-const ID: u32 = 0xfee0_0020;
 const TASK_PRIORITY: u32 = 0xfee0_0080;
 const PROCESSOR_PRIORITY: u32 = 0xfee0_00a0;
 const END: u32 = 0xfee0_00b0;

@@ -104,7 +104,7 @@ pub mod selector {
     pub const USER_DATA: u16 = 0x2b;
     pub const USER_CODE_64: u16 = 0x33;
     pub const TSS: u16 = 0x38;
-    pub const CODE_16: u16 = 0x48;
+    /// Behind 16-bit code, at 0x48.
     pub const DATA_16: u16 = 0x50;
     /// The first that a program may define, and where they end.
     pub const OWN: u16 = 0x58;

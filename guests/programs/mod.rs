@@ -4,8 +4,6 @@
 
 // The assembler's registers and memory operands are its vocabulary: dozens of short names.
 #![allow(clippy::wildcard_imports)]
-// Tools of the harness wait for their programs.
-#![allow(dead_code)]
 
 mod debugging;
 mod exceptions;

@@ -164,8 +164,8 @@ extern "C" fn fxrstor<const LONG: bool, const XMM: u8>(cpu: &mut CpuState, op: &
     Ok(())
 }
 
-extern "C" fn load_mxcsr(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
+/// Loads MXCSR from the memory operand of an instruction that may run.
+pub(super) fn load_control(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let value: u32 = load(cpu, op)?;
     if value & !MXCSR_MASK != 0 {
         return Err(cpu.raise(Exception::general_protection(0)));
@@ -174,10 +174,20 @@ extern "C" fn load_mxcsr(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     Ok(())
 }
 
-extern "C" fn store_mxcsr(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
+/// Stores MXCSR to the memory operand of an instruction that may run.
+pub(super) fn store_control(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let value = cpu.mxcsr;
     store(cpu, op, value)
+}
+
+extern "C" fn load_mxcsr(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    enter_sse(cpu)?;
+    load_control(cpu, op)
+}
+
+extern "C" fn store_mxcsr(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    enter_sse(cpu)?;
+    store_control(cpu, op)
 }
 
 /// EMMS: all registers are empty; TOP is zero as after every MMX instruction (SDM vol. 3 table 12-1).

@@ -86,7 +86,7 @@ impl Outcome {
 }
 
 /// Compares the set, ranges, string or substring in `a` with the string in `b`.
-pub(super) fn compare(a: u128, b: u128, lengths: Lengths, control: Control) -> Outcome {
+fn compare(a: u128, b: u128, lengths: Lengths, control: Control) -> Outcome {
     let (valid_a, valid_b) = match lengths {
         Lengths::Implicit => (control.implicit_length(a), control.implicit_length(b)),
         Lengths::Explicit(a, b) => (control.explicit_length(a), control.explicit_length(b)),
@@ -123,7 +123,7 @@ pub(super) fn compare(a: u128, b: u128, lengths: Lengths, control: Control) -> O
 }
 
 /// The lengths that an instruction finds in registers of `SIZE` bytes; none for 0.
-pub(super) fn lengths<const SIZE: u8>(cpu: &CpuState) -> Lengths {
+fn lengths<const SIZE: u8>(cpu: &CpuState) -> Lengths {
     let (a, b) = (cpu.register(reg::RAX), cpu.register(reg::RDX));
     match SIZE {
         0 => Lengths::Implicit,
@@ -132,24 +132,37 @@ pub(super) fn lengths<const SIZE: u8>(cpu: &CpuState) -> Lengths {
     }
 }
 
+/// Compares the register that is `op`'s first operand with `b`, and sets the flags.
 #[inline(always)]
-fn compared<const SIZE: u8, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<Outcome, Trap> {
-    enter_sse(cpu)?;
-    // The operand need not be aligned.
-    let b = if MEMORY { load(cpu, op)? } else { xmm(cpu, op.src) };
+pub(super) fn compare_with<const SIZE: u8>(cpu: &mut CpuState, op: &Op, b: u128) -> Outcome {
     let outcome = compare(xmm(cpu, op.dst), b, lengths::<SIZE>(cpu), Control(op.imm as u8));
     cpu.rflags = cpu.rflags & !Rflags::ARITHMETIC.bits() | outcome.flags;
-    Ok(outcome)
+    outcome
+}
+
+/// As [`compare_with`], with the index in RCX as the result.
+#[inline(always)]
+pub(super) fn index_with<const SIZE: u8>(cpu: &mut CpuState, op: &Op, b: u128) {
+    let outcome = compare_with::<SIZE>(cpu, op, b);
+    cpu.gpr[usize::from(reg::RCX)] = outcome.index(Control(op.imm as u8));
+}
+
+/// The second string, which need not be aligned.
+#[inline(always)]
+fn second<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<u128, Trap> {
+    enter_sse(cpu)?;
+    if MEMORY { load(cpu, op) } else { Ok(xmm(cpu, op.src)) }
 }
 
 extern "C" fn index<const SIZE: u8, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    let outcome = compared::<SIZE, MEMORY>(cpu, op)?;
-    cpu.gpr[usize::from(reg::RCX)] = outcome.index(Control(op.imm as u8));
+    let b = second::<MEMORY>(cpu, op)?;
+    index_with::<SIZE>(cpu, op, b);
     Ok(())
 }
 
 extern "C" fn mask<const SIZE: u8, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    let outcome = compared::<SIZE, MEMORY>(cpu, op)?;
+    let b = second::<MEMORY>(cpu, op)?;
+    let outcome = compare_with::<SIZE>(cpu, op, b);
     set_xmm(cpu, 0, outcome.mask(Control(op.imm as u8)));
     Ok(())
 }

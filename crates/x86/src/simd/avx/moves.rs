@@ -19,10 +19,10 @@ use crate::{
         lanes::{dword, from_qwords, qword, with_low_dword, with_low_qword},
         moves::{lower_implied_memory, signs, store_masked},
         operands::xmm,
-        save::MXCSR_MASK,
+        save::{load_control, store_control},
     },
     state::CpuState,
-    trap::{Exception, Trap},
+    trap::Trap,
 };
 
 extern "C" fn copy<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
@@ -172,18 +172,12 @@ extern "C" fn mask_move(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
 
 extern "C" fn load_mxcsr(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter(cpu)?;
-    let value: u32 = load(cpu, op)?;
-    if value & !MXCSR_MASK != 0 {
-        return Err(cpu.raise(Exception::general_protection(0)));
-    }
-    cpu.mxcsr = value;
-    Ok(())
+    load_control(cpu, op)
 }
 
 extern "C" fn store_mxcsr(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter(cpu)?;
-    let value = cpu.mxcsr;
-    store(cpu, op, value)
+    store_control(cpu, op)
 }
 
 /// VZEROUPPER, and VZEROALL with `ALL`; of the registers that the mode has.

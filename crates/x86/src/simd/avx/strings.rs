@@ -10,32 +10,23 @@ use super::{
 };
 use crate::{
     op::{Handler, Op},
-    simd::{
-        operands::xmm,
-        strings::{Control, Outcome, compare, lengths},
-    },
-    state::{CpuState, Rflags, reg},
+    simd::strings::{Control, compare_with, index_with},
+    state::CpuState,
     trap::Trap,
 };
 
-#[inline(always)]
-fn compared<const SIZE: u8, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<Outcome, Trap> {
-    enter(cpu)?;
-    let b = short_source::<MEMORY>(cpu, op)?;
-    let outcome = compare(xmm(cpu, op.dst), b, lengths::<SIZE>(cpu), Control(op.imm as u8));
-    cpu.rflags = cpu.rflags & !Rflags::ARITHMETIC.bits() | outcome.flags;
-    Ok(outcome)
-}
-
 /// `SIZE` is that of the registers with the lengths, 0 if strings end at a zero.
 extern "C" fn index<const SIZE: u8, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    let outcome = compared::<SIZE, MEMORY>(cpu, op)?;
-    cpu.gpr[usize::from(reg::RCX)] = outcome.index(Control(op.imm as u8));
+    enter(cpu)?;
+    let b = short_source::<MEMORY>(cpu, op)?;
+    index_with::<SIZE>(cpu, op, b);
     Ok(())
 }
 
 extern "C" fn mask<const SIZE: u8, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    let outcome = compared::<SIZE, MEMORY>(cpu, op)?;
+    enter(cpu)?;
+    let b = short_source::<MEMORY>(cpu, op)?;
+    let outcome = compare_with::<SIZE>(cpu, op, b);
     set_low(cpu, 0, outcome.mask(Control(op.imm as u8)));
     Ok(())
 }
