@@ -6,8 +6,9 @@
 //! - the features, as sets;
 //! - the last basic and extended leaf, the bits of a physical address, and settings that a guest can see, as numbers;
 //! - the identity. Without a vendor it is below all others. Of one vendor, the lower family, model and stepping is below
-//!   the higher. Those of different vendors have nothing in common. That of `max` is above all others, as `max` can be
-//!   told to show any.
+//!   the higher. Those of different vendors have nothing in common.
+//!
+//! `max` can be told to show any number and any identity: where it was not told, it is above all that others were.
 
 use std::cmp::Ordering;
 
@@ -44,6 +45,54 @@ impl From<Ordering> for Fits {
     }
 }
 
+/// A number that a guest can see and that may be fixed.
+struct Number {
+    /// The property that fixes it.
+    name: &'static str,
+    /// The property that gives the least that it may be.
+    least: Option<&'static str>,
+    value: fn(&CpuModel) -> u32,
+}
+
+const LEVEL: Number = Number { name: "level", least: Some("min-level"), value: CpuModel::level };
+const EXTENDED_LEVEL: Number = Number { name: "xlevel", least: Some("min-xlevel"), value: CpuModel::extended_level };
+const PHYSICAL_BITS: Number = Number { name: "phys-bits", least: None, value: CpuModel::physical_bits };
+
+impl Number {
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.least.into_iter().chain([self.name])
+    }
+}
+
+/// What a model shows of one aspect.
+struct Shown<T> {
+    is: T,
+    /// Whether it could as well show any other.
+    any: bool,
+}
+
+impl<T: PartialEq> Shown<T> {
+    fn is_in(&self, outer: &Self, below: fn(&T, &T) -> bool) -> bool {
+        match (self.any, outer.any) {
+            (false, true) => true,
+            (true, false) => self.is == outer.is,
+            _ => below(&self.is, &outer.is),
+        }
+    }
+
+    fn fits([one, two]: &[Self; 2], below: fn(&T, &T) -> bool) -> Fits {
+        Fits { into: one.is_in(two, below), around: two.is_in(one, below) }
+    }
+
+    fn common([one, two]: [Self; 2], greatest_below: fn(T, T) -> T) -> T {
+        match (one.any, two.any) {
+            (true, false) => two.is,
+            (false, true) => one.is,
+            _ => greatest_below(one.is, two.is),
+        }
+    }
+}
+
 impl CpuModel {
     /// How it stands to `other`, and the properties in which they differ.
     pub fn compare(&self, other: &Self) -> (Relation, Vec<String>) {
@@ -56,16 +105,14 @@ impl CpuModel {
                 differing.append(names);
             }
         };
-        count(self.identity_fits(other), &mut self.identity.differing(&other.identity));
+        let identities = [self, other].map(CpuModel::shown_identity);
+        count(Shown::fits(&identities, Identity::is_below), &mut self.identity.differing(&other.identity));
         let (ours, theirs) = (self.features, other.features);
         let fits = Fits { into: ours.is_subset(&theirs), around: theirs.is_subset(&ours) };
         count(fits, &mut ((ours - theirs) | (theirs - ours)).names());
-        for (name, value) in [
-            ("level", Self::level as fn(&Self) -> u32),
-            ("xlevel", Self::extended_level),
-            ("phys-bits", Self::physical_bits),
-        ] {
-            count(self.numbers_fit(other, value), &mut vec![name.to_owned()]);
+        for number in [LEVEL, EXTENDED_LEVEL, PHYSICAL_BITS] {
+            let numbers = [self, other].map(|model| model.shown_number(&number));
+            count(Shown::fits(&numbers, u32::le), &mut vec![number.name.to_owned()]);
         }
         for name in SEEN {
             let rank =
@@ -81,36 +128,24 @@ impl CpuModel {
         (relation, differing)
     }
 
-    /// A number, above which there is only that of a model that takes any.
-    fn numbers_fit(&self, other: &Self, value: fn(&Self) -> u32) -> Fits {
-        let (ours, theirs) = (value(self), value(other));
-        Fits { into: ours <= theirs || other.follows(), around: theirs <= ours || self.follows() }
+    fn shown_number(&self, number: &Number) -> Shown<u32> {
+        let told = number.names().any(|name| self.settings.contains_key(name));
+        Shown { is: (number.value)(self), any: self.follows() && !told }
     }
 
-    fn identity_fits(&self, other: &Self) -> Fits {
-        let fits = |inner: &Self, outer: &Self| outer.follows() || inner.identity.is_below(&outer.identity);
-        Fits { into: fits(self, other), around: fits(other, self) }
+    fn shown_identity(&self) -> Shown<Identity> {
+        let told = || Self::named(self.name()).is_none_or(|new| new.identity != self.identity);
+        Shown { is: self.identity.clone(), any: self.follows() && !told() }
     }
 
     /// The most that it has in common with `other`, told as a change of `base`.
     pub fn baseline(&self, other: &Self) -> Self {
         let mut common = Self::base();
         common.features = self.features & other.features;
-        common.identity = match (self.follows(), other.follows()) {
-            (true, false) => other.identity.clone(),
-            (false, true) => self.identity.clone(),
-            _ => self.identity.common(&other.identity),
-        };
-        let lower = |value: fn(&Self) -> u32| match (self.follows(), other.follows()) {
-            (true, false) => value(other),
-            (false, true) => value(self),
-            _ => value(self).min(value(other)),
-        };
-        common.fix("min-level", "level", lower(Self::level), Self::level);
-        common.fix("min-xlevel", "xlevel", lower(Self::extended_level), Self::extended_level);
-        let bits = lower(Self::physical_bits);
-        if common.physical_bits() != bits {
-            common.put("phys-bits", bits.into());
+        common.identity = Shown::common([self, other].map(Self::shown_identity), |one, two| one.common(&two));
+        for number in [LEVEL, EXTENDED_LEVEL, PHYSICAL_BITS] {
+            let numbers = [self, other].map(|model| model.shown_number(&number));
+            common.show(&number, Shown::common(numbers, u32::min));
         }
         for name in SEEN {
             let rank = |value: &Value| value.as_u64().or(value.as_bool().map(u64::from));
@@ -137,13 +172,12 @@ impl CpuModel {
         self.settings.insert(name, value);
     }
 
-    /// Makes the last leaf `wanted`: by its least value if that is enough.
-    fn fix(&mut self, least: &'static str, fixed: &'static str, wanted: u32, value: fn(&Self) -> u32) {
-        if value(self) != wanted {
-            self.put(least, wanted.into());
-        }
-        if value(self) != wanted {
-            self.put(fixed, wanted.into());
+    /// Makes a number `wanted`: by its least value if that is enough.
+    fn show(&mut self, number: &Number, wanted: u32) {
+        for name in number.names() {
+            if (number.value)(self) != wanted {
+                self.put(name, wanted.into());
+            }
         }
     }
 
@@ -237,6 +271,19 @@ mod tests {
     }
 
     #[test]
+    fn what_max_was_told_to_show_it_shows() {
+        let told = |name, value: u32| model("max").with([(name, &Value::from(value))]).unwrap();
+        for (name, value) in [("level", 7), ("xlevel", 0x8000_0008), ("phys-bits", 36), ("family", 6)] {
+            let (one, two) = (model("max"), told(name, value));
+            assert_eq!(two.compare(&one), (Relation::Subset, vec![name.to_owned()]));
+            for (one, two) in [(&one, &two), (&two, &one)] {
+                assert_eq!(one.baseline(two).compare(&told(name, value)).0, Relation::Identical, "{name}");
+            }
+        }
+        assert_eq!(told("level", 0x20).compare(&model("max")), (Relation::Subset, vec!["level".to_owned()]));
+    }
+
+    #[test]
     fn what_differs_is_named() {
         let changed = model("qemu64").with([("cx16", &Value::Bool(false))]).unwrap();
         assert_eq!(model("qemu64").compare(&changed), (Relation::Superset, vec!["cx16".to_owned()]));
@@ -279,7 +326,9 @@ mod tests {
             (prop::sample::select(vec!["l3-cache", "tcg-cpuid", "migratable"]), any::<bool>()),
             0..2,
         );
-        (prop::sample::select(names), changes, numbers, flags).prop_map(|(name, changes, numbers, flags)| {
+        // Two that follow what there is are otherwise seldom compared.
+        let name = prop_oneof![2 => prop::sample::select(names), 1 => Just("max")];
+        (name, changes, numbers, flags).prop_map(|(name, changes, numbers, flags)| {
             let mut model = model(name);
             for (index, value) in changes {
                 let feature = Feature::all().nth(index).unwrap();
