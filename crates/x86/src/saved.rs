@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     protection::address::attribute,
     state::{CpuState, Cr0, Cr4, Efer, Msrs, Rflags, Segment, TableRegister, X87, Xcr0, seg},
-    system::cpuid::{CpuidTable, Feature, Leaf},
+    system::{
+        breakpoints::HITS,
+        cpuid::{CpuidTable, Feature, Leaf},
+    },
 };
 
 /// General registers.
@@ -88,6 +91,12 @@ pub struct CpuV1 {
     directory_pointers: [u64; 4],
     #[serde(default)]
     pkru: u32,
+    /// Breakpoints that were hit and not told of yet, as bits of DR6, and whether that is because the stack segment was just
+    /// loaded. Not in the states that older programs saved: they lost them.
+    #[serde(default)]
+    breakpoints_hit: u64,
+    #[serde(default)]
+    stack_loaded: bool,
 }
 
 /// XCR0 of a processor that has none, and of one after a reset.
@@ -242,6 +251,8 @@ impl CpuState {
             msr: msr.clone(),
             directory_pointers: engine.paging.directory_pointers,
             pkru: *pkru,
+            breakpoints_hit: engine.breakpoints.hits,
+            stack_loaded: engine.breakpoints.stack_loaded,
         }
     }
 
@@ -279,6 +290,8 @@ impl CpuState {
             msr,
             directory_pointers,
             pkru,
+            breakpoints_hit,
+            stack_loaded,
         } = saved;
         let x87 = x87.x87().ok_or_else(|| refused("x87 registers that cannot be"))?;
         for (to, from) in self.gpr.iter_mut().zip(gpr) {
@@ -304,6 +317,7 @@ impl CpuState {
         (self.dr, self.mxcsr, self.x87, self.msr) = (dr, mxcsr, x87, msr);
         self.engine.paging.directory_pointers = directory_pointers;
         self.pkru = pkru;
+        (self.engine.breakpoints.hits, self.engine.breakpoints.stack_loaded) = (breakpoints_hit, stack_loaded);
         self.engine.stop = false;
         self.engine.non_canonical = false;
         self.flush_all();
@@ -374,6 +388,8 @@ impl CpuState {
             canonical(address)?;
         }
         demand(saved.dr[6] >> 32 == 0 && saved.dr[7] >> 32 == 0, "DR6 or DR7")?;
+        demand(saved.breakpoints_hit & !HITS == 0, "breakpoints that are not there")?;
+        demand(saved.interrupt_shadow || !saved.stack_loaded, "a stack segment that was loaded without a shadow")?;
         demand(saved.mxcsr & !MXCSR == 0, "MXCSR")?;
         demand(saved.x87.x87().is_some(), "x87 registers that cannot be")?;
         demand(self.holds(&saved.msr), "a value that its model-specific register does not hold")?;

@@ -108,6 +108,10 @@ pub struct Comparator {
     configuration: u32,
     value: u64,
     period: u64,
+    /// Ticks that came while the one before still waited to be taken, and are to be delivered yet; none in states that older
+    /// programs saved.
+    #[serde(default)]
+    owed: u32,
 }
 
 impl Comparator {
@@ -207,6 +211,16 @@ impl Hpet {
         self.timers.get(timer).is_some_and(|timer| timer.configuration().periodic() && !timer.configuration().level())
     }
 
+    /// The ticks that are owed of a timer.
+    fn owed(&mut self, timer: usize) -> Option<&mut u32> {
+        self.timers.get_mut(timer).map(|timer| &mut timer.owed)
+    }
+
+    /// Timers are set anew: what they owed was of their former life.
+    fn forget_owed(&mut self) {
+        self.timers.iter_mut().for_each(|timer| timer.owed = 0);
+    }
+
     /// The I/O APIC input of a timer while it is not a legacy one.
     pub fn route(&self, timer: usize) -> u8 {
         self.timers.get(timer).map_or(0, |timer| timer.configuration().route())
@@ -284,11 +298,13 @@ impl Hpet {
 
 mod state {
     use super::{Comparator, Hpet, TIMERS, WRITABLE};
+    use crate::lost_ticks::MOST;
 
     saved_state!(Hpet => HpetV1 {
         configuration: u64, status: u64, counter: u64, seen: u64, timers: [Comparator; TIMERS],
     } if |s| s.configuration < 4 && s.status < 1 << TIMERS && s.timers.iter().all(|timer| {
         timer.configuration & !WRITABLE == 0 && timer.value & !timer.mask() == 0 && timer.period & !timer.mask() == 0
+            && timer.owed <= MOST
     }));
 }
 
@@ -302,8 +318,7 @@ struct Inner {
     /// The levels of the interval timer and the clock.
     inputs: [bool; 2],
     armed: Option<Instant>,
-    /// By number of the timer.
-    owed: [Owed; TIMERS],
+    owed: Owed,
 }
 
 /// The timer in memory. Interrupts 0 and 8 pass through it, so that it can stand in for their devices: the interval timer
@@ -333,7 +348,7 @@ impl MmioHpet {
     ) -> Arc<Self> {
         let mut chip = Hpet::new();
         chip.advance(timers.clock().now());
-        let owed = std::array::from_fn(|_| Owed::new(lost_tick_policy, taken));
+        let owed = Owed::new(lost_tick_policy, taken);
         let hpet = Arc::new_cyclic(|weak: &Weak<Self>| {
             let weak = Weak::clone(weak);
             let timer = timers.timer(move |now| {
@@ -373,10 +388,12 @@ impl MmioHpet {
     fn pulse(&self, inner: &mut Inner, now: Instant) {
         let Inner { chip, owed, .. } = inner;
         let pulses = chip.advance(now);
-        for (timer, owed) in owed.iter_mut().enumerate().filter(|(timer, _)| pulses & 1 << timer != 0) {
+        for timer in (0..TIMERS).filter(|timer| pulses & 1 << timer != 0) {
             let Some(line) = self.output(chip, timer) else { continue };
-            if chip.is_periodic(timer) {
-                owed.come(line);
+            if chip.is_periodic(timer)
+                && let Some(ticks) = chip.owed(timer)
+            {
+                owed.come(ticks, line);
             }
             line.pulse();
         }
@@ -411,9 +428,11 @@ impl OwesTicks for MmioHpet {
     fn taken(&self) {
         let mut inner = self.inner.lock();
         let Inner { chip, owed, .. } = &mut *inner;
-        for (timer, owed) in owed.iter_mut().enumerate() {
-            if let Some(line) = self.output(chip, timer) {
-                owed.deliver(line, false);
+        for timer in 0..TIMERS {
+            if let Some(line) = self.output(chip, timer)
+                && let Some(ticks) = chip.owed(timer)
+            {
+                owed.deliver(ticks, line, false);
             }
         }
     }
@@ -460,7 +479,7 @@ impl Mmio for MmioHpet {
         self.with(self.timer.now(), |inner| {
             let register = Register::at(offset & !7);
             if matches!(register, Register::Configuration | Register::Timer(_) | Register::Comparator(_)) {
-                inner.owed.iter_mut().for_each(Owed::forget);
+                inner.chip.forget_owed();
             }
             inner.chip.write(register, value << shift, width.ones() << shift);
         });
@@ -472,7 +491,6 @@ impl Device for MmioHpet {
         let now = self.timer.now();
         self.with(now, |inner| {
             inner.chip = Hpet::new();
-            inner.owed.iter_mut().for_each(Owed::forget);
             // The counter stands, so that where in time it stands does not matter.
             inner.chip.advance(now);
         });
@@ -489,7 +507,11 @@ impl Saveable for MmioHpet {
 
     fn restore(&self, state: HpetV1) -> Result<(), LoadError> {
         let hpet = Hpet::load(state)?;
-        self.with(self.timer.now(), |inner| inner.chip = hpet);
+        self.with(self.timer.now(), |inner| {
+            let Inner { chip, owed, .. } = inner;
+            *chip = hpet;
+            chip.timers.iter_mut().for_each(|timer| owed.take_over(&mut timer.owed));
+        });
         Ok(())
     }
 }

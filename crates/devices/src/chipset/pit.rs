@@ -68,6 +68,8 @@ pub struct Pit {
     counters: [Counter; 3],
     /// Bits 0 to 3 of port 0x61 as written.
     control: u8,
+    /// Ticks of counter 0 that came while the one before still waited to be taken, and are to be delivered yet.
+    owed: u32,
 }
 
 impl Default for Pit {
@@ -83,7 +85,7 @@ const fn tick(now: Instant) -> i64 {
 impl Pit {
     /// A chip after power-on: no counter counts; the gates of 0 and 1 are tied high.
     pub const fn new() -> Self {
-        Self { counters: [Counter::new(true), Counter::new(true), Counter::new(false)], control: 0 }
+        Self { counters: [Counter::new(true), Counter::new(true), Counter::new(false)], control: 0, owed: 0 }
     }
 
     /// A write to one of the four ports.
@@ -165,6 +167,7 @@ mod state {
     use rhea_core::{LoadError, SaveState};
 
     use super::{Counter, CounterV1, Pit};
+    use crate::lost_ticks::MOST;
 
     /// Saved form of [`Pit`].
     #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -173,22 +176,28 @@ mod state {
         pub counters: [CounterV1; 3],
         /// Port 0x61, the bits that are kept.
         pub control: u8,
+        /// Ticks that are owed; none in states that older programs saved.
+        #[serde(default)]
+        pub owed: u32,
     }
 
     impl SaveState for Pit {
         type State = PitV1;
 
         fn save(&self) -> PitV1 {
-            let Self { counters, control } = self;
-            PitV1 { counters: counters.each_ref().map(SaveState::save), control: *control }
+            let Self { counters, control, owed } = self;
+            PitV1 { counters: counters.each_ref().map(SaveState::save), control: *control, owed: *owed }
         }
 
         fn load(state: PitV1) -> Result<Self, LoadError> {
-            let PitV1 { counters: [a, b, c], control } = state;
+            let PitV1 { counters: [a, b, c], control, owed } = state;
             if control > 0xf || c.gate != (control & 1 != 0) {
                 return Err(LoadError::invalid("Pit", "the gate of counter 2 and port 0x61 disagree"));
             }
-            Ok(Self { counters: [Counter::load(a)?, Counter::load(b)?, Counter::load(c)?], control })
+            if owed > MOST {
+                return Err(LoadError::invalid("Pit", "more ticks than are ever owed"));
+            }
+            Ok(Self { counters: [Counter::load(a)?, Counter::load(b)?, Counter::load(c)?], control, owed })
         }
     }
 }
@@ -205,7 +214,7 @@ struct Inner {
 impl Inner {
     fn drive(&mut self, line: &InterruptLine, level: bool) {
         if level && !self.level && self.chip.is_periodic(0) {
-            self.owed.come(line);
+            self.owed.come(&mut self.chip.owed, line);
         }
         self.level = level;
         line.set(level);
@@ -279,8 +288,8 @@ impl IsaPit {
 impl OwesTicks for IsaPit {
     fn taken(&self) {
         let mut inner = self.inner.lock();
-        let Inner { level, owed, .. } = &mut *inner;
-        owed.deliver(&self.line, *level);
+        let Inner { chip, level, owed, .. } = &mut *inner;
+        owed.deliver(&mut chip.owed, &self.line, *level);
     }
 }
 
@@ -304,7 +313,8 @@ impl PortIo for IsaPit {
         let latch = register == Register::Control && value & 0x30 == 0;
         let of_timer = register == Register::Counter(0) || register == Register::Control && value & 0xc0 == 0;
         if of_timer && !latch {
-            self.inner.lock().owed.forget();
+            // What it owed was of its former life.
+            self.inner.lock().chip.owed = 0;
         }
     }
 }
@@ -312,7 +322,6 @@ impl PortIo for IsaPit {
 impl Device for IsaPit {
     fn reset(&self) {
         self.with(self.timer.now(), |chip| *chip = Pit::new());
-        self.inner.lock().owed.forget();
     }
 }
 
@@ -327,6 +336,9 @@ impl Saveable for IsaPit {
     fn restore(&self, state: PitV1) -> Result<(), LoadError> {
         let pit = Pit::load(state)?;
         self.with(self.timer.now(), |chip| *chip = pit);
+        let mut inner = self.inner.lock();
+        let Inner { chip, owed, .. } = &mut *inner;
+        owed.take_over(&mut chip.owed);
         Ok(())
     }
 }

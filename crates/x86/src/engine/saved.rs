@@ -82,12 +82,14 @@ mod tests {
     use rhea_core::state::{Value, from_value, to_value};
 
     use super::{
-        super::testing::{CODE, Machine, Stop},
+        super::testing::{CODE, DATA, Machine, Stop},
         *,
     };
     use crate::{
+        integer::tests::execute,
         state::{Efer, Rflags, Segment, reg, seg},
         system::cpuid::Feature,
+        trap::{Exception, Trap},
     };
 
     /// A machine of `bits`-bit code whose model has what that needs.
@@ -133,6 +135,30 @@ mod tests {
     }
 
     #[test]
+    fn a_debug_exception_that_a_loaded_stack_segment_holds_back_comes_in_the_other() {
+        // mov ss, [rdi]; inc eax; nop
+        const CODE_WATCHED: &[u8] = &[0x8e, 0x17, 0xff, 0xc0, 0x90];
+        let mut first = machine(CODE_WATCHED, 64);
+        first.memory.write(DATA, &[0x10, 0]);
+        (first.cpu().dr[1], first.cpu().dr[7]) = (DATA, 0x400 | 1 << 3 | 3 << 20);
+        first.cpu().update_mode();
+        assert_eq!(execute(&mut first, &CODE_WATCHED[..2]), Err(Trap::NEXT));
+        first.cpu().rip += 2;
+        let mut second = machine(CODE_WATCHED, 64);
+        second.vcpu.load(first.vcpu.save()).unwrap();
+        assert_eq!(second.vcpu.save(), first.vcpu.save());
+        assert_eq!(second.run(), Stop::Exception(Exception::DEBUG));
+        let cpu = second.cpu();
+        assert_eq!((cpu.register(reg::RAX), cpu.rip, cpu.dr[6] & 15), (1, CODE + 4, 2));
+        // Nor is a breakpoint met on the instruction that is held.
+        (first.cpu().dr[1], first.cpu().dr[7]) = (CODE + 2, 0x400 | 1 << 3);
+        first.cpu().engine.breakpoints.hits = 0;
+        let mut third = machine(CODE_WATCHED, 64);
+        third.vcpu.load(first.vcpu.save()).unwrap();
+        assert_eq!(third.run(), Stop::Halted);
+    }
+
+    #[test]
     fn what_was_asked_of_it_is_asked_again_and_nothing_else() {
         let first = machine(&[], 64);
         first.vcpu.state().requests.ask(Request::NMI);
@@ -148,7 +174,7 @@ mod tests {
 
     #[test]
     fn states_that_no_processor_reaches_are_refused_and_change_nothing() {
-        let bad: [fn(&mut Machine); 10] = [
+        let bad: [fn(&mut Machine); 12] = [
             |machine| machine.cpu().cpuid.set_feature(Feature::SMEP, true),
             |machine| machine.cpu().cpl = 4,
             |machine| machine.cpu().rflags = 0,
@@ -159,6 +185,8 @@ mod tests {
             |machine| machine.cpu().mxcsr = 1 << 16,
             |machine| machine.cpu().xcr0 = 7,
             |machine| machine.cpu().msr.lstar = 1 << 50,
+            |machine| machine.cpu().engine.breakpoints.hits = 1 << 4,
+            |machine| machine.cpu().engine.breakpoints.stack_loaded = true,
         ];
         for (index, change) in bad.into_iter().enumerate() {
             let mut first = machine(&[], 64);
@@ -191,7 +219,7 @@ mod tests {
         #[test]
         fn whatever_is_accepted_runs(
             bits in prop::sample::select(vec![16_u8, 32, 64]),
-            changes in prop::collection::vec((0..330_usize, any::<u64>(), 0..64_u32), 1..6),
+            changes in prop::collection::vec((0..332_usize, any::<u64>(), 0..64_u32), 1..6),
             vector in any::<u8>(),
         ) {
             let mut machine = machine(CODE_64, bits);

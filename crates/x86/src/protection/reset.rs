@@ -53,6 +53,7 @@ impl CpuState {
         self.cpl = 0;
         self.interrupt_shadow = false;
         self.nmi_blocked = false;
+        (self.engine.breakpoints.hits, self.engine.breakpoints.stack_loaded) = (0, false);
         self.cr0 = self.cr0 & CACHE_BITS | Cr0::ET.bits();
         self.cr2 = 0;
         self.cr3 = 0;
@@ -121,6 +122,25 @@ mod tests {
         assert_eq!((cpu.xmm[3], cpu.x87.control, cpu.msr.mtrr_def_type, cpu.msr.pat), (7, 0x37f, 0xc06, 5));
         assert_eq!((cpu.ymm_high[3], cpu.xcr0), (8, 7));
         assert_eq!((cpu.msr.tsc_offset, cpu.efer & Efer::LMA.bits(), cpu.rip), (9, 0, 0xfff0));
+    }
+
+    #[test]
+    fn init_forgets_debug_exceptions_that_were_held_back() {
+        let mut fixture = Fixture::new(&[], 64);
+        fixture.write(0x4000, &[0x10, 0]);
+        fixture.cpu().gpr[usize::from(reg::RDI)] = 0x4000;
+        fixture.cpu().dr[0] = 0x4000;
+        fixture.cpu().dr[7] = 0x3_0401;
+        fixture.cpu().flush_all();
+        // mov ss, [rdi]: what is read is watched, and told of behind the next instruction.
+        assert_eq!(fixture.execute(&[0x8e, 0x17]), Ok(()));
+        let held = |fixture: &mut Fixture| {
+            let breakpoints = &fixture.cpu().engine.breakpoints;
+            (breakpoints.hits, breakpoints.stack_loaded)
+        };
+        assert_eq!(held(&mut fixture), (1, true));
+        fixture.cpu().init();
+        assert_eq!(held(&mut fixture), (0, false));
     }
 
     #[test]
