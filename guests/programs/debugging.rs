@@ -9,12 +9,15 @@ use super::{
     program::{Check, Program, Want, dword, fault_at, no_fault, number},
 };
 
+mod ports;
+
 const SINGLE_STEP: u32 = 1 << 14;
 
 pub fn write() -> Result<Vec<u8>, IcedError> {
     let mut p = Program::new(64)?;
     single_steps(&mut p)?;
     breakpoints(&mut p)?;
+    ports::write(&mut p)?;
     p.end()
 }
 

@@ -21,6 +21,7 @@ mod shutdown;
 mod tasks;
 mod unknown;
 mod virtual8086;
+mod virtual_interrupts;
 
 use iced_x86::IcedError;
 
@@ -41,4 +42,6 @@ pub const ALL: &[(&str, Write)] = &[
     ("shutdown", shutdown::write),
     ("tasks", tasks::write),
     ("unknown", unknown::write),
+    ("virtual-interrupts-32", virtual_interrupts::write_32),
+    ("virtual-interrupts", virtual_interrupts::write_64),
 ];

@@ -96,6 +96,15 @@ fn virtual_8086_mode() {
 }
 
 #[test]
+fn virtual_interrupts() {
+    for name in ["virtual-interrupts-32", "virtual-interrupts"] {
+        for model in ["max", "max,-vme"] {
+            passes(name, &["-cpu", model]);
+        }
+    }
+}
+
+#[test]
 fn code_that_changes_and_operands_across_pages() {
     passes("modifying", &[]);
 }
