@@ -12,9 +12,9 @@ use super::{
 
 const TASK_PRIORITY: u32 = 0xfee0_0080;
 const PROCESSOR_PRIORITY: u32 = 0xfee0_00a0;
-const END: u32 = 0xfee0_00b0;
-const LOGICAL: u32 = 0xfee0_00d0;
-const FORMAT: u32 = 0xfee0_00e0;
+pub const END: u32 = 0xfee0_00b0;
+pub const LOGICAL: u32 = 0xfee0_00d0;
+pub const FORMAT: u32 = 0xfee0_00e0;
 const SPURIOUS: u32 = 0xfee0_00f0;
 const IN_SERVICE: u32 = 0xfee0_0100;
 const REQUESTED: u32 = 0xfee0_0200;
@@ -29,9 +29,9 @@ const PERIODIC: u32 = 1 << 17;
 const TSC_DEADLINE: u32 = 1 << 18;
 const LEVEL: u32 = 1 << 15;
 /// Shorthands of destinations.
-const TO_SELF: u32 = 1 << 18;
+pub const TO_SELF: u32 = 1 << 18;
 const TO_ALL: u32 = 2 << 18;
-const TO_OTHERS: u32 = 3 << 18;
+pub const TO_OTHERS: u32 = 3 << 18;
 const NMI: u32 = 4 << 8;
 
 const IO_APIC: u32 = 0xfec0_0000;
@@ -65,7 +65,7 @@ pub fn write() -> Result<Vec<u8>, IcedError> {
 }
 
 /// Lets interrupts in for a moment.
-fn open(p: &mut Program) -> Done {
+pub fn open(p: &mut Program) -> Done {
     p.a.sti()?;
     for _ in 0..4 {
         p.a.nop()?;
@@ -74,7 +74,7 @@ fn open(p: &mut Program) -> Done {
 }
 
 /// Lets interrupts in until there were `count` of them, for some seconds at the most.
-fn wait_for(p: &mut Program, count: u32) -> Done {
+pub fn wait_for(p: &mut Program, count: u32) -> Done {
     let (again, out) = (p.label(), p.label());
     p.a.rdtsc()?;
     p.a.shl(rdx, 32)?;
@@ -96,11 +96,11 @@ fn wait_for(p: &mut Program, count: u32) -> Done {
     p.a.cli()
 }
 
-fn logged(count: u32) -> Check {
+pub fn logged(count: u32) -> Check {
     dword("interrupts", variable::LOGGED, count)
 }
 
-fn vector(index: u32, vector: u32) -> Check {
+pub fn vector(index: u32, vector: u32) -> Check {
     dword("vector of an interrupt", log::field(index, log::VECTOR), vector)
 }
 
@@ -108,7 +108,7 @@ fn bit(what: &'static str, at: u32, mask: u64, set: bool) -> Check {
     Check { what, at, mask, want: Want::Number(if set { mask } else { 0 }) }
 }
 
-fn send(p: &mut Program, command: u32) -> Done {
+pub fn send(p: &mut Program, command: u32) -> Done {
     apic_write(p, ICR_LOW, command)
 }
 
@@ -389,7 +389,7 @@ fn non_maskable(p: &mut Program) -> Done {
 }
 
 /// Writes the two halves of an entry of the I/O APIC.
-fn redirect(p: &mut Program, pin: u32, low: u32, destination: u32) -> Done {
+pub fn redirect(p: &mut Program, pin: u32, low: u32, destination: u32) -> Done {
     for (register, value) in [(0x11 + 2 * pin, destination << 24), (0x10 + 2 * pin, low)] {
         p.a.mov(eax, IO_APIC)?;
         p.a.mov(dword_ptr(eax), register as i32)?;
@@ -398,7 +398,7 @@ fn redirect(p: &mut Program, pin: u32, low: u32, destination: u32) -> Done {
     Ok(())
 }
 
-fn keep_entry(p: &mut Program, pin: u32, index: u32) -> Done {
+pub fn keep_entry(p: &mut Program, pin: u32, index: u32) -> Done {
     p.a.mov(eax, IO_APIC)?;
     p.a.mov(dword_ptr(eax), (0x10 + 2 * pin) as i32)?;
     p.a.mov(eax, dword_ptr(eax + 0x10))?;
@@ -415,7 +415,7 @@ fn outs(p: &mut Program, writes: &[(u32, u32)]) -> Done {
 }
 
 /// Lets the serial port interrupt when it is ready to send, or not.
-fn serial(p: &mut Program, on: bool) -> Done {
+pub fn serial(p: &mut Program, on: bool) -> Done {
     outs(p, &[(0x3f9, if on { 2 } else { 0 })])
 }
 

@@ -8,8 +8,10 @@
 mod debugging;
 mod exceptions;
 mod harness;
+mod identifiers;
 mod interrupts;
 mod layout;
+mod lowest_priority;
 mod modifying;
 mod ordering;
 mod paging;
@@ -35,7 +37,9 @@ pub const ALL: &[(&str, Write)] = &[
     ("modifying", modifying::write),
     ("virtual8086", virtual8086::write),
     ("exceptions", exceptions::write),
+    ("identifiers", identifiers::write),
     ("interrupts", interrupts::write),
+    ("lowest-priority", lowest_priority::write),
     ("ordering", ordering::write),
     ("paging-32", paging_32::write),
     ("paging", paging::write),

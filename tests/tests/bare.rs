@@ -81,6 +81,18 @@ fn interrupts_and_timers() {
 }
 
 #[test]
+fn interrupts_of_lowest_priority() {
+    passes("lowest-priority", &["-smp", "4", "-device", "virtio-rng-pci"]);
+}
+
+#[test]
+fn identifiers_of_address_spaces() {
+    for model in ["qemu64", "max"] {
+        passes("identifiers", &["-cpu", model]);
+    }
+}
+
+#[test]
 fn tasks_and_segments_in_32_bits() {
     passes("tasks", &[]);
 }
