@@ -65,6 +65,9 @@ pub enum MachineError {
         /// Why.
         reason: crate::objects::ObjectError,
     },
+    /// A place in the order of boot devices that is taken.
+    #[error(transparent)]
+    BootIndex(#[from] crate::boot_order::BootIndexError),
     /// The tree of objects has no room for something.
     #[error(transparent)]
     Tree(#[from] rhea_core::object::TreeError),

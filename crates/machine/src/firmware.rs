@@ -2,6 +2,8 @@
 //!
 //! Source: the published interface of fw_cfg, names and forms of the items that firmware for it looks for.
 
+use std::sync::Arc;
+
 use rhea_devices::misc::{
     fw_cfg::{FwCfg, ItemError},
     rtc::IsaRtc,
@@ -10,6 +12,7 @@ use rhea_devices::misc::{
 use crate::{
     acpi::loader,
     boot::{MemoryMap, linux::Offer},
+    boot_order::{BootIndexError, BootOrder, BootPlace},
 };
 
 /// Pieces that a ROM is made of, and the most of it: it ends at 4 GiB, and other devices are below.
@@ -50,6 +53,29 @@ pub struct RomError {
     pub length: usize,
 }
 
+/// Code for firmware to run.
+#[derive(Clone, Debug)]
+pub struct OptionRom {
+    /// Its file's name.
+    pub name: String,
+    /// Its contents.
+    pub image: Vec<u8>,
+    /// Its place in the order in which firmware tries to boot, negative for none.
+    pub boot_index: i32,
+}
+
+impl OptionRom {
+    /// The configuration item in which firmware finds it.
+    fn item(&self) -> String {
+        format!("genroms/{}", self.name)
+    }
+
+    /// The path by which firmware knows it.
+    fn path(&self) -> String {
+        format!("/rom@{}", self.item())
+    }
+}
+
 /// The firmware of a machine.
 #[derive(Clone, Debug)]
 pub struct Firmware {
@@ -57,8 +83,8 @@ pub struct Firmware {
     pub name: String,
     /// The ROM's contents.
     pub image: Vec<u8>,
-    /// Option ROMs by file name, to be run by the firmware.
-    pub option_roms: Vec<(String, Vec<u8>)>,
+    /// Option ROMs, to be run by the firmware.
+    pub option_roms: Vec<OptionRom>,
     /// How to boot.
     pub boot: BootOptions,
     /// Whether the first serial port is the firmware's console.
@@ -83,15 +109,28 @@ impl Firmware {
 }
 
 impl Firmware {
-    /// Fills in what does not change while the machine is there.
+    /// Gives the option ROMs that want one a place in `order`; they have it as long as these are kept.
+    ///
+    /// # Errors
+    /// A place is taken.
+    pub(crate) fn places(&self, order: &Arc<BootOrder>) -> Result<Vec<Arc<BootPlace>>, BootIndexError> {
+        let enter = |rom: &OptionRom| order.enter(format!("option ROM '{}'", rom.name), rom.path(), rom.boot_index);
+        self.option_roms.iter().map(enter).collect()
+    }
+
+    /// Fills in all that is known once the machine is built.
     ///
     /// # Errors
     /// An option ROM with a name that is too long, or too many of them.
-    pub(crate) fn introduce(&self, items: &FwCfg, map: &MemoryMap, reserve_tables: bool) -> Result<(), ItemError> {
+    pub(crate) fn introduce(&self, items: &FwCfg, map: &MemoryMap, about: &About<'_>) -> Result<(), ItemError> {
+        let About { reserve_tables, reserved_end, order: places } = about;
         let BootOptions { order: _, once: _, menu, splash_time, reboot_timeout, strict } = &self.boot;
         items.set(key::UUID, self.uuid);
         items.set(key::BOOT_MENU, u16::from(*menu).to_le_bytes());
-        items.add_file("etc/e820", e820(map, reserve_tables))?;
+        items.add_file("etc/e820", e820(map, *reserve_tables))?;
+        if let Some(end) = reserved_end {
+            items.add_file("etc/reserved-memory-end", end.to_le_bytes())?;
+        }
         items.add_file("etc/boot-fail-wait", reboot_timeout.unwrap_or(-1).to_le_bytes())?;
         if let Some(time) = splash_time {
             items.add_file("etc/boot-menu-wait", time.to_le_bytes())?;
@@ -99,13 +138,13 @@ impl Firmware {
         if self.serial_console {
             items.add_file("etc/sercon-port", SERIAL_PORT)?;
         }
-        for (name, rom) in &self.option_roms {
-            items.add_file(&format!("genroms/{name}"), rom.as_slice())?;
+        for rom in &self.option_roms {
+            items.add_file(&rom.item(), rom.image.as_slice())?;
         }
         // Who asked for a kernel gets it before anything else.
-        let first = self.option_roms.iter().filter(|(name, _)| name == LINUX_LOADER);
-        let first: Vec<String> = first.map(|(name, _)| format!("/rom@genroms/{name}")).collect();
-        items.add_file("bootorder", boot_order(&first, *strict))?;
+        let first = self.option_roms.iter().filter(|rom| rom.name == LINUX_LOADER).map(OptionRom::path);
+        let paths: Vec<String> = first.chain(places.paths()).collect();
+        items.add_file("bootorder", boot_order(&paths, *strict))?;
         Ok(())
     }
 
@@ -117,6 +156,16 @@ impl Firmware {
         clock.set_memory(cmos::BOOT_1_2, device(0) | device(1) << 4);
         clock.set_memory(cmos::BOOT_3, device(2) << 4);
     }
+}
+
+/// What firmware is told of the machine besides its memory.
+pub(crate) struct About<'a> {
+    /// Whether the machine keeps the end of memory below 4 GiB for itself.
+    pub(crate) reserve_tables: bool,
+    /// Where the memory ends in which modules may come, if they may.
+    pub(crate) reserved_end: Option<u64>,
+    /// What it is to try to boot, and in which order.
+    pub(crate) order: &'a BootOrder,
 }
 
 /// Gives firmware the tables to place, and the script by which it does.

@@ -4,6 +4,7 @@ mod acpi;
 mod backends;
 mod board;
 pub mod boot;
+mod boot_order;
 pub mod config;
 pub mod devices;
 mod dirty;
@@ -32,6 +33,7 @@ mod test_access;
 
 pub use acpi::{GivenTable, TableError, TableFiles};
 pub use backends::Backends;
+pub use boot_order::{BootIndexError, BootOrder};
 pub use config::{
     Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, MAX_SLOTS, MemoryConfig, Software, Topology,
 };

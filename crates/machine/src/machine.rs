@@ -133,6 +133,7 @@ impl Machine {
             taps: Default::default(),
             numa: Arc::new(numa),
             modules: Arc::new(modules(&config)?),
+            boot_order: Arc::default(),
             objects,
             backends,
         };

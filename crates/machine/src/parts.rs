@@ -6,8 +6,8 @@ use rhea_core::{AddressSpace, Gate, PortSpace, TimerQueue};
 use rhea_x86::engine::CodeEpoch;
 
 use crate::{
-    backends::Backends, inbox::Inbox, modules::MemoryModules, numa::Numa, objects::Objects, processors::Processors,
-    taps::Taps,
+    backends::Backends, boot_order::BootOrder, inbox::Inbox, modules::MemoryModules, numa::Numa, objects::Objects,
+    processors::Processors, taps::Taps,
 };
 
 /// What every board is built on.
@@ -32,6 +32,8 @@ pub struct Parts {
     pub numa: Arc<Numa>,
     /// Memory modules.
     pub modules: Arc<MemoryModules>,
+    /// What firmware tries first.
+    pub boot_order: Arc<BootOrder>,
     /// The tree of objects.
     pub objects: Arc<Objects>,
     /// What stands behind devices on the host.

@@ -22,7 +22,7 @@ use rhea_machine::{
         linux::Kernel,
         multiboot::{Module, Program},
     },
-    firmware::{Firmware, LINUX_LOADER},
+    firmware::{Firmware, LINUX_LOADER, OptionRom},
 };
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
@@ -237,7 +237,9 @@ fn firmware(settings: &Settings) -> anyhow::Result<Option<Firmware>> {
         // There is no graphical console.
         firmware.serial_console = settings.serials.first().is_some_and(|port| *port != CharUse::None);
         if settings.kernel.is_some() {
-            firmware.option_roms.push((LINUX_LOADER.to_owned(), rhea_guests::linux_loader().to_vec()));
+            // It comes before everything that has a place of its own.
+            let (name, image) = (LINUX_LOADER.to_owned(), rhea_guests::linux_loader().to_vec());
+            firmware.option_roms.push(OptionRom { name, image, boot_index: -1 });
         }
     }
     Ok(firmware)

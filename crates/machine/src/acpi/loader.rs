@@ -169,6 +169,7 @@ mod tests {
             memory_slots: 0,
             hotplug_buses: Vec::new(),
             pci_window: 0xc000_0000,
+            high_pci_window: None,
             affinity: None,
             generation_id: None,
             panic_port: None,

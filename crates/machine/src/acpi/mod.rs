@@ -50,6 +50,8 @@ pub struct Platform {
     pub hotplug_buses: Vec<HotplugBus>,
     /// First address of the PCI memory window below 4 GiB.
     pub pci_window: u32,
+    /// First and last address of the one above all memory, if processors reach there.
+    pub high_pci_window: Option<(u64, u64)>,
     /// Nodes of processors and memory, if there are any.
     pub affinity: Option<Affinity>,
     /// Where the identifier of the machine's generation is, if it has one.
@@ -142,6 +144,7 @@ mod tests {
             memory_slots: 2,
             hotplug_buses: vec![HotplugBus { number: 1, path: vec![5] }, HotplugBus { number: 2, path: vec![5, 0] }],
             pci_window: 0xc000_0000,
+            high_pci_window: Some((1 << 32, (1 << 40) - 1)),
             affinity: Some(Affinity { processors: vec![(0, 0)], memory: Vec::new(), distances: vec![vec![10]] }),
             generation_id: Some(0xf_f100),
             given: vec![b"MINE\x09\0\0\0\xce".to_vec()],

@@ -45,16 +45,17 @@ use super::{
     bios::BiosArea,
     debug_log::DebugLog,
     hotplug::Hotplug,
-    ram::{self, BoardRam, LOW_RAM_LIMIT},
+    ram::{self, BoardRam, HIGH_RAM, LOW_RAM_LIMIT, Window},
     sockets::{Shown, Sockets, set_memory_types},
 };
 use crate::{
     MachineError,
     acpi::{self, Affinity, IO_APIC_ADDRESS, MemoryAffinity, Platform, PossibleProcessor},
     boot::{Entry, LoadError, MemoryMap, buses, multiboot, parameters, start},
+    boot_order::{BootOrder, BootPlace},
     config::{Config, Software},
     devices::{DeviceError, IsaBus, PciSlots, vmcoreinfo},
-    firmware::{self, Firmware},
+    firmware::{self, About, Firmware},
     inbox::GuestRequest,
     input::Input,
     inspect::{InterruptControllers, LoadedItem, Place},
@@ -91,14 +92,20 @@ pub struct Pc {
     numa: Arc<Numa>,
     /// Which of its nodes has what memory.
     affinity: Vec<MemoryAffinity>,
-    /// First address of the PCI memory window below 4 GiB.
+    /// First address of the PCI memory window below 4 GiB, and the window above all memory.
     pci_window: u32,
+    high_pci_window: Option<(u64, u64)>,
+    /// Where modules may come.
+    module_window: Option<Window>,
     software: Software,
     apics: Arc<ApicBus>,
     sockets: Sockets,
     /// What the board tells firmware, and the firmware, if there is one.
     items: Arc<FwCfg>,
     firmware: Option<Firmware>,
+    /// What it tries to boot; the places of option ROMs in that are kept here.
+    boot_order: Arc<BootOrder>,
+    _option_rom_places: Vec<Arc<BootPlace>>,
     /// Whether it has been started once.
     booted: AtomicBool,
     bios: Arc<BiosArea>,
@@ -145,8 +152,10 @@ impl Pc {
     /// # Errors
     /// The host cannot give the memory or the threads.
     pub fn build(config: &Config, parts: &Parts) -> Result<Self, MachineError> {
-        let Parts { memory, ports, timers, inbox, taps, numa, objects, .. } = parts;
-        let BoardRam { map, affinity } = ram::build(config, numa, memory, objects)?;
+        let Parts { memory, ports, timers, inbox, taps, numa, objects, boot_order, .. } = parts;
+        let firmware = config.firmware.as_ref();
+        let option_rom_places = firmware.map(|firmware| firmware.places(boot_order)).transpose()?.unwrap_or_default();
+        let BoardRam { map, affinity, window: module_window } = ram::build(config, numa, memory, objects)?;
         memory.map(VGA_WINDOW.0, VGA_WINDOW.1, 1, Target::Mmio(Arc::new(Nothing)));
 
         let topology = &config.topology;
@@ -235,7 +244,7 @@ impl Pc {
         let pci = PciBus::new(&(Arc::clone(&isa_bridge) as Arc<dyn InterruptSink>));
         pci.map(ports);
         let host_bridge = HostBridge::new();
-        let bios = BiosArea::new(memory, &parts.processors, config.firmware.as_ref(), &host_bridge)?;
+        let bios = BiosArea::new(memory, &parts.processors, firmware, &host_bridge)?;
         let functions: [(u8, u8, Arc<dyn PciFunction>); 3] = [
             (0, 0, Arc::clone(&host_bridge) as _),
             (1, 0, Arc::clone(&isa_bridge) as _),
@@ -255,7 +264,10 @@ impl Pc {
         }
 
         let pci_window = map.below_4g().max(LOW_RAM_LIMIT) as u32;
-        let sockets = Sockets::new(*topology, processors::model_of(config)?, &apics, parts, pci_window);
+        let model = processors::model_of(config)?;
+        let memory_end = module_window.map_or(HIGH_RAM + map.above_4g(), Window::end);
+        let high_pci_window = ram::high_pci_window(memory_end, model.physical_bits());
+        let sockets = Sockets::new(*topology, model, &apics, parts, pci_window);
         for index in 0..topology.cpus {
             sockets.add(index as usize, None, Shown::Board)?;
         }
@@ -316,11 +328,15 @@ impl Pc {
             numa,
             affinity,
             pci_window,
+            high_pci_window,
+            module_window,
             software,
             apics,
             sockets,
             items,
             firmware: config.firmware.clone(),
+            boot_order: Arc::clone(boot_order),
+            _option_rom_places: option_rom_places,
             booted: AtomicBool::new(false),
             bios,
             host_bridge,
@@ -357,6 +373,7 @@ impl Pc {
             memory_slots: self.hotplug.memory.slots(),
             hotplug_buses: self.hotplug.buses(),
             pci_window: self.pci_window,
+            high_pci_window: self.high_pci_window,
             affinity: (!self.numa.nodes().is_empty()).then(|| Affinity {
                 processors: ids.iter().enumerate().filter_map(in_node).collect(),
                 memory: self.affinity.clone(),
@@ -410,7 +427,12 @@ impl Pc {
         if let Some(generation) = kept {
             generation.reset();
         }
-        firmware.introduce(&self.items, &self.map, kept.is_some())?;
+        let about = About {
+            reserve_tables: kept.is_some(),
+            reserved_end: self.module_window.map(Window::end),
+            order: &self.boot_order,
+        };
+        firmware.introduce(&self.items, &self.map, &about)?;
         firmware.tell_order(&self.clock.0, !self.booted.swap(true, Ordering::Relaxed));
         let tables = acpi::build(&self.platform(), 0, acpi::loader::FACS_LENGTH);
         firmware::give_tables(&self.items, acpi::loader::files(tables))?;

@@ -22,7 +22,7 @@ pub(super) const LOW_RAM_LIMIT: u64 = 0xc000_0000;
 pub(super) const HIGH_RAM: u64 = 1 << 32;
 /// Processors reach memory up to here: 40 bits of address.
 const ADDRESS_LIMIT: u64 = 1 << 40;
-/// Alignment of the window for modules, and the most that a module's own alignment wastes.
+/// Alignment of the windows for modules and for PCI devices, and the most that a module's own alignment wastes.
 const WINDOW_ALIGNMENT: u64 = 1 << 30;
 
 /// Id of the RAM that nobody made a backend for.
@@ -42,6 +42,8 @@ pub(super) struct BoardRam {
     pub(super) map: MemoryMap,
     /// Which node has what.
     pub(super) affinity: Vec<MemoryAffinity>,
+    /// Where modules may come.
+    pub(super) window: Option<Window>,
 }
 
 /// Maps the machine's RAM.
@@ -76,7 +78,8 @@ pub(super) fn build(
     }
     let map =
         MemoryMap::new(config.ram.min(LOW_RAM_LIMIT), config.ram.saturating_sub(LOW_RAM_LIMIT), config.tables_length());
-    Ok(BoardRam { affinity: affinity(numa, Window::of(config)?), map })
+    let window = Window::of(config)?;
+    Ok(BoardRam { affinity: affinity(numa, window), map, window })
 }
 
 /// The one backend of all memory: the one that was named, or one of the board's own.
@@ -122,6 +125,11 @@ fn placed(at: u64, length: u64) -> Vec<(u64, u64, u64)> {
 }
 
 impl Window {
+    /// First address behind it.
+    pub(super) const fn end(self) -> u64 {
+        self.base.saturating_add(self.length)
+    }
+
     /// The window of a PC, if there may be modules.
     ///
     /// # Errors
@@ -140,6 +148,13 @@ impl Window {
         }
         Ok(Some(Self { base, length }))
     }
+}
+
+/// The window for PCI devices behind `memory_end`, up to where addresses of so many bits end.
+pub(super) fn high_pci_window(memory_end: u64, physical_bits: u32) -> Option<(u64, u64)> {
+    let first = memory_end.checked_next_multiple_of(WINDOW_ALIGNMENT)?;
+    let last = u64::MAX >> (64 - physical_bits.clamp(32, 52));
+    (first < last).then_some((first, last))
 }
 
 fn affinity(numa: &Numa, window: Option<Window>) -> Vec<MemoryAffinity> {
@@ -161,6 +176,15 @@ mod tests {
     use super::*;
 
     const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn devices_have_what_is_behind_all_memory_as_far_as_processors_reach() {
+        assert_eq!(high_pci_window(4 * GIB, 40), Some((4 * GIB, (1 << 40) - 1)));
+        assert_eq!(high_pci_window(6 * GIB + 4096, 36), Some((7 * GIB, 64 * GIB - 1)));
+        assert_eq!(high_pci_window(4 * GIB, 32), None);
+        assert_eq!(high_pci_window(64 * GIB, 36), None);
+        assert_eq!(high_pci_window(u64::MAX, 52), None);
+    }
 
     #[test]
     fn memory_goes_around_the_hole() {

@@ -46,7 +46,7 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
     if machine.balloon_device().is_some() {
         return Err(DeviceError::Refused("Only one balloon device is supported".to_owned()).into());
     }
-    virtio::plug(machine, config, || {
+    virtio::plug(machine, config, |_| {
         let balloon = Balloon::new(&machine.parts().timers, settings.deflate_on_oom);
         balloon.set_polling_interval(settings.guest_stats_polling_interval);
         machine.follow_balloon(&balloon);

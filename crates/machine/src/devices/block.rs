@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhea_backends::object::IoThread;
 use rhea_core::{
     BlockMedium as _,
-    object::{Fixed, Object, PropertyError},
+    object::{Object, PropertyError, Settings as _, TypeInfo, Typed, Value, read_value},
     property_link,
 };
 use rhea_devices::virtio::block::{Block, BlockOptions, MOST_ENTRIES, MOST_QUEUES};
@@ -14,7 +14,7 @@ use super::{
     DeviceConfig, DeviceError, Driver, Plugged,
     virtio::{self, Made, OnOffAuto, virtio_drivers},
 };
-use crate::{Machine, MachineError};
+use crate::{Machine, MachineError, boot_order::BootPlace};
 
 property_link! {
     /// A thread.
@@ -40,8 +40,8 @@ struct BlockSettings {
     /// Accepted and ignored: bytes of a block of the medium.
     #[property(name = "physical_block_size", default = 512)]
     physical_block_size: u32,
-    /// Accepted and ignored: there is no firmware that chooses.
-    #[property(name = "bootindex", default = -1)]
+    /// Place in the order in which firmware tries to boot, from 0 on; -1 for none.
+    #[property(name = "bootindex", default = -1, live)]
     boot_index: i32,
     /// Whether writes wait for a flush, unless the guest says otherwise; auto is on.
     #[property(default = OnOffAuto::Auto)]
@@ -85,8 +85,13 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
         })?),
     };
     let mut claimed = None;
-    let plugged = virtio::plug(machine, config, || {
+    let plugged = virtio::plug(machine, config, |place| {
         let name = config.id.as_deref().unwrap_or("disk");
+        let path = place.firmware_path("scsi");
+        // People know a device without a name by its type and place.
+        let called = config.id.as_ref().map_or_else(|| format!("{} at {path}", config.driver), |id| format!("'{id}'"));
+        let order = &machine.parts().boot_order;
+        let boot = order.enter(called, format!("{path}/disk@0,0"), settings.boot_index)?;
         let disk = machine.parts().backends.blocks.claim(&settings.drive, name)?;
         let serial = settings.serial.clone().or_else(|| disk.serial().map(str::to_owned)).unwrap_or_default();
         settings.serial = Some(serial.clone());
@@ -118,11 +123,36 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
             // A disk that waits for the host holds up nobody else.
             None => (machine.start_worker(&format!("virtio {name}"))?, Vec::new()),
         };
-        Ok(Made { device, own: Arc::new(Fixed(settings)), worker, links })
+        Ok(Made { device, own: Arc::new(Disk { settings, boot }), worker, links })
     })?;
     if let Some(disk) = claimed {
         // As managers know the part of a device that is not its transport.
         disk.set_device(format!("{}/virtio-backend", machine.objects().tree().path(plugged.node)));
     }
     Ok(plugged)
+}
+
+/// A disk's own properties.
+struct Disk {
+    settings: BlockSettings,
+    boot: Arc<BootPlace>,
+}
+
+impl Object for Disk {
+    fn info(&self) -> &'static TypeInfo {
+        BlockSettings::INFO
+    }
+
+    fn get(&self, name: &str) -> Option<Value> {
+        match name {
+            "bootindex" => Some(self.boot.index().into()),
+            _ => self.settings.get(name),
+        }
+    }
+
+    fn set(&self, name: &str, value: &Value) -> Result<(), PropertyError> {
+        // The only one that can be set.
+        let index = read_value(name, value)?;
+        self.boot.move_to(index).map_err(|taken| PropertyError::Refused(taken.to_string()))
+    }
 }

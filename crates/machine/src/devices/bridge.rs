@@ -46,7 +46,7 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
     let function = Arc::clone(&bridge) as _;
     let plugged = machine.plug_pci(config, &place, function, Arc::new(Fixed(settings)), &[], false)?;
     let number = path.clone().and_then(|path| machine.board().hotplug().and_then(|hotplug| hotplug.add_bus(path)));
-    let bus = PciSlots::behind(&bridge, number, path.unwrap_or_default());
+    let bus = PciSlots::behind(&bridge, &place, number, path.unwrap_or_default());
     // Nothing but its own properties is there yet that could have the name.
     tree.add(plugged.node, &name, bus).inspect_err(|_| machine.take_back(&plugged))?;
     Ok(plugged)

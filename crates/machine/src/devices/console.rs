@@ -44,7 +44,7 @@ fn plug_console(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, Mac
         return Err(DeviceError::from(PropertyError::Range { name: "max_ports".to_owned(), expected }).into());
     }
     let console = Console::new(most_ports);
-    let plugged = virtio::plug(machine, config, || {
+    let plugged = virtio::plug(machine, config, |_| {
         let device = Arc::clone(&console) as _;
         Ok(Made { device, own: Arc::new(Fixed(settings)), worker: machine.shared_worker()?, links: Vec::new() })
     })?;

@@ -6,7 +6,11 @@ use rhea_core::object::{NodeId, Object, PropertyKind, TypeInfo, Typed, Unsuitabl
 use rhea_devices::chipset::pci::{Bridge, PciBus, PciFunction, SlotFunction, Slots};
 
 use super::{DeviceConfig, DeviceError, Devices, Plugged, Removal, Unplug};
-use crate::{Machine, MachineError, state::parts::Kept};
+use crate::{
+    Machine, MachineError,
+    boot_order::{FIRST_PCI_BUS, pci_path},
+    state::parts::Kept,
+};
 
 /// Place of a function on its bus; none for the first slot that is free. In words `5` or `5.1`, in hexadecimal; as a
 /// number eight times the slot and the function, or -1.
@@ -56,17 +60,27 @@ pub(crate) struct PciSlots {
     number: Option<u32>,
     /// The slots of the bridges that lead there, the one on the first bus first.
     path: Vec<u8>,
+    /// Its path as firmware knows it.
+    firmware_path: String,
 }
 
 impl PciSlots {
     /// The first bus.
     pub(crate) fn first(bus: &PciBus) -> Arc<Self> {
-        Arc::new(Self { slots: Arc::clone(bus.slots()), bridge: None, number: Some(0), path: Vec::new() })
+        let (slots, firmware_path) = (Arc::clone(bus.slots()), FIRST_PCI_BUS.to_owned());
+        Arc::new(Self { slots, bridge: None, number: Some(0), path: Vec::new(), firmware_path })
     }
 
-    /// The bus behind a bridge.
-    pub(super) fn behind(bridge: &Arc<Bridge>, number: Option<u32>, path: Vec<u8>) -> Arc<Self> {
-        Arc::new(Self { slots: Arc::clone(bridge.slots()), bridge: Some(Arc::clone(bridge)), number, path })
+    /// The bus behind a bridge at `place`.
+    pub(super) fn behind(bridge: &Arc<Bridge>, place: &PciPlace, number: Option<u32>, path: Vec<u8>) -> Arc<Self> {
+        let firmware_path = place.firmware_path("pci-bridge");
+        Arc::new(Self {
+            slots: Arc::clone(bridge.slots()),
+            bridge: Some(Arc::clone(bridge)),
+            number,
+            path,
+            firmware_path,
+        })
     }
 
     /// The first slot that is free.
@@ -97,6 +111,11 @@ impl PciPlace {
     /// The slots of the bus, with their interrupt wires.
     pub fn slots(&self) -> &Arc<Slots> {
         &self.bus.slots
+    }
+
+    /// The path by which firmware knows a device there that is of this kind.
+    pub fn firmware_path(&self, kind: &str) -> String {
+        pci_path(&self.bus.firmware_path, kind, self.at)
     }
 
     /// How the tables lead to a bus behind a bridge in this place, if they can.
@@ -138,7 +157,7 @@ impl Machine {
         leaves: bool,
     ) -> Result<Plugged, MachineError> {
         let PciPlace { node: bus, bus: on, at } = place;
-        let PciSlots { slots, bridge, number, path: _ } = &**on;
+        let PciSlots { slots, bridge, number, path: _, firmware_path: _ } = &**on;
         slots.plug(*at, config.id.clone(), function)?;
         let entered = self.objects().plug(config.id.as_deref(), object).and_then(|node| {
             let tree = self.objects().tree();

@@ -34,7 +34,7 @@ pub(super) const DRIVERS: [Driver; 3] = virtio_drivers!(RngSettings, "virtio-rng
 
 fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineError> {
     let settings: RngSettings = config.settings().map_err(DeviceError::from)?;
-    virtio::plug(machine, config, || {
+    virtio::plug(machine, config, |_| {
         let id = settings.rng.0.strip_prefix("/objects/").unwrap_or(&settings.rng.0);
         let (source, links): (Arc<dyn RandomSource>, _) = if id.is_empty() {
             (Arc::new(Builtin), Vec::new())

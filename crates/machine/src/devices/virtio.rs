@@ -11,7 +11,7 @@ use rhea_devices::virtio::{Interface, VirtioDevice, VirtioPci, Wiring, Worker};
 
 use super::{
     DeviceConfig, DeviceError, Plugged, device_type,
-    pci::{Link, PciAddress},
+    pci::{Link, PciAddress, PciPlace},
 };
 use crate::{Machine, MachineError};
 
@@ -114,11 +114,11 @@ impl Object for VirtioObject {
     }
 }
 
-/// Makes a device by `make` and puts it on its bus.
+/// Makes a device by `make`, which is told its place, and puts it on its bus.
 pub(super) fn plug(
     machine: &Machine,
     config: &DeviceConfig,
-    make: impl FnOnce() -> Result<Made, MachineError>,
+    make: impl FnOnce(&PciPlace) -> Result<Made, MachineError>,
 ) -> Result<Plugged, MachineError> {
     let info = device_type(&config.driver).ok_or_else(|| DeviceError::Driver(config.driver.clone()))?;
     let mut transport: TransportSettings = config.settings().map_err(DeviceError::from)?;
@@ -127,7 +127,7 @@ pub(super) fn plug(
     transport.addr = PciAddress(Some(place.at));
     let messages = machine.board().messages();
     let messages = messages.ok_or(DeviceError::NoBusOf { bus: "PCI", driver: config.driver.clone() })?;
-    let Made { device, own, worker, links } = make()?;
+    let Made { device, own, worker, links } = make(&place)?;
     let parts = machine.parts();
     let wiring = Wiring {
         memory: Arc::clone(&parts.memory),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rhea_core::files;
-use rhea_machine::firmware::{BootDevice, BootOptions, Firmware};
+use rhea_machine::firmware::{BootDevice, BootOptions, Firmware, OptionRom};
 
 use super::keyval::{KeyValues, OptionError};
 
@@ -19,8 +19,8 @@ pub struct FirmwareSettings {
     pub file: Option<String>,
     /// `-L`, in order.
     pub directories: Vec<PathBuf>,
-    /// `-option-rom`, in order.
-    pub option_roms: Vec<String>,
+    /// `-option-rom`, in order: the file, and its place in the order of what is tried, -1 for none.
+    pub option_roms: Vec<(String, i32)>,
     /// `-boot`.
     pub boot: BootOptions,
 }
@@ -49,6 +49,18 @@ impl FirmwareSettings {
             let wrong = || parameters.error("reboot timeout is invalid, it should be a value between -1 and 65535");
             self.boot.reboot_timeout = Some(time.ok_or_else(wrong)?);
         }
+        Ok(())
+    }
+
+    /// Takes the parameters of `-option-rom`.
+    ///
+    /// # Errors
+    /// No file, or a place that is none.
+    pub(super) fn option_rom(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {
+        let file = parameters.get("romfile").ok_or_else(|| parameters.error("Option ROM file is not specified"))?;
+        let index = parameters.number("bootindex").map_or(Ok(-1), i32::try_from);
+        let index = index.map_err(|_| parameters.error("parameter 'bootindex' expects a number up to 2147483647"))?;
+        self.option_roms.push((file.to_owned(), index));
         Ok(())
     }
 
@@ -86,9 +98,10 @@ impl FirmwareSettings {
     pub fn load(&self, uuid: [u8; 16]) -> anyhow::Result<Option<Firmware>> {
         let Some(name) = &self.file else { return Ok(None) };
         let mut firmware = Firmware::new(name.clone(), self.read(name, "PC BIOS")?)?;
-        for path in &self.option_roms {
+        for (path, boot_index) in &self.option_roms {
             let name = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            firmware.option_roms.push((name, self.read(path, "option ROM")?));
+            let (image, boot_index) = (self.read(path, "option ROM")?, *boot_index);
+            firmware.option_roms.push(OptionRom { name, image, boot_index });
         }
         (firmware.boot, firmware.uuid) = (self.boot.clone(), uuid);
         Ok(Some(firmware))
@@ -141,6 +154,22 @@ mod tests {
         ] {
             assert_eq!(boot(bad), Err(reason.to_owned()), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_option_rom_has_a_place_in_the_order_if_it_is_given_one() {
+        let roms = |texts: &[&str]| {
+            let mut settings = FirmwareSettings::default();
+            for text in texts {
+                let parameters = KeyValues::parse(option("option-rom").unwrap(), text).map_err(|error| error.0)?;
+                settings.option_rom(&parameters).map_err(|error| error.0)?;
+            }
+            Ok::<_, String>(settings.option_roms)
+        };
+        let expected = [("a,b.rom".to_owned(), -1), ("c.rom".to_owned(), 3)];
+        assert_eq!(roms(&["a,,b.rom", "romfile=c.rom,bootindex=3"]).unwrap(), expected);
+        assert_eq!(roms(&["bootindex=3"]).unwrap_err(), "-option-rom: Option ROM file is not specified");
+        assert!(roms(&["c.rom,bootindex=2147483648"]).is_err() && roms(&["c.rom,bootindex=-2"]).is_err());
     }
 
     #[test]

@@ -246,7 +246,7 @@ impl Settings {
             "bios" => self.firmware.file = Some(value.to_owned()),
             "L" if matches!(value, "help" | "?") => self.print = Some(self.firmware.directories_help()),
             "L" => self.firmware.directories.push(value.into()),
-            "option-rom" => self.firmware.option_roms.push(value.to_owned()),
+            "option-rom" => self.firmware.option_rom(&parameters()?)?,
             "boot" => self.firmware.boot(&parameters()?)?,
             "kernel" => self.kernel = Some(value.into()),
             "initrd" => self.initrd = Some(value.into()),

@@ -238,7 +238,16 @@ pub const OPTIONS: &[OptionRow] = &[
     },
     word("bios", "FILE", "run this firmware, which then boots; a file, or a name to look for in directories of firmware"),
     word("L", "DIR", "look for firmware in this directory too; may be given several times; 'help' lists the directories"),
-    word("option-rom", "FILE", "let the firmware run this option ROM too; may be given several times"),
+    OptionRow {
+        name: "option-rom",
+        argument: Argument::Parameters("[romfile=]FILE[,bootindex=N]"),
+        help: "let the firmware run this option ROM too; may be given several times",
+        implied: Some("romfile"),
+        parameters: &[
+            parameter("romfile", Text, "the option ROM"),
+            parameter("bootindex", Number, "its place in the order in which the firmware tries to boot"),
+        ],
+    },
     OptionRow {
         name: "boot",
         argument: Argument::Parameters("[order=]DEVICES[,once=DEVICES][,menu=on|off][,PARAMETER=VALUE]..."),

@@ -42,7 +42,11 @@ fn windows(platform: &Platform) -> Raw {
     let vga = AddressSpace::<u32>::new_memory(cacheable, true, 0xa_0000, 0xb_ffff, None);
     let uncached = AddressSpaceCacheable::NotCacheable;
     let window = AddressSpace::<u32>::new_memory(uncached, true, platform.pci_window, 0xfebf_ffff, None);
-    let resources = ResourceTemplate::new(vec![&bus, &config, &low_ports, &high_ports, &vga, &window]);
+    let high = platform.high_pci_window;
+    let high = high.map(|(first, last)| AddressSpace::<u64>::new_memory(uncached, true, first, last, None));
+    let all: [&dyn Aml; 6] = [&bus, &config, &low_ports, &high_ports, &vga, &window];
+    let resources = all.into_iter().chain(high.as_ref().map(|high| high as &dyn Aml)).collect();
+    let resources = ResourceTemplate::new(resources);
     Raw::of(&[&Name::new("_CRS".into(), &resources)])
 }
 
