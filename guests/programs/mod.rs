@@ -16,6 +16,8 @@ mod modifying;
 mod ordering;
 mod paging;
 mod paging_32;
+mod paging_57;
+mod paging_cases;
 mod paging_model;
 mod processors;
 mod program;
@@ -42,6 +44,7 @@ pub const ALL: &[(&str, Write)] = &[
     ("lowest-priority", lowest_priority::write),
     ("ordering", ordering::write),
     ("paging-32", paging_32::write),
+    ("paging-57", paging_57::write),
     ("paging", paging::write),
     ("shutdown", shutdown::write),
     ("tasks", tasks::write),

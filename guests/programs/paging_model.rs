@@ -18,15 +18,54 @@ pub const PKE: u32 = 1 << 22;
 pub const NXE: u32 = 1 << 11;
 pub const AC: u32 = 1 << 18;
 
+/// The most levels there are.
+pub const LEVELS: usize = 5;
+
 /// How a mapping is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Four levels; the last entries of the walk are for a page of 4 KiB, 2 MiB or 1 GiB.
-    Long,
+    /// Long mode: the last entries of the walk are for a page of 4 KiB, 2 MiB or 1 GiB.
+    FourLevels,
+    FiveLevels,
     /// Two or three levels, the first of them without rights; pages of 4 KiB or 2 MiB.
     Pae,
     /// Two levels of 32-bit entries; pages of 4 KiB or 4 MiB.
     Legacy,
+}
+
+impl Format {
+    pub const fn levels(self) -> usize {
+        match self {
+            Self::FiveLevels => 5,
+            Self::FourLevels => 4,
+            Self::Pae => 3,
+            Self::Legacy => 2,
+        }
+    }
+
+    pub const fn is_long(self) -> bool {
+        matches!(self, Self::FourLevels | Self::FiveLevels)
+    }
+
+    /// Bytes of an entry.
+    pub const fn entry_size(self) -> u32 {
+        if matches!(self, Self::Legacy) { 4 } else { 8 }
+    }
+
+    /// Address bits that the entries of a level, counted from the root, leave to those below.
+    pub const fn shift(self, level: usize) -> u32 {
+        let below = (self.levels() - 1 - level) as u32;
+        12 + below * if matches!(self, Self::Legacy) { 10 } else { 9 }
+    }
+
+    /// Whether PS in an entry of a level makes a page of it.
+    pub const fn may_be_page(self, level: usize) -> bool {
+        match self.shift(level) {
+            21 | 22 => true,
+            30 => self.is_long(),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,43 +87,37 @@ pub struct Access {
     pub flags: u32,
     pub pkru: u32,
     /// From the root on; the walk ends at a large page.
-    pub entries: [u64; 4],
+    pub entries: [u64; LEVELS],
 }
 
 /// What comes of it.
 pub struct Outcome {
     /// The error code of a page fault.
     pub fault: Option<u32>,
-    pub entries: [u64; 4],
+    pub entries: [u64; LEVELS],
 }
 
 impl Access {
     fn has_nx(&self) -> bool {
-        self.format != Format::Legacy && self.efer & NXE != 0
+        self.format.entry_size() == 8 && self.efer & NXE != 0
     }
 
     /// Bits that must be zero in the entry of a level, counted from the root, that is present.
     fn reserved(&self, level: usize, entry: u64) -> u64 {
         let nx = if self.has_nx() { 0 } else { NX };
-        match (self.format, level) {
-            (Format::Legacy, 0) if entry & PS != 0 => 1 << 21,
-            (Format::Legacy, _) => 0,
-            // Of the four of a pointer table: RW, US and more (§ 4.4.1).
-            (Format::Pae, 0) => 0,
-            (Format::Long, 0) => nx | BEYOND | PS,
-            (Format::Long, 1) if entry & PS != 0 => nx | BEYOND | 0x3fff_e000,
-            (Format::Long, 2) if entry & PS != 0 => nx | BEYOND | 0x001f_e000,
-            (Format::Pae, 1) if entry & PS != 0 => nx | BEYOND | 0x7ff0_0000_001f_e000,
-            (Format::Pae, _) => nx | BEYOND | 0x7ff0_0000_0000_0000,
-            _ => nx | BEYOND,
-        }
-    }
-
-    fn levels(&self) -> usize {
+        let large = self.format.may_be_page(level) && entry & PS != 0;
+        let shift = self.format.shift(level);
         match self.format {
-            Format::Long => 4,
-            Format::Pae => 3,
-            Format::Legacy => 2,
+            Format::Legacy if large => 1 << 21,
+            Format::Legacy => 0,
+            // Of the four of a pointer table: RW, US and more (§ 4.4.1).
+            Format::Pae if level == 0 => 0,
+            // What is below the address of a page, but for PAT.
+            Format::Pae if large => nx | BEYOND | 0x7ff0_0000_001f_e000,
+            Format::Pae => nx | BEYOND | 0x7ff0_0000_0000_0000,
+            _ if large => nx | BEYOND | ((1 << shift) - 1) & !0x1fff,
+            _ if shift > 30 => nx | BEYOND | PS,
+            _ => nx | BEYOND,
         }
     }
 
@@ -96,7 +129,7 @@ impl Access {
         let refused = |code: u32| Outcome { fault: Some(code), entries: self.entries };
         let (mut user, mut writable, mut no_execute) = (true, true, false);
         let mut used = 0;
-        for (level, &entry) in self.entries.iter().enumerate().take(self.levels()) {
+        for (level, &entry) in self.entries.iter().enumerate().take(self.format.levels()) {
             if entry & P == 0 {
                 return refused(code);
             }
@@ -110,19 +143,14 @@ impl Access {
             user &= entry & US != 0;
             writable &= entry & RW != 0;
             no_execute |= self.has_nx() && entry & NX != 0;
-            let large = match self.format {
-                Format::Long => level == 1 || level == 2,
-                Format::Pae => level == 1,
-                Format::Legacy => level == 0,
-            };
-            if large && entry & PS != 0 {
+            if self.format.may_be_page(level) && entry & PS != 0 {
                 break;
             }
         }
         let leaf = self.entries[used - 1];
         let key = (leaf >> 59 & 15) as u32;
         let protects = self.cr0 & WP != 0;
-        let keys = self.format == Format::Long && self.cr4 & PKE != 0 && user && self.kind != Kind::Execute;
+        let keys = self.format.is_long() && self.cr4 & PKE != 0 && user && self.kind != Kind::Execute;
         let (denied, read_only) = (self.pkru >> (2 * key) & 1 != 0, self.pkru >> (2 * key + 1) & 1 != 0);
         let by_key = keys && (denied || read_only && write && (self.user || protects));
         let allowed = match (self.user, self.kind) {

@@ -64,6 +64,7 @@ fn paging() {
     for model in ["qemu64", "max"] {
         passes("paging", &["-cpu", model]);
         passes("paging-32", &["-cpu", model]);
+        passes("paging-57", &["-cpu", model]);
     }
 }
 
