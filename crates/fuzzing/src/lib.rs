@@ -67,11 +67,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "watchdog", run: subject::run::<chips::Tended> },
 ];
 
-/// Runs the target `name`.
-///
-/// # Panics
-/// There is no such target, or a rule is broken.
-pub fn run(name: &str, data: &[u8]) -> u64 {
-    let target = TARGETS.iter().find(|target| target.name == name);
-    (target.unwrap_or_else(|| panic!("there is no target '{name}'")).run)(data)
+impl Target {
+    /// The target of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        TARGETS.iter().find(|target| target.name == name).copied()
+    }
 }

@@ -1,6 +1,7 @@
 //! The QMP protocol: framing, sessions, negotiation, errors, events and descriptor passing, for servers and clients.
 //! It knows no command.
 
+mod after;
 pub mod arguments;
 pub mod client;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod reply;
 pub mod server;
 pub mod session;
 
+pub use after::AfterAnswer;
 pub use error::{Error, ErrorClass};
 pub use events::EventSender;
 pub use message::Event;

@@ -1,11 +1,11 @@
 //! What waits to be sent to one client, filled from any thread and emptied by the client's session.
 
-use std::{any::Any, task::Waker};
+use std::task::Waker;
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::error::Error;
+use crate::{after::AfterAnswer, error::Error};
 
 /// Most bytes of events that wait for one client; one that lets more pile up is cut off.
 pub(crate) const MOST_EVENTS: usize = 4 << 20;
@@ -16,7 +16,7 @@ pub(crate) struct Finished {
     pub(crate) id: Option<Value>,
     pub(crate) out_of_band: bool,
     /// Dropped once the answer is queued.
-    pub(crate) guard: Option<Box<dyn Any + Send>>,
+    pub(crate) after: Option<AfterAnswer>,
 }
 
 #[derive(Default)]

@@ -1,6 +1,5 @@
 //! One client served: reads, runs commands in order, writes what is queued, and gives way to the other clients.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -15,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::handle::SessionHandle;
 use super::{Dispatcher, Execution, Job};
+use crate::after::AfterAnswer;
 use crate::error::Error;
 use crate::events::EventSender;
 use crate::message::{append_answer, append_greeting};
@@ -249,14 +249,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         let execution = catch_unwind(AssertUnwindSafe(|| self.dispatcher.execute(&self.handle, &command, arguments)));
         match execution {
             Ok(Execution::Done(result)) => self.answer(&result, id.as_ref()),
-            Ok(Execution::DoneThen(result, then)) => {
+            Ok(Execution::DoneThen(result, after)) => {
                 self.answer(&result, id.as_ref());
-                if catch_unwind(AssertUnwindSafe(then)).is_err() {
-                    tracing::error!(command, "the command failed after its answer");
-                }
+                conclude(Some(after));
             }
             Ok(Execution::Later(job)) => self.start(&command, job, id, out_of_band, None),
-            Ok(Execution::LaterThen(job, guard)) => self.start(&command, job, id, out_of_band, Some(guard)),
+            Ok(Execution::LaterThen(job, after)) => self.start(&command, job, id, out_of_band, Some(after)),
             Err(_) => self.answer(&Err(internal_failure(&command)), id.as_ref()),
         }
     }
@@ -267,14 +265,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         job: Job,
         id: Option<serde_json::Value>,
         out_of_band: bool,
-        guard: Option<Box<dyn Any + Send>>,
+        after: Option<AfterAnswer>,
     ) {
         let outbox = self.outbox.clone();
         let failure = internal_failure(command);
         let kept_id = id.clone();
         let started = std::thread::Builder::new().name("job".to_owned()).spawn(move || {
             let result = catch_unwind(AssertUnwindSafe(job)).unwrap_or(Err(failure));
-            outbox.finish(Finished { result, id, out_of_band, guard });
+            outbox.finish(Finished { result, id, out_of_band, after });
         });
         match started {
             Ok(_) if out_of_band => self.busy_out_of_band += 1,
@@ -287,14 +285,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     }
 
     fn finish(&mut self, finished: Finished) {
-        let Finished { result, id, out_of_band, guard } = finished;
+        let Finished { result, id, out_of_band, after } = finished;
         if out_of_band {
             self.busy_out_of_band = self.busy_out_of_band.saturating_sub(1);
         } else {
             self.row_is_busy = false;
         }
         self.answer(&result, id.as_ref());
-        drop(guard);
+        conclude(after);
     }
 
     /// Ready when nothing waits to be written.
@@ -333,6 +331,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         self.unread = 0..count;
         self.end_of_input = count == 0;
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Does what was left for after an answer.
+fn conclude(after: Option<AfterAnswer>) {
+    if catch_unwind(AssertUnwindSafe(|| drop(after))).is_err() {
+        tracing::error!("a command failed after its answer");
     }
 }
 

@@ -7,7 +7,6 @@ mod conversation;
 mod descriptors;
 mod handle;
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -19,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinHandle, spawn_local};
 
+use crate::after::AfterAnswer;
 use crate::error::Error;
 use crate::events::EventSender;
 use conversation::Conversation;
@@ -37,12 +37,12 @@ pub enum Execution {
     /// The result, at hand. Events emitted meanwhile precede it.
     Done(Result<Value, Error>),
     /// The result, and what to do once it is queued: events emitted there follow it.
-    DoneThen(Result<Value, Error>, Box<dyn FnOnce()>),
+    DoneThen(Result<Value, Error>, AfterAnswer),
     /// Work that takes long and runs on a thread of its own. Other sessions go on, and so do this session's
     /// out-of-band commands; its other commands wait.
     Later(Job),
-    /// The same; the guard is dropped once the answer is queued, or the session has gone.
-    LaterThen(Job, Box<dyn Any + Send>),
+    /// The same, and what to do once the answer is queued, or the session has gone.
+    LaterThen(Job, AfterAnswer),
 }
 
 /// Work for a thread of its own.

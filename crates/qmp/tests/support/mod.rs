@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rhea_qmp::{Dispatcher, Error, EventSender, Execution, Server, SessionHandle};
+use rhea_qmp::{AfterAnswer, Dispatcher, Error, EventSender, Execution, Server, SessionHandle};
 use serde_json::{Map, Value, json};
 use tokio::task::LocalSet;
 
@@ -69,7 +69,7 @@ impl Dispatcher for Commands {
             "device_del" => {
                 let events = self.events.clone();
                 let after = move || events.emit("DEVICE_DELETED", Some(json!({"path": "/machine/x"})));
-                return Execution::DoneThen(Ok(json!({})), Box::new(after));
+                return Execution::DoneThen(Ok(json!({})), AfterAnswer::new(after));
             }
             "getfd" => match session.take_descriptor() {
                 None => Err(Error::generic("No file descriptor supplied via SCM_RIGHTS")),
@@ -99,7 +99,7 @@ impl Dispatcher for Commands {
                     events.close();
                     quit.notify_one();
                 };
-                return Execution::DoneThen(Ok(json!({})), Box::new(after));
+                return Execution::DoneThen(Ok(json!({})), AfterAnswer::new(after));
             }
             other => panic!("{other} was let through"),
         })

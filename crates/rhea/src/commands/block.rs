@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rhea_api::block::{
-    BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockInfo, BlockStats, BlockdevCacheInfo,
-    BlockdevDetectZeroesOptions, BlockdevOptions, Handler, ImageInfo, ImageInfoSpecific, SnapshotInfo,
+use rhea_api::{
+    block::{
+        BlockDeviceInfo, BlockDeviceIoStatus, BlockDeviceStats, BlockInfo, BlockStats, BlockdevCacheInfo, Handler,
+        ImageInfo, ImageInfoSpecific, SnapshotInfo,
+    },
+    blockdev::BlockdevDetectZeroesOptions,
 };
 use rhea_backends::block::{BlockStatistics, DetectZeroes, Disk, Node, Snapshot, ThrottleGroup};
 use rhea_qmp::Error;
@@ -13,16 +16,6 @@ use serde_json::Value;
 use super::Commands;
 
 impl Handler for Commands<'_> {
-    fn blockdev_add(&mut self, arguments: BlockdevOptions) -> Result<(), Error> {
-        let options = serde_json::to_value(arguments).map_err(Error::generic)?;
-        let Value::Object(options) = options else { return Err(Error::generic("Parameter 'driver' is missing")) };
-        self.machine().blocks().add(&options).map_err(Error::generic)
-    }
-
-    fn blockdev_del(&mut self, node_name: String) -> Result<(), Error> {
-        self.machine().blocks().remove(&node_name).map_err(Error::generic)
-    }
-
     fn block_resize(&mut self, device: Option<String>, node_name: Option<String>, size: i64) -> Result<(), Error> {
         let size = u64::try_from(size).map_err(|_| Error::generic("Parameter 'size' expects a >0 size"))?;
         let name = match (device, node_name) {

@@ -37,7 +37,7 @@ impl Handler for Commands<'_> {
         }
         // The result goes out before the end of the dump is told, however short it is.
         let (answered, wait_for_answer) = mpsc::channel::<()>();
-        self.after_answer(answered);
+        self.after_answer(move || drop(answered));
         Ok(Box::new(move || {
             let dump = Dump::begin(&machine, request).map_err(failed)?;
             let run = move || {

@@ -18,8 +18,8 @@ impl Handler for Commands<'_> {
         match human::run(self.context, self.session, &Cell::new(processor), &[], &command_line) {
             Answer::Printed(text) => Ok(text),
             Answer::Later(unfinished) => {
-                let (work, guard) = unfinished.into_parts();
-                self.after_answer = guard;
+                let (work, after) = unfinished.into_parts();
+                self.after_answer = after;
                 self.instead = Some(Box::new(move || Ok(Value::String(work()))));
                 Ok(String::new())
             }

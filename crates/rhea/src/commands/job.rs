@@ -82,7 +82,7 @@ impl Commands<'_> {
         let no_thread =
             |error: std::io::Error| Error::generic(fmt::format(format_args!("Could not start a thread: {error}")));
         thread::Builder::new().name("job".to_owned()).spawn(run).map_err(no_thread)?;
-        self.then = Some(Box::new(move || drop(answered)));
+        self.after_answer(move || drop(answered));
         Ok(())
     }
 }

@@ -157,7 +157,7 @@ impl Handler for Commands<'_> {
     fn migrate(&mut self, uri: Option<String>, _: Option<bool>, resume: Option<bool>) -> Result<(), Error> {
         let departure = self.departure(uri.as_deref(), resume)?;
         // The answer goes out before anything else is told of it.
-        self.then = Some(Box::new(move || departure.start()));
+        self.after_answer(move || departure.start());
         Ok(())
     }
 
@@ -170,7 +170,7 @@ impl Handler for Commands<'_> {
         let machine = Arc::clone(self.machine());
         machine.migration().check_waiting(state).map_err(refused)?;
         // What comes of it is told after the answer.
-        self.then = Some(Box::new(move || machine.migration().go_on()));
+        self.after_answer(move || machine.migration().go_on());
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 mod acpi;
 mod block;
+mod blockdev;
 mod char;
 mod client;
 mod clock;
@@ -24,12 +25,12 @@ mod run_state;
 mod trace;
 mod xen;
 
-use std::{any::Any, sync::Arc};
+use std::sync::Arc;
 
 use rhea_api::Outcome;
 use rhea_backends::char::CharDevices;
 use rhea_machine::{Machine, MachineError};
-use rhea_qmp::{Dispatcher, Error, Execution, SessionHandle, reply::Later};
+use rhea_qmp::{AfterAnswer, Dispatcher, Error, Execution, SessionHandle, reply::Later};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -60,38 +61,26 @@ pub struct Commands<'a> {
     context: &'a Context,
     /// Whose command it is.
     session: &'a SessionHandle,
-    /// What is to be done once the client has its answer.
-    then: Option<Job>,
-    /// What waits for the command's answer to be on its way.
-    after_answer: Option<Box<dyn Any + Send>>,
+    /// What is left for after the answer; without a client that waits for one, for the end of these.
+    after_answer: Option<AfterAnswer>,
     /// What has the answer instead of the handler, for commands that only sometimes take long.
     instead: Option<Later<Value>>,
 }
 
-/// Work.
-type Job = Box<dyn FnOnce()>;
-
 impl<'a> Commands<'a> {
     /// The handlers over `context`, for a command of `session`.
     pub fn new(context: &'a Context, session: &'a SessionHandle) -> Self {
-        Self { context, session, then: None, after_answer: None, instead: None }
+        Self { context, session, after_answer: None, instead: None }
     }
 
-    /// Drops `guard` once the command's answer is on its way, or nobody waits for it any more.
-    fn after_answer(&mut self, guard: impl Any + Send) {
-        self.after_answer = Some(Box::new(guard));
+    /// Does `work` once the command's answer is on its way, or nobody waits for it any more.
+    fn after_answer(&mut self, work: impl FnOnce() + Send + 'static) {
+        self.after_answer = Some(AfterAnswer::new(work));
     }
 
-    /// What is to be dropped once the answer is on its way.
-    pub fn into_guard(self) -> Option<Box<dyn Any + Send>> {
+    /// What is left for after the answer.
+    pub fn into_rest(self) -> Option<AfterAnswer> {
         self.after_answer
-    }
-
-    /// Does what was left for after the answer, for whom there is none to wait for.
-    pub fn finish(self) {
-        if let Some(then) = self.then {
-            then();
-        }
     }
 
     fn machine(&self) -> &'a Arc<Machine> {
@@ -132,12 +121,12 @@ impl Dispatcher for Context {
             (outcome, _) => outcome,
         };
         match outcome {
-            Ok(Outcome::Done(value)) => match commands.then {
-                Some(then) => Execution::DoneThen(Ok(value), then),
+            Ok(Outcome::Done(value)) => match commands.after_answer {
+                Some(after) => Execution::DoneThen(Ok(value), after),
                 None => Execution::Done(Ok(value)),
             },
-            Ok(Outcome::Later(job)) => match commands.after_answer.take() {
-                Some(guard) => Execution::LaterThen(job, guard),
+            Ok(Outcome::Later(job)) => match commands.after_answer {
+                Some(after) => Execution::LaterThen(job, after),
                 None => Execution::Later(job),
             },
             Err(error) => Execution::Done(Err(error)),

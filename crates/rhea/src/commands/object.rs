@@ -119,7 +119,7 @@ impl Handler for Commands<'_> {
         })?;
         if let Some(node) = gone {
             let machine = Arc::clone(self.machine());
-            self.then = Some(Box::new(move || machine.finish_removal(node)));
+            self.after_answer(move || machine.finish_removal(node));
         }
         Ok(())
     }

@@ -48,9 +48,7 @@ pub(super) fn cancel(call: &Call<'_>) -> Printed {
 pub(super) fn go_on(call: &Call<'_>) -> Printed {
     let word = call.only_word()?;
     let state = MigrationStatus::named(&word).ok_or_else(|| invalid(&word))?;
-    let mut commands = call.commands();
-    commands.migrate_continue(state)?;
-    commands.finish();
+    call.commands().migrate_continue(state)?;
     Ok(String::new())
 }
 

@@ -1,10 +1,10 @@
 //! The shape of the tables of commands: what a row says, how a line finds its row, and what running it comes to.
 
-use std::{any::Any, cell::Cell, fmt};
+use std::{cell::Cell, fmt};
 
 use rhea_core::trace;
 use rhea_hmp::{Line, LineError};
-use rhea_qmp::{Error, SessionHandle, reply::Later};
+use rhea_qmp::{AfterAnswer, Error, SessionHandle, reply::Later};
 
 use super::{commands::COMMANDS, complete::Words, subjects::SUBJECTS};
 use crate::commands::{Commands, Context};
@@ -43,14 +43,14 @@ pub(super) type Printed = Result<String, Failure>;
 /// The rest of a command that takes long.
 pub(super) struct Work {
     job: Later<String>,
-    /// What waits for the answer to be on its way.
-    guard: Option<Box<dyn Any + Send>>,
+    /// What is left for after the answer.
+    after: Option<AfterAnswer>,
 }
 
 impl Work {
     /// The rest of `commands`' command, whose result is printed by `show`.
     pub(super) fn new<T: 'static>(commands: Commands<'_>, job: Later<T>, show: fn(T) -> String) -> Self {
-        Self { job: Box::new(move || job().map(show)), guard: commands.into_guard() }
+        Self { job: Box::new(move || job().map(show)), after: commands.into_rest() }
     }
 }
 
@@ -184,10 +184,10 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// The work, which gives what is printed, and what is to be dropped after that.
-    pub fn into_parts(self) -> (Job, Option<Box<dyn Any + Send>>) {
-        let Self { work: Work { job, guard }, name } = self;
-        (Box::new(move || print(job().map_err(Failure::from), &name)), guard)
+    /// The work, which gives what is printed, and what is left for after that.
+    pub fn into_parts(self) -> (Job, Option<AfterAnswer>) {
+        let Self { work: Work { job, after }, name } = self;
+        (Box::new(move || print(job().map_err(Failure::from), &name)), after)
     }
 }
 

@@ -126,10 +126,10 @@ async fn converse(context: Context, mut connection: Connection) {
                         return;
                     }
                     said.clear();
-                    let (work, guard) = unfinished.into_parts();
+                    let (work, after) = unfinished.into_parts();
                     let printed = elsewhere(work).await;
                     session.finish(&printed, &mut said);
-                    drop(guard);
+                    drop(after);
                 }
                 Step::End => {
                     // Nobody may be there to read it.
