@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rhea_core::state::Value;
 use rhea_machine::{
     Accelerator, Backends, BoardKind, Config, DeviceConfig, Machine, TestAccess,
-    hold::{Hold, Job},
+    held::Job,
+    hold::Hold,
     state::stream::{Kind, StateReader, StateWriter},
 };
 

@@ -4,7 +4,7 @@ use rhea_api::run_state::{GuestPanicAction, WatchdogAction};
 use rhea_backends::block::DriveConfig;
 use rhea_core::object::Value;
 use rhea_devices::misc::rtc::RtcOptions;
-use rhea_x86::system::cpuid::{CpuModel, Package, Seat};
+use rhea_x86::system::cpuid::CpuModel;
 use serde_json::Map;
 
 use crate::{
@@ -12,9 +12,9 @@ use crate::{
     devices::DeviceConfig,
     firmware::Firmware,
     globals::Globals,
-    numa::NumaOption,
+    numa::{self, NumaOption},
     objects::ObjectConfig,
-    processors::Place,
+    topology::Topology,
 };
 
 /// The boards there are.
@@ -55,52 +55,6 @@ pub const MIN_RAM: u64 = 2 << 20;
 
 /// The most bytes of tables of one's own.
 const MOST_TABLES: u64 = 16 << 20;
-
-/// How processors are grouped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Topology {
-    /// Processors that are there at power-on.
-    pub cpus: u32,
-    /// Sockets.
-    pub sockets: u32,
-    /// Cores in a socket.
-    pub cores: u32,
-    /// Threads in a core.
-    pub threads: u32,
-}
-
-impl Default for Topology {
-    fn default() -> Self {
-        Self { cpus: 1, sockets: 1, cores: 1, threads: 1 }
-    }
-}
-
-impl Topology {
-    /// How many processors there may be: the product of sockets, cores and threads.
-    pub fn max_cpus(&self) -> u32 {
-        self.sockets.saturating_mul(self.cores).saturating_mul(self.threads)
-    }
-
-    /// Where processor `index` sits.
-    pub fn place(&self, index: u32) -> Place {
-        let threads = self.threads.max(1);
-        let cores = self.cores.max(1);
-        let inside = cores.saturating_mul(threads);
-        Place { socket: index / inside, core: index / threads % cores, thread: index % threads }
-    }
-
-    /// What a socket holds, as CPUID tells it.
-    pub fn package(&self) -> Package {
-        Package::new(self.cores, self.threads)
-    }
-
-    /// The identification of the local APIC of processor `index`; `None` if it has none of 8 bits.
-    pub fn apic_id(&self, index: u32) -> Option<u8> {
-        let Place { socket, core, thread } = self.place(index);
-        let id = self.package().apic_id(Seat { package: socket, core, thread })?;
-        u8::try_from(id).ok().filter(|&id| id != u8::MAX)
-    }
-}
 
 /// What a machine is to be.
 #[derive(Clone, Debug)]
@@ -271,6 +225,17 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// What its nodes are made of.
+    pub(crate) fn wanted_nodes(&self) -> numa::Wanted<'_> {
+        numa::Wanted {
+            options: &self.numa,
+            topology: &self.topology,
+            ram: self.ram,
+            grows: self.memory.maximum > self.ram,
+            one_backend: self.memory.backend.is_some(),
+        }
+    }
+
     /// Bytes that tables of one's own take in memory.
     pub(crate) fn tables_length(&self) -> u64 {
         self.acpi_tables.iter().map(|table| table.len().next_multiple_of(16) as u64 + 16).sum()

@@ -7,7 +7,7 @@ use rhea_core::{
     memory::{Bitmap, Follower},
 };
 
-use crate::{machine::Machine, processors::Processors};
+use crate::{parts::Parts, processors::Processors};
 
 /// A log that runs until it is dropped.
 pub struct DirtyLog {
@@ -24,8 +24,8 @@ impl fmt::Debug for DirtyLog {
 
 impl DirtyLog {
     /// Begins; what is written after this has returned is in the log. Nothing, if `follower` has one already.
-    pub fn start(machine: &Machine, follower: Follower) -> Option<Self> {
-        let (memory, processors) = (Arc::clone(machine.memory()), Arc::clone(&machine.parts().processors));
+    pub fn start(parts: &Parts, follower: Follower) -> Option<Self> {
+        let (memory, processors) = (Arc::clone(&parts.memory), Arc::clone(&parts.processors));
         if !memory.follow_writes(follower) {
             return None;
         }
@@ -53,18 +53,6 @@ impl Drop for DirtyLog {
     }
 }
 
-impl Machine {
-    /// Switches the log of written pages on or off that belongs to no job.
-    pub fn set_global_dirty_log(&self, on: bool) {
-        let mut log = self.global_log().lock();
-        match (on, log.is_some()) {
-            (true, false) => *log = DirtyLog::start(self, Follower::Global),
-            (false, true) => *log = None,
-            _ => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -72,7 +60,7 @@ mod tests {
     use rhea_core::{Width, memory::PAGE};
 
     use super::*;
-    use crate::{BoardKind, Config, Software, Topology, backends::Backends};
+    use crate::{BoardKind, Config, Machine, Software, Topology, backends::Backends};
 
     /// 64-bit code that starts the processor with APIC identification 1 at page 8, and counts in 64 pages from 4 MiB on.
     const FIRST: [u8; 52] = [
@@ -117,8 +105,8 @@ mod tests {
     fn nothing_that_processors_write_is_lost_while_somebody_takes() {
         let machine = counting_machine();
         machine.power_on();
-        let log = DirtyLog::start(&machine, Follower::Migration).unwrap();
-        assert!(DirtyLog::start(&machine, Follower::Migration).is_none());
+        let log = DirtyLog::start(machine.parts(), Follower::Migration).unwrap();
+        assert!(DirtyLog::start(machine.parts(), Follower::Migration).is_none());
         let ram = machine.memory().view().rams().into_iter().find(|ram| ram.name() == "pc.ram").unwrap();
         let mut copy = vec![0; ram.len() as usize];
         assert!(ram.read(0, &mut copy));
@@ -161,7 +149,7 @@ mod tests {
         machine.set_global_dirty_log(true);
         machine.set_global_dirty_log(true);
         assert_eq!(followed(), (true, false));
-        let log = DirtyLog::start(&machine, Follower::Migration).unwrap();
+        let log = DirtyLog::start(machine.parts(), Follower::Migration).unwrap();
         machine.memory().write(0x5000, &[1]);
         machine.set_global_dirty_log(false);
         machine.set_global_dirty_log(false);

@@ -3,7 +3,8 @@
 use std::io;
 
 use crate::{
-    boot::LoadError, config::ConfigError, devices::DeviceError, hold::Job, processors::PlaceError, state::StateError,
+    boot::LoadError, config::ConfigError, devices::DeviceError, held::Job, state::error::StateError,
+    topology::PlaceError,
 };
 
 /// Why a machine could not be built, or did not do what was asked.
@@ -123,7 +124,7 @@ pub enum MachineError {
     Busy(Job),
     /// A snapshot was not made, loaded or deleted.
     #[error(transparent)]
-    Snapshot(#[from] crate::snapshots::SnapshotError),
+    Snapshot(#[from] crate::snapshots::error::SnapshotError),
     /// A state was not saved or loaded.
     #[error("{0}")]
     State(StateError),

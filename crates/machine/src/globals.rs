@@ -5,9 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use rhea_core::object::{Access, PropertyError, PropertyKind, TypeInfo, Value, read_value};
-
-use crate::objects::types;
+use rhea_core::object::{Access, PropertyError, PropertyKind, Registry, TypeInfo, Value, read_value};
 
 /// A property that all devices of a type are to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,16 +45,30 @@ impl Globals {
         Self(globals.into_iter().map(|global| Entry { global, used: Arc::default() }).collect())
     }
 
+    /// What they say of these types.
+    pub(crate) const fn among(&self, types: &'static Registry) -> GlobalsAmong<'_> {
+        GlobalsAmong { globals: self, types }
+    }
+}
+
+/// What was said of all devices of a type, where these types are known.
+#[derive(Clone, Copy)]
+pub(crate) struct GlobalsAmong<'a> {
+    globals: &'a Globals,
+    types: &'static Registry,
+}
+
+impl GlobalsAmong<'_> {
     /// What devices of type `info` are to hold, in order.
     ///
     /// # Errors
     /// A property that the type does not have, or that does not take the value.
-    pub(crate) fn of(&self, info: &'static TypeInfo) -> Result<Vec<(String, Value)>, Box<GlobalError>> {
-        let meant = |entry: &&Entry| types().implements(info, &entry.global.driver);
+    pub(crate) fn of(self, info: &'static TypeInfo) -> Result<Vec<(String, Value)>, Box<GlobalError>> {
+        let meant = |entry: &&Entry| self.types.implements(info, &entry.global.driver);
         let read = |Entry { global, used }: &Entry| {
             used.store(true, Ordering::Relaxed);
             let Global { property: name, value: word, .. } = global;
-            let value = match types().property(info, name) {
+            let value = match self.types.property(info, name) {
                 None => Err(info.no_property(name)),
                 Some(property) if property.access == Access::ReadOnly => Err(info.not_writable(name)),
                 Some(property) => (property.from_text)(word)
@@ -67,7 +79,7 @@ impl Globals {
                 Err(reason) => Err(Box::new(GlobalError { global: global.clone(), reason })),
             }
         };
-        self.0.iter().filter(meant).map(read).collect()
+        self.globals.0.iter().filter(meant).map(read).collect()
     }
 
     /// What property `name` of devices of type `info` is to hold, if that was said.
@@ -75,7 +87,7 @@ impl Globals {
     /// # Errors
     /// As of [`of`](Self::of).
     pub(crate) fn value<T: PropertyKind>(
-        &self,
+        self,
         info: &'static TypeInfo,
         name: &str,
     ) -> Result<Option<T>, Box<GlobalError>> {
@@ -84,14 +96,17 @@ impl Globals {
         Ok(all.iter().rev().find(|(own, _)| own == name).and_then(|(_, value)| read_value(name, value).ok()))
     }
 
-    /// What had no effect, in words: there is no such type, or no such device, and none can come.
-    pub(crate) fn unused(&self) -> impl Iterator<Item = String> {
-        self.0.iter().filter(|entry| !entry.used.load(Ordering::Relaxed)).filter_map(|entry| {
+    /// What had no effect, in words: there is no such type, or no such device, and none can come: `comes` tells of which
+    /// types some can.
+    pub(crate) fn unused<'a>(self, comes: impl Fn(&'static TypeInfo) -> bool + 'a) -> impl Iterator<Item = String> + 'a
+    where
+        Self: 'a,
+    {
+        self.globals.0.iter().filter(|entry| !entry.used.load(Ordering::Relaxed)).filter_map(move |entry| {
             let Global { driver, property, value } = &entry.global;
-            match types().get(driver) {
-                Some(info) if types().implements(info, "device") => {
-                    let comes = crate::devices::comes_and_goes(info);
-                    (!comes).then(|| format!("global {driver}.{property}={value} not used"))
+            match self.types.get(driver) {
+                Some(info) if self.types.implements(info, "device") => {
+                    (!comes(info)).then(|| format!("global {driver}.{property}={value} not used"))
                 }
                 _ => Some(format!("global {driver}.{property} has invalid class name")),
             }
@@ -106,7 +121,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::devices::device_type;
+    use crate::{
+        devices::{comes_and_goes, device_type},
+        types::types,
+    };
 
     fn globals(texts: &[(&str, &str, &str)]) -> Globals {
         Globals::new(texts.iter().map(|(driver, property, value)| Global {
@@ -125,15 +143,16 @@ mod tests {
         ]);
         let expected = [("vectors", json!(3)), ("vectors", json!(1))];
         let expected = expected.map(|(name, value)| (name.to_owned(), value));
-        assert_eq!(all.of(device_type("virtio-rng-pci").unwrap()).unwrap(), expected);
-        let policy = globals(&[("mc146818rtc", "lost_tick_policy", "slew")]).value(IsaRtc::INFO, "lost_tick_policy");
+        assert_eq!(all.among(types()).of(device_type("virtio-rng-pci").unwrap()).unwrap(), expected);
+        let policy = globals(&[("mc146818rtc", "lost_tick_policy", "slew")]);
+        let policy = policy.among(types()).value(IsaRtc::INFO, "lost_tick_policy");
         assert_eq!(policy, Ok(Some(LostTickPolicy::Slew)));
-        assert_eq!(Globals::default().value::<u8>(Pm::INFO, "disable_s3"), Ok(None));
+        assert_eq!(Globals::default().among(types()).value::<u8>(Pm::INFO, "disable_s3"), Ok(None));
     }
 
     #[test]
     fn what_cannot_be_is_named() {
-        let said = |texts: &[(&str, &str, &str)]| globals(texts).of(Pm::INFO).unwrap_err().to_string();
+        let said = |texts: &[(&str, &str, &str)]| globals(texts).among(types()).of(Pm::INFO).unwrap_err().to_string();
         assert_eq!(
             said(&[("PIIX4_PM", "colour", "red")]),
             "can't apply global PIIX4_PM.colour=red: Property 'PIIX4_PM.colour' not found"
@@ -150,8 +169,8 @@ mod tests {
             ("virtio-rng-pci", "vectors", "1"),
             ("warp-drive", "speed", "9"),
         ]);
-        all.of(Pm::INFO).unwrap();
-        let unused: Vec<String> = all.unused().collect();
+        all.among(types()).of(Pm::INFO).unwrap();
+        let unused: Vec<String> = all.among(types()).unused(|info| comes_and_goes(types(), info)).collect();
         assert_eq!(unused, ["global hpet.timers=3 not used", "global warp-drive.speed has invalid class name"]);
     }
 }

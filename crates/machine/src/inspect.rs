@@ -4,22 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use rhea_core::{PortSpace, Width};
-use rhea_devices::{
-    chipset::{ioapic::IoApicV1, lapic::Inspection, pic::PairV1},
-    input::Buttons,
-};
+use rhea_devices::{chipset::lapic::Inspection, input::Buttons};
 use rhea_x86::page_tables::PageTables;
 
-use crate::{Machine, input::TooManyKeys};
-
-/// The state of the interrupt controllers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct InterruptControllers {
-    /// The two 8259A.
-    pub pic: PairV1,
-    /// The I/O APIC.
-    pub io_apic: IoApicV1,
-}
+pub use crate::board::shown::{InterruptControllers, LoadedItem, Place};
+use crate::{input::TooManyKeys, machine::Machine};
 
 /// How often the inputs of an interrupt controller were asserted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,28 +17,6 @@ pub struct InterruptCounts {
     pub name: &'static str,
     /// By number of the input.
     pub counts: Vec<u64>,
-}
-
-/// What a direct start or the board has put into memory, or offers to firmware.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadedItem {
-    /// What it is.
-    pub name: String,
-    /// Its size.
-    pub size: u64,
-    /// Where it is.
-    pub place: Place,
-}
-
-/// Where something is that a guest starts with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// In RAM, at an address.
-    Ram(u64),
-    /// In a ROM at an address.
-    Rom(u64),
-    /// Nowhere yet: firmware fetches it by name.
-    Offered,
 }
 
 /// There is no such device in this machine.

@@ -16,7 +16,7 @@ use rhea_api::{
 };
 use rhea_core::object::is_well_formed_id;
 
-use crate::machine::EventSink;
+use crate::events::EventSink;
 
 /// More jobs than this are not kept.
 const MOST: usize = 1024;

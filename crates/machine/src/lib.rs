@@ -1,6 +1,7 @@
 //! Boards, firmware tables, direct kernel boot, virtual processor threads and run state.
 
 mod acpi;
+mod assembly;
 mod backends;
 mod board;
 pub mod boot;
@@ -10,8 +11,10 @@ pub mod devices;
 mod dirty;
 pub mod dump;
 mod error;
+mod events;
 pub mod firmware;
 mod globals;
+pub mod held;
 pub mod hold;
 mod inbox;
 mod input;
@@ -30,19 +33,22 @@ mod snapshots;
 pub mod state;
 pub mod taps;
 mod test_access;
+mod topology;
+mod types;
 
 pub use acpi::{GivenTable, TableError, TableFiles};
 pub use backends::Backends;
 pub use boot_order::{BootIndexError, BootOrder};
-pub use config::{
-    Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, MAX_SLOTS, MemoryConfig, Software, Topology,
-};
+pub use config::{Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, MAX_SLOTS, MemoryConfig, Software};
 pub use devices::{DeviceConfig, DeviceError};
 pub use dirty::DirtyLog;
 pub use error::MachineError;
+pub use events::EventSink;
 pub use globals::{Global, GlobalError, Globals};
 pub use inbox::{GuestRequest, SlotKind};
-pub use machine::{EventSink, Machine};
-pub use processors::{Choice, Place, PlaceError, Processor, ProcessorPlace, Processors};
-pub use snapshots::{SnapshotChoice, SnapshotError};
+pub use machine::Machine;
+pub use processors::{Processor, ProcessorPlace, Processors};
+pub use snapshots::{SnapshotChoice, error::SnapshotError};
 pub use test_access::{TestAccess, TestError};
+pub use topology::{Choice, Place, PlaceError, Topology};
+pub use types::types;

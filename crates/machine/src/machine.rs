@@ -13,11 +13,8 @@ use rhea_api::{
     Event,
     run_state::{GuestPanicAction, RunState, ShutdownCause, WatchdogAction},
 };
-use rhea_backends::{
-    block::{BlockNodes, ThrottleGroup},
-    object::MemoryBackend,
-};
-use rhea_core::{AddressSpace, Clock, Gate, TimerQueue, trace};
+use rhea_backends::block::BlockNodes;
+use rhea_core::{AddressSpace, Clock, memory::Follower, object::Registry, trace};
 use rhea_devices::{
     acpi::{hotplug::Report, pm::WakeCause},
     chipset::pci::PciBus,
@@ -25,26 +22,23 @@ use rhea_devices::{
 };
 
 use crate::{
-    backends::Backends,
-    board::{Board, Window, hotplug::SlotReport, none::NoBoard, pc::Pc},
-    config::{Accelerator, BoardKind, Config},
-    devices::{Devices, show_backends},
+    board::{Board, hotplug::SlotReport},
+    config::{Accelerator, Config},
+    devices::Devices,
     dirty::DirtyLog,
-    dump::DumpProgress,
+    dump::progress::DumpProgress,
     error::MachineError,
-    hold::{Held, Job},
-    inbox::{GuestRequest, Inbox, is_guest},
+    events::EventSink,
+    held::{Held, Job},
+    inbox::{GuestRequest, is_guest},
     jobs::Jobs,
     migration::Migration,
     modules::MemoryModules,
-    numa::{self, Numa},
+    numa::Numa,
     objects::Objects,
     parts::Parts,
-    processors::{OnShutdown, Processors},
+    processors::Processors,
 };
-
-/// Takes the events of a machine; called on the thread that made them happen.
-pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 
 pub(crate) struct RunControl {
     pub state: RunState,
@@ -95,55 +89,8 @@ impl fmt::Debug for Machine {
 }
 
 impl Machine {
-    /// Builds a machine and loads its software. It does not run yet.
-    ///
-    /// # Errors
-    /// What cannot be built, with the reason.
-    pub fn new(mut config: Config, backends: Backends, events: EventSink) -> Result<Arc<Self>, MachineError> {
-        let under_test = config.accelerator == Accelerator::Qtest;
-        let timers = TimerQueue::new(if under_test { Clock::told() } else { Clock::new() });
-        let objects = Arc::new(Objects::new(&config)?);
-        show_backends(&backends.chars, &objects);
-        let made = Arc::downgrade(&objects);
-        backends.blocks.find_groups_by(move |id| Some(made.upgrade()?.find::<ThrottleGroup>(id)?.1));
-        for object in &config.objects {
-            let made = objects.create(object);
-            made.map_err(|reason| MachineError::Object { id: object.id.clone(), reason })?;
-        }
-        let backend_size = |id: &str| objects.find::<MemoryBackend>(id).map(|(_, backend)| backend.ram().len());
-        if let Some(id) = config.memory.backend.as_deref().filter(|_| config.ram == 0) {
-            let size = backend_size(id);
-            config.ram = size.ok_or_else(|| MachineError::Memory(format!("Memory backend '{id}' not found")))?;
-        }
-        config.check()?;
-        let numa = Numa::new(&numa::Wanted::of(&config), backend_size)?;
-        let inbox = Inbox::new();
-        let on_shutdown: OnShutdown = {
-            let inbox = Arc::clone(&inbox);
-            Arc::new(move |_| inbox.leave(GuestRequest::Reset(ShutdownCause::GuestReset)))
-        };
-        let parts = Parts {
-            memory: Arc::default(),
-            ports: Arc::default(),
-            timers,
-            inbox,
-            gate: Gate::new(),
-            code_epoch: Arc::default(),
-            processors: Processors::new(on_shutdown),
-            taps: Default::default(),
-            numa: Arc::new(numa),
-            modules: Arc::new(modules(&config)?),
-            boot_order: Arc::default(),
-            objects,
-            backends,
-        };
-        open_nodes(&config, &parts)?;
-        let inbox = Arc::clone(&parts.inbox);
-        parts.timers.on_earlier_deadline(move || inbox.wake());
-        let board: Box<dyn Board> = match config.board {
-            BoardKind::None => Box::new(NoBoard),
-            BoardKind::Pc => Box::new(Pc::build(&config, &parts)?),
-        };
+    /// A machine of these parts, which does not run yet and has none of the devices that were asked for.
+    pub(crate) fn of_parts(config: Config, parts: Parts, board: Box<dyn Board>, events: EventSink) -> Arc<Self> {
         let control = Mutex::new(RunControl {
             state: if config.incoming { RunState::Inmigrate } else { RunState::Prelaunch },
             released: false,
@@ -155,7 +102,7 @@ impl Machine {
         let devices = Devices::default();
         let jobs = Jobs::new(Arc::clone(&events));
         let migration = Migration::new(Arc::clone(&events), !config.start_stopped);
-        let machine = Arc::new(Self {
+        Arc::new(Self {
             config,
             parts,
             board,
@@ -169,16 +116,12 @@ impl Machine {
             ending: AtomicBool::new(false),
             exit_status: AtomicU8::new(0),
             job_ended: Condvar::new(),
-        });
-        machine.let_first_processors_leave();
-        let built = machine.add_first_devices().and_then(|()| machine.board.reset(machine.processors()));
-        // Whoever has no machine has nobody to end its processors.
-        built.inspect_err(|_| machine.processors().quit())?;
-        machine.follow_clock();
-        for warning in machine.config.globals.unused() {
-            tracing::warn!("{warning}");
-        }
-        Ok(machine)
+        })
+    }
+
+    /// The types of objects.
+    pub(crate) fn types(&self) -> &'static Registry {
+        self.objects().tree().types()
     }
 
     /// What the machine was asked to be.
@@ -190,8 +133,14 @@ impl Machine {
         &self.parts
     }
 
-    pub(crate) fn global_log(&self) -> &Mutex<Option<DirtyLog>> {
-        &self.global_log
+    /// Switches the log of written pages on or off that belongs to no job.
+    pub fn set_global_dirty_log(&self, on: bool) {
+        let mut log = self.global_log.lock();
+        match (on, log.is_some()) {
+            (true, false) => *log = DirtyLog::start(&self.parts, Follower::Global),
+            (false, true) => *log = None,
+            _ => {}
+        }
     }
 
     /// Migrations of this machine.
@@ -273,7 +222,7 @@ impl Machine {
     }
 
     /// Tells when the guest sets its clock.
-    fn follow_clock(&self) {
+    pub(crate) fn follow_clock(&self) {
         if let Some((clock, path)) = self.board.clock() {
             let (events, path) = (Arc::clone(&self.events), path.to_owned());
             clock
@@ -654,35 +603,6 @@ impl Machine {
         self.wait_for_job();
         self.processors().quit();
     }
-}
-
-/// Makes the block nodes and drives that were asked for with the machine.
-fn open_nodes(config: &Config, parts: &Parts) -> Result<(), MachineError> {
-    let blocks = &parts.backends.blocks;
-    if config.incoming {
-        // They are another's until that machine is here.
-        blocks.inactivate().map_err(MachineError::Disks)?;
-    }
-    for options in &config.nodes {
-        blocks.add(options).map_err(|reason| {
-            let name = options.get("node-name").and_then(|name| name.as_str()).unwrap_or_default().to_owned();
-            MachineError::Node { option: "blockdev", name, reason }
-        })?;
-    }
-    for drive in &config.drives {
-        let failed = |reason| MachineError::Node { option: "drive", name: drive.id.clone(), reason };
-        blocks.add_drive(drive).map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// Room for memory modules.
-fn modules(config: &Config) -> Result<MemoryModules, MachineError> {
-    if config.board == BoardKind::None {
-        return Ok(MemoryModules::default());
-    }
-    let most = config.memory.maximum.saturating_sub(config.ram);
-    Ok(MemoryModules::new(Window::of(config)?, config.memory.slots, most))
 }
 
 /// What `pages` in the balloon leave of `ram` bytes. The number is the guest's own.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use rhea_core::{memory::RegionId, object::NodeId};
 
-use crate::board::Window;
+use crate::board::ram::Window;
 
 /// Guests take memory in pieces of this size; what is put nowhere else lies so, if it can.
 const PIECE: u64 = 128 << 20;
@@ -175,7 +175,7 @@ mod tests {
 
     fn put(modules: &MemoryModules, wanted: Wanted) -> Result<(u32, u64), PlaceError> {
         let (slot, address) = modules.place(&wanted)?;
-        let root = Tree::new(crate::objects::types()).root();
+        let root = Tree::new(crate::types::types()).root();
         let target = Target::Ram { ram: Ram::new("test", 4096).unwrap(), offset: 0, writable: true };
         let region = AddressSpace::new().map(0, 4096, 0, target);
         modules.insert(MemoryModule { device: root, backend: root, slot, address, size: wanted.size, node: 0, region });

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::config::{Config, Topology};
+use crate::topology::Topology;
 
 /// Nodes that a guest can have.
 pub const MAX_NODES: u16 = 128;
@@ -131,19 +131,6 @@ pub struct Wanted<'a> {
     pub grows: bool,
     /// Whether one backend is all the memory.
     pub one_backend: bool,
-}
-
-impl<'a> Wanted<'a> {
-    /// For a machine of this configuration.
-    pub fn of(config: &'a Config) -> Self {
-        Self {
-            options: &config.numa,
-            topology: &config.topology,
-            ram: config.ram,
-            grows: config.memory.maximum > config.ram,
-            one_backend: config.memory.backend.is_some(),
-        }
-    }
 }
 
 impl Numa {

@@ -6,8 +6,10 @@ pub mod hotplug;
 pub mod none;
 pub mod pc;
 mod processor_bus;
-mod ram;
+pub(crate) mod ram;
+pub(crate) mod shown;
 pub mod sockets;
+mod vmcoreinfo;
 
 use std::sync::Arc;
 
@@ -23,16 +25,12 @@ use rhea_devices::{
 
 use rhea_x86::bus::SystemBus;
 
-use self::sockets::Sockets;
-pub use ram::Window;
-
-use crate::{
-    MachineError,
-    input::Input,
-    inspect::{InterruptControllers, LoadedItem},
-    processors::Processors,
-    state::parts::BoardParts,
+use self::{
+    shown::{InterruptControllers, LoadedItem},
+    sockets::Sockets,
 };
+
+use crate::{error::MachineError, input::Input, processors::Processors, state::part::BoardParts};
 
 /// A board: what the machine is, apart from its run state.
 pub(crate) trait Board: Send + Sync {

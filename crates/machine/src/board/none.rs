@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rhea_core::object::{Fixed, Object, Settings as _};
 use rhea_devices::{
     acpi::pm::WakeCause,
     chipset::pci::{MessageSink, PciBus},
@@ -10,7 +11,17 @@ use rhea_devices::{
 use rhea_x86::bus::SystemBus;
 
 use super::{Board, hotplug::Hotplug, sockets::Sockets};
-use crate::{MachineError, processors::Processors};
+use crate::{error::MachineError, processors::Processors};
+
+/// The machine `none`.
+#[derive(Object)]
+#[object(type = "none-machine", parent = "machine", settings)]
+pub(crate) struct NoneSettings {}
+
+/// What the machine tells of itself.
+pub(crate) fn object() -> Arc<dyn Object> {
+    Arc::new(Fixed(NoneSettings::defaults()))
+}
 
 /// The board of the machine `none`.
 pub struct NoBoard;

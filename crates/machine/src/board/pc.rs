@@ -46,25 +46,50 @@ use super::{
     debug_log::DebugLog,
     hotplug::Hotplug,
     ram::{self, BoardRam, HIGH_RAM, LOW_RAM_LIMIT, Window},
+    shown::{InterruptControllers, LoadedItem, Place},
     sockets::{Shown, Sockets, set_memory_types},
+    vmcoreinfo,
 };
 use crate::{
-    MachineError,
     acpi::{self, Affinity, IO_APIC_ADDRESS, MemoryAffinity, Platform, PossibleProcessor},
     boot::{Entry, LoadError, MemoryMap, buses, multiboot, parameters, start},
     boot_order::{BootOrder, BootPlace},
     config::{Config, Software},
-    devices::{DeviceError, IsaBus, PciSlots, vmcoreinfo},
+    devices::{error::DeviceError, isa_bus::IsaBus, pci_bus::PciSlots},
+    error::MachineError,
     firmware::{self, About, Firmware},
     inbox::GuestRequest,
     input::Input,
-    inspect::{InterruptControllers, LoadedItem, Place},
     numa::Numa,
-    objects::PciHost,
     parts::Parts,
     processors::{self, Processors},
-    state::parts::{BoardParts, Part},
+    state::part::{BoardParts, Part},
 };
+
+/// The machine `pc`.
+#[derive(Object)]
+#[object(type = "pc-i440fx-10.0-machine", parent = "generic-pc-machine", settings)]
+pub(crate) struct PcSettings {
+    /// ACPI tables: on or off.
+    #[property(default = "on")]
+    acpi: String,
+    /// A USB controller.
+    #[property(default = false)]
+    usb: bool,
+    /// A graphical console.
+    #[property(default = false)]
+    graphics: bool,
+}
+
+/// What the machine tells of itself.
+pub(crate) fn object() -> Arc<dyn Object> {
+    Arc::new(Fixed(PcSettings::defaults()))
+}
+
+/// The chip that holds the host bridge and its bus.
+#[derive(Object)]
+#[object(type = "i440FX-pcihost", parent = "sys-bus-device")]
+pub(crate) struct PciHost;
 
 /// Where the ACPI root pointer goes: in the area that operating systems search.
 const ROOT_POINTER: u64 = 0xf_0000;
@@ -175,7 +200,7 @@ impl Pc {
         // Inputs that no ISA interrupt uses are free for the timer.
         let routes = (16..24).map(|input| (input, isa.line(usize::from(input)))).collect();
         let sci = isa.line(usize::from(acpi::SCI));
-        let globals = &config.globals;
+        let globals = config.globals.among(objects.tree().types());
         let hidden = |name| Ok::<_, MachineError>(globals.value::<u8>(Pm::INFO, name)?.unwrap_or_default());
         let hidden = HiddenStates { s3: hidden("disable_s3")?, s4: hidden("disable_s4")? };
         let power = Pm::new(timers, sci, Arc::clone(ports), acpi::ports::PM1A_EVENT, hidden);
@@ -264,7 +289,7 @@ impl Pc {
         }
 
         let pci_window = map.below_4g().max(LOW_RAM_LIMIT) as u32;
-        let model = processors::model_of(config)?;
+        let model = processors::model_of(&config.processor, globals)?;
         let memory_end = module_window.map_or(HIGH_RAM + map.above_4g(), Window::end);
         let high_pci_window = ram::high_pci_window(memory_end, model.physical_bits());
         let sockets = Sockets::new(*topology, model, &apics, parts, pci_window);

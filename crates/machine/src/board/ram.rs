@@ -8,10 +8,10 @@ use rhea_core::{AddressSpace, memory::Target, object::NodeId};
 use serde_json::json;
 
 use crate::{
-    MachineError,
     acpi::MemoryAffinity,
     boot::MemoryMap,
     config::Config,
+    error::MachineError,
     numa::{Numa, NumaError},
     objects::{ObjectConfig, Objects},
 };

@@ -16,12 +16,12 @@ use rhea_x86::{
 
 use super::processor_bus::ProcessorBus;
 use crate::{
-    Topology,
     error::MachineError,
     numa::Numa,
     objects::Objects,
     parts::Parts,
-    processors::{self, PlaceError, Processor, Processors},
+    processors::{self, Processor, Processors},
+    topology::{PlaceError, Topology},
 };
 
 /// The time stamp counter counts nanoseconds.

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use rhea_core::object::{Fixed, Object, Typed};
 use rhea_devices::chipset::pci::Bridge;
 
-use super::{
-    DeviceConfig, DeviceError, Driver, Plugged,
-    pci::{PciAddress, PciSlots},
-};
+use super::{DeviceConfig, DeviceError, Driver, Plugged, pci::PciAddress, pci_bus::PciSlots};
 use crate::{Machine, MachineError};
 
 /// A PCI bus behind a bridge, which devices name by its id.
@@ -46,7 +43,7 @@ fn plug(machine: &Machine, config: &DeviceConfig) -> Result<Plugged, MachineErro
     let function = Arc::clone(&bridge) as _;
     let plugged = machine.plug_pci(config, &place, function, Arc::new(Fixed(settings)), &[], false)?;
     let number = path.clone().and_then(|path| machine.board().hotplug().and_then(|hotplug| hotplug.add_bus(path)));
-    let bus = PciSlots::behind(&bridge, &place, number, path.unwrap_or_default());
+    let bus = PciSlots::behind(&bridge, place.firmware_path("pci-bridge"), number, path.unwrap_or_default());
     // Nothing but its own properties is there yet that could have the name.
     tree.add(plugged.node, &name, bus).inspect_err(|_| machine.take_back(&plugged))?;
     Ok(plugged)

@@ -12,7 +12,7 @@ use rhea_devices::{
 use crate::objects::Objects;
 
 /// The types of backends.
-pub(super) const TYPES: &[&TypeInfo] = &[
+pub(crate) const TYPES: &[&TypeInfo] = &[
     &TypeInfo::abstract_type("chardev", "object"),
     &TypeInfo::plain("chardev-file", "chardev"),
     &TypeInfo::plain("chardev-mux", "chardev"),

@@ -1,8 +1,6 @@
 //! A device as it was asked for: by `-device` or `device_add`.
 
-use rhea_core::object::{Access, PropertyError, Settings, TypeInfo, Value};
-
-use crate::objects::types;
+use rhea_core::object::{Access, PropertyError, Registry, Settings, TypeInfo, Value};
 
 /// A device as it was asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,13 +17,13 @@ pub struct DeviceConfig {
 const BUS: &str = "bus";
 
 impl DeviceConfig {
-    /// Whether every property is one of `info`'s that can be set.
+    /// Whether every property is one that `info` has among these types, and that can be set.
     ///
     /// # Errors
     /// The first that is not.
-    pub(crate) fn check(&self, info: &'static TypeInfo) -> Result<(), PropertyError> {
+    pub(crate) fn check(&self, types: &Registry, info: &'static TypeInfo) -> Result<(), PropertyError> {
         for (name, value) in &self.properties {
-            match types().property(info, name) {
+            match types.property(info, name) {
                 None if name == BUS && value.is_string() => {}
                 None if name == BUS => {
                     return Err(PropertyError::Type { name: name.clone(), expected: "string" });
@@ -72,6 +70,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::types::types;
 
     #[derive(Debug, PartialEq, Object)]
     #[object(type = "test-socket", parent = "device", settings)]
@@ -95,7 +94,7 @@ mod tests {
             config(&[("volts", json!("0x6e")), ("label", json!("left")), ("addr", json!(1)), ("bus", json!("b"))]);
         assert_eq!(given.settings(), Ok(SocketSettings { volts: 110, label: "left".into() }));
         assert_eq!(given.bus(), Some("b"));
-        assert_eq!(given.check(SocketSettings::INFO), Err(SocketSettings::INFO.no_property("addr")));
+        assert_eq!(given.check(types(), SocketSettings::INFO), Err(SocketSettings::INFO.no_property("addr")));
     }
 
     #[test]
@@ -107,9 +106,9 @@ mod tests {
         ] {
             assert_eq!(config(&[("volts", value)]).settings::<SocketSettings>().unwrap_err().to_string(), text);
         }
-        assert!(config(&[("bus", json!(1))]).check(SocketSettings::INFO).is_err());
+        assert!(config(&[("bus", json!(1))]).check(types(), SocketSettings::INFO).is_err());
         assert_eq!(
-            config(&[("realized", json!(true))]).check(SocketSettings::INFO),
+            config(&[("realized", json!(true))]).check(types(), SocketSettings::INFO),
             Err(SocketSettings::INFO.not_writable("realized"))
         );
     }

@@ -12,7 +12,7 @@ use super::{
     character::{ConsolePort, Sink},
     virtio::{self, Made, virtio_drivers},
 };
-use crate::{Machine, MachineError, state::parts::Kept};
+use crate::{Machine, MachineError, state::part::Kept};
 
 /// Serial ports and consoles, by virtconsole and virtserialport.
 #[derive(Object)]

@@ -6,7 +6,7 @@ use rhea_core::object::{Fixed, Object, PropertyError, Typed};
 use rhea_devices::misc::debug_exit::{DEFAULT_COUNT, DEFAULT_PORT, ExitPort};
 
 use super::{DeviceConfig, DeviceError, Driver, Plugged};
-use crate::{Machine, MachineError, inbox::GuestRequest, state::parts::Kept};
+use crate::{Machine, MachineError, inbox::GuestRequest, state::part::Kept};
 
 /// Ports by which the guest ends the program: a write of v there is the status v * 2 + 1.
 #[derive(Object)]

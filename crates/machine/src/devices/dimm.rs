@@ -16,7 +16,7 @@ use crate::{
     Machine, MachineError,
     inbox::SlotKind,
     modules::{MemoryModule, Wanted},
-    state::parts::Kept,
+    state::part::Kept,
 };
 
 property_link! {

@@ -12,7 +12,7 @@ use rhea_devices::acpi::generation::GenerationId;
 use uuid::Uuid;
 
 use super::{DeviceConfig, DeviceError, Driver, Plugged};
-use crate::{Machine, MachineError, state::parts::Kept};
+use crate::{Machine, MachineError, state::part::Kept};
 
 /// An identifier as it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,21 +4,23 @@
 mod balloon;
 mod block;
 mod bridge;
-mod character;
+pub(crate) mod character;
 mod config;
 mod console;
 mod debug_exit;
 mod dimm;
-mod error;
+pub(crate) mod error;
 mod generation;
 mod isa;
+pub(crate) mod isa_bus;
 mod panic;
 mod pci;
+pub(crate) mod pci_bus;
 mod processor;
 mod rng;
 mod test;
 mod virtio;
-pub(crate) mod vmcoreinfo;
+mod vmcoreinfo;
 mod watchdog;
 
 use std::{
@@ -32,15 +34,13 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 use rhea_api::Event;
-use rhea_core::object::{DeviceState, NodeId, Object, PathError, TypeInfo, Typed, is_well_formed_id};
+use rhea_core::object::{DeviceState, NodeId, Object, PathError, Registry, TypeInfo, Typed, is_well_formed_id};
 use rhea_devices::virtio::Worker;
 
-pub(crate) use self::{character::show_backends, isa::IsaBus, pci::PciSlots};
 pub use self::{config::DeviceConfig, error::DeviceError};
 use crate::{
     Machine, MachineError,
-    objects::types,
-    state::parts::{Kept, Part},
+    state::part::{Kept, Part},
 };
 
 /// A driver: what makes devices of one type.
@@ -128,10 +128,7 @@ pub(crate) const DRIVERS: &[Driver] = &[
 
 /// The types that drivers build on.
 pub(crate) const BASES: &[&TypeInfo] =
-    &[virtio::TransportSettings::INFO, console::PORT, console::SerialBus::INFO, isa::BUS, dimm::MEMORY_DEVICE];
-
-/// The types of character backends.
-pub(crate) const CHARACTER: &[&TypeInfo] = character::TYPES;
+    &[virtio::TransportSettings::INFO, console::PORT, console::SerialBus::INFO, isa_bus::BUS, dimm::MEMORY_DEVICE];
 
 /// The types of those drivers.
 pub(crate) const TYPES: &[&TypeInfo] = &{
@@ -165,8 +162,8 @@ pub fn device_types() -> impl Iterator<Item = (&'static TypeInfo, &'static [&'st
 }
 
 /// Whether devices of this type, or of one that builds on it, come and go while the machine runs.
-pub(crate) fn comes_and_goes(info: &'static TypeInfo) -> bool {
-    DRIVERS.iter().any(|driver| driver.hotpluggable && types().implements(driver.info, info.name))
+pub(crate) fn comes_and_goes(types: &Registry, info: &'static TypeInfo) -> bool {
+    DRIVERS.iter().any(|driver| driver.hotpluggable && types.implements(driver.info, info.name))
 }
 
 struct Entry {
@@ -286,9 +283,9 @@ impl Machine {
                 return Err(DeviceError::Duplicate(id.clone()).into());
             }
         }
-        config.check(driver.info).map_err(DeviceError::from)?;
+        config.check(self.types(), driver.info).map_err(DeviceError::from)?;
         // What is said of this device comes after what is said of all, and counts.
-        config.properties.splice(0..0, self.config().globals.of(driver.info)?);
+        config.properties.splice(0..0, self.config().globals.among(self.types()).of(driver.info)?);
         let hotplugged = devices.complete.load(Ordering::Acquire);
         let hotpluggable = driver.hotpluggable;
         if hotplugged && !hotpluggable {
@@ -350,7 +347,7 @@ impl Machine {
             PathError::Ambiguous(path) => DeviceError::Ambiguous(path),
         })?;
         let object = tree.object(node).ok_or_else(|| DeviceError::NotFound(id_or_path.to_owned()))?;
-        if !types().implements(object.info(), "device") {
+        if !self.types().implements(object.info(), "device") {
             return Err(DeviceError::NoDevice(id_or_path.to_owned()));
         }
         Ok(node)
@@ -441,7 +438,7 @@ impl Machine {
         let found = if name.contains('/') {
             tree.resolve(name).ok().and_then(|node| Some((node, tree.object(node)?)))
         } else {
-            let is_bus = |info| types().implements(info, "bus");
+            let is_bus = |info| self.types().implements(info, "bus");
             let named = |(node, own, object): (NodeId, String, Arc<dyn Object>)| {
                 (own == name && is_bus(object.info())).then_some((node, object))
             };

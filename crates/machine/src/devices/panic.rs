@@ -6,7 +6,7 @@ use rhea_core::object::{Fixed, Object, Typed};
 use rhea_devices::misc::panic::{DEFAULT_PORT, PANICKED, PanicPort};
 
 use super::{DeviceConfig, DeviceError, Driver, Plugged};
-use crate::{Machine, MachineError, inbox::GuestRequest, state::parts::Kept};
+use crate::{Machine, MachineError, inbox::GuestRequest, state::part::Kept};
 
 /// A port by which the guest says that it panicked.
 #[derive(Object)]

@@ -1,16 +1,12 @@
-//! PCI buses as devices are put on them, and the way of a PCI device from and to its slot.
+//! The way of a PCI device from and to its slot.
 
 use std::sync::Arc;
 
-use rhea_core::object::{NodeId, Object, PropertyKind, TypeInfo, Typed, Unsuitable, Value};
-use rhea_devices::chipset::pci::{Bridge, PciBus, PciFunction, SlotFunction, Slots};
+use rhea_core::object::{NodeId, Object, PropertyKind, Typed, Unsuitable, Value};
+use rhea_devices::chipset::pci::{PciBus, PciFunction, SlotFunction, Slots};
 
-use super::{DeviceConfig, DeviceError, Devices, Plugged, Removal, Unplug};
-use crate::{
-    Machine, MachineError,
-    boot_order::{FIRST_PCI_BUS, pci_path},
-    state::parts::Kept,
-};
+use super::{DeviceConfig, DeviceError, Devices, Plugged, Removal, Unplug, pci_bus::PciSlots};
+use crate::{Machine, MachineError, boot_order::pci_path, state::part::Kept};
 
 /// Place of a function on its bus; none for the first slot that is free. In words `5` or `5.1`, in hexadecimal; as a
 /// number eight times the slot and the function, or -1.
@@ -48,55 +44,6 @@ impl PropertyKind for PciAddress {
             (slot @ 0..=31, function @ 0..=7) => Some(Self(Some(SlotFunction { slot, function }))),
             _ => None,
         }
-    }
-}
-
-/// A PCI bus in the tree.
-pub(crate) struct PciSlots {
-    slots: Arc<Slots>,
-    /// What it is behind.
-    bridge: Option<Arc<Bridge>>,
-    /// Its number in the hotplug registers, if devices come and go there.
-    number: Option<u32>,
-    /// The slots of the bridges that lead there, the one on the first bus first.
-    path: Vec<u8>,
-    /// Its path as firmware knows it.
-    firmware_path: String,
-}
-
-impl PciSlots {
-    /// The first bus.
-    pub(crate) fn first(bus: &PciBus) -> Arc<Self> {
-        let (slots, firmware_path) = (Arc::clone(bus.slots()), FIRST_PCI_BUS.to_owned());
-        Arc::new(Self { slots, bridge: None, number: Some(0), path: Vec::new(), firmware_path })
-    }
-
-    /// The bus behind a bridge at `place`.
-    pub(super) fn behind(bridge: &Arc<Bridge>, place: &PciPlace, number: Option<u32>, path: Vec<u8>) -> Arc<Self> {
-        let firmware_path = place.firmware_path("pci-bridge");
-        Arc::new(Self {
-            slots: Arc::clone(bridge.slots()),
-            bridge: Some(Arc::clone(bridge)),
-            number,
-            path,
-            firmware_path,
-        })
-    }
-
-    /// The first slot that is free.
-    fn free_slot(&self) -> Option<SlotFunction> {
-        // Slot 0 behind a bridge is left free: a hot-plug controller would be there.
-        self.slots.free_slot(u8::from(self.bridge.is_some()))
-    }
-}
-
-impl Object for PciSlots {
-    fn info(&self) -> &'static TypeInfo {
-        PciBus::INFO
-    }
-
-    fn get(&self, _: &str) -> Option<Value> {
-        None
     }
 }
 

@@ -9,8 +9,9 @@ use super::{DeviceConfig, DeviceError, Driver, Plugged};
 use crate::{
     Machine, MachineError,
     board::sockets::Shown,
-    processors::{self, Choice, PlaceError, PlaceSettings, Removable},
-    state::parts::Kept,
+    processors::{self, PlaceSettings, Removable},
+    state::part::Kept,
+    topology::{Choice, PlaceError},
 };
 
 /// The drivers: one a model.

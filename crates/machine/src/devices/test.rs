@@ -7,10 +7,10 @@ use rhea_devices::misc::{pci_test::PciTestDevice, test_device::IsaTestDevice};
 
 use super::{
     DeviceConfig, DeviceError, Driver, Plugged,
-    isa::{BUS, IsaBus},
+    isa_bus::{BUS, IsaBus},
     pci::PciAddress,
 };
-use crate::{Machine, MachineError, state::parts::Kept};
+use crate::{Machine, MachineError, state::part::Kept};
 
 /// Ports and memory by which test programs drive interrupt lines and check accesses of all widths.
 #[derive(Object)]

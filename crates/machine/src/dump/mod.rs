@@ -1,25 +1,18 @@
 //! Dumps of the guest's memory: the machine stands, a thread writes, the machine goes on.
 
+pub(crate) mod progress;
 mod source;
 
 use std::{
     fs::File,
     io::{self, BufWriter, Seek, Write},
-    ops::{ControlFlow, Range},
+    ops::Range,
     os::{fd::OwnedFd, unix::fs::FileTypeExt},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
 };
 
-use parking_lot::{Condvar, Mutex};
-use rhea_api::{
-    Event,
-    dump::{DumpQueryResult, DumpStatus},
-};
+use rhea_api::{Event, dump::DumpStatus};
 use rhea_core::files::{self, Access, Replacement};
 use rhea_vmcore::{Flattened, Memory as _, Raw, Sink, Source, Sparse, Stream, Vmcoreinfo, clip, elf, kdump, total};
 
@@ -28,12 +21,11 @@ pub use rhea_vmcore::{elf::Layout, kdump::Compression};
 use self::source::{GuestMemory, registers};
 use crate::{
     error::MachineError,
-    hold::{After, Hold, Job},
+    held::Job,
+    hold::{After, Hold},
     machine::Machine,
 };
 
-/// How long the end of the program waits for a dump that was called off: it may write to someone who does not read.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// Bytes that are collected for one write.
 const BUFFER: usize = 1 << 20;
 
@@ -67,61 +59,6 @@ pub enum Destination {
     File(PathBuf),
     /// A descriptor that a client passed.
     Descriptor(OwnedFd),
-}
-
-/// How the latest dump stands; read at any time, from any thread.
-#[derive(Debug)]
-pub struct DumpProgress {
-    status: Mutex<DumpStatus>,
-    ended: Condvar,
-    completed: AtomicU64,
-    total: AtomicU64,
-    cancelled: AtomicBool,
-}
-
-impl Default for DumpProgress {
-    fn default() -> Self {
-        Self {
-            status: Mutex::new(DumpStatus::None),
-            ended: Condvar::new(),
-            completed: AtomicU64::new(0),
-            total: AtomicU64::new(0),
-            cancelled: AtomicBool::new(false),
-        }
-    }
-}
-
-impl DumpProgress {
-    /// How it stands.
-    pub fn query(&self) -> DumpQueryResult {
-        let status = *self.status.lock();
-        let number = |value: &AtomicU64| value.load(Ordering::Relaxed) as i64;
-        DumpQueryResult { status, completed: number(&self.completed), total: number(&self.total) }
-    }
-
-    fn begin(&self, total: u64) {
-        let mut status = self.status.lock();
-        self.completed.store(0, Ordering::Relaxed);
-        self.total.store(total, Ordering::Relaxed);
-        *status = DumpStatus::Active;
-    }
-
-    fn end(&self, result: DumpStatus) -> DumpQueryResult {
-        *self.status.lock() = result;
-        self.ended.notify_all();
-        self.query()
-    }
-
-    /// Calls a dump off: the machine ends.
-    pub(crate) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    /// Lets a dump that was called off clean up.
-    pub(crate) fn wait_for_end(&self) {
-        let mut status = self.status.lock();
-        self.ended.wait_while_for(&mut status, |status| *status == DumpStatus::Active, PATIENCE);
-    }
 }
 
 /// What is written to.
@@ -225,10 +162,7 @@ impl Dump {
             .or_else(|| Vmcoreinfo::find(&self.memory, &processors));
         let source = Source { memory: &self.memory, processors: &processors, vmcoreinfo: vmcoreinfo.as_ref() };
         let latest = self.machine.dump_progress();
-        let mut progress = |done| {
-            latest.completed.store(done, Ordering::Relaxed);
-            if latest.cancelled.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
+        let mut progress = |done| latest.reached(done);
         let Some(output) = self.output.take() else { return Ok(()) };
         write_to(&source, &self.format, &output, &mut progress).map_err(|error| failed(&error))?;
         output.complete().map_err(|error| failed(&error.into()))

@@ -11,7 +11,8 @@ use rhea_core::files;
 
 use super::{Address, Cancel, Capability, Refused, channel::Entrance};
 use crate::{
-    hold::{After, Hold, Job},
+    held::Job,
+    hold::{After, Hold},
     inbox::GuestRequest,
     machine::Machine,
     state::StateError,

@@ -30,7 +30,7 @@ pub use self::{
     outgoing::Departure,
     settings::{Capability, Parameters},
 };
-use crate::machine::EventSink;
+use crate::events::EventSink;
 
 /// What was done with memory, read at any time from any thread.
 #[derive(Debug, Default)]

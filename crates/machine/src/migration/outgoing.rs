@@ -20,7 +20,8 @@ use rhea_core::{
 use super::{Address, Cancel, Capability, Migration, Refused, channel::Outgoing};
 use crate::{
     dirty::DirtyLog,
-    hold::{After, Hold, Job},
+    held::Job,
+    hold::{After, Hold},
     machine::Machine,
     state::{
         StateError,
@@ -140,7 +141,7 @@ struct Sending {
 impl Sending {
     fn send(&mut self, migration: &Migration, way: Outgoing) -> Result<(), StateError> {
         let machine = Arc::clone(self.hold.machine());
-        let log = DirtyLog::start(&machine, Follower::Migration).ok_or(StateError::NotStanding)?;
+        let log = DirtyLog::start(machine.parts(), Follower::Migration).ok_or(StateError::NotStanding)?;
         let mut writer = StateWriter::new(BufWriter::with_capacity(BUFFER, way))?;
         self.hold.write_description(&mut writer)?;
         let all = |ram: Arc<Ram>| {

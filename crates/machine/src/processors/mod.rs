@@ -1,7 +1,7 @@
 //! The processors of a machine: a set that grows and shrinks while the machine runs.
 
 mod hotplug;
-mod object;
+pub(crate) mod object;
 mod processor;
 
 use std::{io, sync::Arc, thread};
@@ -9,10 +9,10 @@ use std::{io, sync::Arc, thread};
 use parking_lot::Mutex;
 use rhea_x86::engine::Vcpu;
 
+pub use hotplug::ProcessorPlace;
 pub(crate) use hotplug::Removable;
-pub use hotplug::{Choice, PlaceError, ProcessorPlace};
 pub(crate) use object::{PlaceSettings, model_of, object, types};
-pub use processor::{Place, Processor};
+pub use processor::Processor;
 
 /// Called on the thread of a processor that shut down, with its number.
 pub type OnShutdown = Arc<dyn Fn(usize) + Send + Sync>;

@@ -9,7 +9,7 @@ use rhea_x86::system::cpuid::{
 use serde_json::json;
 
 use super::Processor;
-use crate::{Config, DeviceError, MachineError};
+use crate::{devices::error::DeviceError, error::MachineError, globals::GlobalsAmong};
 
 /// Where a processor sits.
 #[derive(Object)]
@@ -72,9 +72,9 @@ fn type_of(model: &CpuModel) -> &'static TypeInfo {
 ///
 /// # Errors
 /// A property that there is not, or a value that it does not take.
-pub(crate) fn model_of(config: &Config) -> Result<CpuModel, MachineError> {
-    let mut model = config.processor.clone();
-    for (name, value) in config.globals.of(type_of(&model))? {
+pub(crate) fn model_of(asked: &CpuModel, globals: GlobalsAmong<'_>) -> Result<CpuModel, MachineError> {
+    let mut model = asked.clone();
+    for (name, value) in globals.of(type_of(&model))? {
         // Where a processor sits is no matter of all.
         if PlaceSettings::INFO.property(&name).is_none() {
             model.set(&name, &value).map_err(DeviceError::from)?;

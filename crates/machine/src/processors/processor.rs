@@ -22,18 +22,9 @@ use rhea_x86::{
     state::{Request, Requests},
 };
 
-type Job = Box<dyn FnOnce(&mut Vcpu) + Send>;
+use crate::topology::Place;
 
-/// Where a processor sits in its machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Socket number.
-    pub socket: u32,
-    /// Core number inside the socket.
-    pub core: u32,
-    /// Thread number inside the core.
-    pub thread: u32,
-}
+type Job = Box<dyn FnOnce(&mut Vcpu) + Send>;
 
 #[derive(Default)]
 struct Control {

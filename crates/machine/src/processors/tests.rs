@@ -10,8 +10,8 @@ use rhea_core::Width;
 
 use super::*;
 use crate::{
-    BoardKind, Config, Machine, MachineError, Software, Topology, backends::Backends, board::sockets::Shown,
-    inbox::SlotKind,
+    BoardKind, Choice, Config, Machine, MachineError, Place, Software, Topology, backends::Backends,
+    board::sockets::Shown, inbox::SlotKind,
 };
 
 fn config(cpus: u32, sockets: u32, cores: u32, threads: u32) -> Config {

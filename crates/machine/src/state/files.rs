@@ -11,11 +11,7 @@ use rhea_api::run_state::RunState;
 use rhea_core::files::{self, Access, Replacement};
 
 use super::StateError;
-use crate::{
-    error::MachineError,
-    hold::{After, Job},
-    machine::Machine,
-};
+use crate::{error::MachineError, held::Job, hold::After, machine::Machine};
 
 /// A file that is written.
 enum Output {

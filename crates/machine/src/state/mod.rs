@@ -4,8 +4,10 @@
 //! anything has changed; then pages of its memory, if they belong to it; then its [parts](parts), of which the last says
 //! how the machine goes on. Memory comes before the parts so that it can be copied while the machine still runs.
 
-mod error;
+mod contents;
+pub(crate) mod error;
 mod files;
+pub(crate) mod part;
 pub mod parts;
 pub(crate) mod ram;
 mod run;
@@ -16,13 +18,14 @@ mod tests;
 use std::io::{Read, Write};
 
 use rhea_core::memory::Target;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
-pub use self::{error::StateError, run::GoesOn};
 use self::{
+    contents::{decode, encode},
     parts::Incoming,
     stream::{Kind, StateReader, StateWriter},
 };
+pub use self::{error::StateError, run::GoesOn};
 use crate::{hold::Hold, machine::Machine};
 
 /// A block of RAM.
@@ -104,20 +107,6 @@ impl Description {
         }
         Ok(())
     }
-}
-
-/// What stands in a frame, in CBOR.
-fn encode(what: &impl Serialize) -> Result<Vec<u8>, StateError> {
-    let mut bytes = Vec::new();
-    ciborium::into_writer(what, &mut bytes).map_err(|error| StateError::Form(error.to_string()))?;
-    Ok(bytes)
-}
-
-/// What stood in a frame. What holds more than its kind of frame can was refused before.
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> {
-    let mut rest = bytes;
-    let what = ciborium::from_reader(&mut rest).map_err(|error| StateError::Form(error.to_string()))?;
-    if rest.is_empty() { Ok(what) } else { Err(StateError::Form("something follows in the same frame".to_owned())) }
 }
 
 impl Hold {

@@ -7,45 +7,18 @@
 
 use std::{collections::BTreeMap, io::Write, sync::Arc};
 
-use rhea_core::{Stateful, state::Value};
+use rhea_core::state::Value;
 use rhea_devices::chipset::pci::Slots;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    StateError, decode, encode,
+    contents::{decode, encode},
+    error::StateError,
+    part::{BoardParts, Part},
     run::{self, GoesOn, RunV1},
     stream::{Kind, StateWriter},
 };
 use crate::{hold::Hold, machine::Machine};
-
-/// A part and its place.
-pub(crate) struct Part {
-    pub place: String,
-    pub what: Arc<dyn Stateful>,
-}
-
-impl Part {
-    pub(crate) fn new(place: impl Into<String>, what: Arc<dyn Stateful>) -> Self {
-        Self { place: place.into(), what }
-    }
-}
-
-/// The parts of a board, but for the functions on its PCI bus and its processors.
-#[derive(Default)]
-pub(crate) struct BoardParts {
-    /// Those that drive wires.
-    pub devices: Vec<Part>,
-    /// Those at the wires' ends.
-    pub controllers: Vec<Part>,
-}
-
-/// Where the state of a device that somebody asked for is kept.
-pub(crate) enum Kept {
-    /// With that of its bus, or of the board.
-    Elsewhere,
-    /// By itself, at a place of this name.
-    Own(&'static str, Arc<dyn Stateful>),
-}
 
 /// A part as it is saved.
 #[derive(Debug, Serialize, Deserialize)]

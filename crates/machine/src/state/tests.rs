@@ -12,10 +12,8 @@ use super::{
     stream::{Kind, StateReader, StateWriter},
 };
 use crate::{
-    Accelerator, Backends, BoardKind, Config, DeviceConfig, Machine, TestAccess, Topology,
-    devices::device_types,
-    hold::{Hold, Job},
-    objects::ObjectConfig,
+    Accelerator, Backends, BoardKind, Config, DeviceConfig, Machine, TestAccess, Topology, devices::device_types,
+    held::Job, hold::Hold, objects::ObjectConfig,
 };
 
 const IDENTIFIER: &str = "b3c1f7e2-04d9-4f6a-8e15-7c92ad60b3f1";

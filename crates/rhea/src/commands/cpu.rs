@@ -11,7 +11,7 @@ use rhea_api::{
     machine::SysEmuTarget,
 };
 use rhea_core::object::{PropertyError, Tree};
-use rhea_machine::{Place, Processor, objects::types};
+use rhea_machine::{Place, Processor, types};
 use rhea_qmp::Error;
 use rhea_x86::system::cpuid::{CpuModel, ModelError, Relation};
 use serde_json::Value;

@@ -10,7 +10,7 @@ use rhea_api::dump::{DumpGuestMemoryCapability, DumpGuestMemoryFormat, DumpQuery
 use rhea_machine::{
     MachineError,
     dump::{Compression, Destination, Dump, DumpFormat, DumpRequest, Layout},
-    hold::Job,
+    held::Job,
 };
 use rhea_qmp::{Error, reply::Later};
 

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use rhea_api::object::{DevicePropertyInfo, Handler, ObjectPropertyInfo, ObjectTypeInfo};
 use rhea_core::object::{ListedProperty, NodeId, PathError, PropertyError, PropertyInfo, Tree, TypeInfo};
-use rhea_machine::{
-    DeviceConfig, DeviceError, MachineError,
-    objects::{ObjectConfig, types},
-};
+use rhea_machine::{DeviceConfig, DeviceError, MachineError, objects::ObjectConfig, types};
 use rhea_qmp::Error;
 use serde_json::{Map, Value};
 

@@ -8,7 +8,7 @@ use rhea_core::{
 use rhea_devices::input::keys;
 use rhea_machine::{
     devices::{device_type, device_types},
-    objects::types,
+    types,
 };
 use rhea_qmp::SessionHandle;
 

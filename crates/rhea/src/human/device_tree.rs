@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt::Write as _};
 
 use rhea_core::object::{NodeId, Tree, TypeInfo, Value};
-use rhea_machine::objects::types;
+use rhea_machine::types;
 
 use super::table::{Call, Printed};
 

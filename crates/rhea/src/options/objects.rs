@@ -1,6 +1,6 @@
 //! What `-object` comes to: `TYPE,id=ID,PROPERTY=VALUE`, or the same as JSON. The monitor for people reads it too.
 
-use rhea_machine::objects::{ObjectConfig, types};
+use rhea_machine::{objects::ObjectConfig, types};
 
 use super::{
     keyval::OptionError,

@@ -1,7 +1,7 @@
 //! Text as typed values: what follows an option whose names come from a type of objects.
 
 use rhea_core::object::{TypeInfo, is_well_formed_id};
-use rhea_machine::objects::types;
+use rhea_machine::types;
 use serde_json::{Map, Value};
 
 /// Words between commas; two commas are one that belongs to a word.
