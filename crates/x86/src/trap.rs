@@ -91,6 +91,8 @@ impl Trap {
     pub const HALT: Self = Self::code(5);
     /// The processor shut down (a triple fault).
     pub const SHUTDOWN: Self = Self::code(6);
+    /// As [`JUMP`](Self::JUMP), after a return: a trap flag that was set before has its trap, whatever was loaded into it.
+    pub const RETURN: Self = Self::code(7);
 
     const fn code(code: u32) -> Self {
         match NonZeroU32::new(code) {

@@ -474,6 +474,10 @@ impl Vcpu {
                 self.instructions += 1;
                 return (self.state.mode().contains(Mode::TRAP_FLAG), None);
             }
+            Trap::RETURN => {
+                self.instructions += 1;
+                return (true, None);
+            }
             Trap::SHUTDOWN => {
                 self.activity = Activity::Shutdown;
                 return (false, None);

@@ -241,13 +241,13 @@ pub(crate) extern "C" fn repeat<S: StringOperation, T: Word, const WHILE: u8>(
         if count == done || WHILE == WHILE_EQUAL && !equal || WHILE == WHILE_NOT_EQUAL && equal {
             return Ok(());
         }
-        if cpu.rflags & Rflags::TF.bits() != 0 || cpu.engine.breakpoints.hits != 0 {
+        let traps = cpu.rflags & Rflags::TF.bits() != 0 || cpu.engine.breakpoints.hits != 0;
+        if traps || to_poll == 0 && cpu.requests.any() {
+            // Between elements, too: the comparison that ends it is the one that tells.
+            cpu.rflags = before;
             return Err(Trap::AGAIN);
         }
         if to_poll == 0 {
-            if cpu.requests.any() {
-                return Err(Trap::AGAIN);
-            }
             to_poll = POLL_INTERVAL;
         }
     }

@@ -35,6 +35,19 @@ impl CpuState {
         stack.push_sized(self, size, next_rip)
     }
 
+    /// Pushes the far return address for code of this privilege level, onto the stack as that code sees it: Intel's
+    /// processors change between 64-bit and compatibility mode first.
+    fn push_return_for(&mut self, code: Descriptor, size: u8, next_rip: u64) -> Result<(), Trap> {
+        let mut stack = if self.is_long_code(code) {
+            Stack::long(self.register(reg::RSP), self.cpl, 0)
+        } else {
+            Stack::new(self.segments[usize::from(seg::SS)], self.register(reg::RSP), self.cpl, 0)
+        };
+        self.push_return(&mut stack, size, next_rip)?;
+        stack.commit(self);
+        Ok(())
+    }
+
     fn transfer_far(&mut self, transfer: Transfer) -> Result<(), Trap> {
         if self.segments_are_paragraphs() {
             self.transfer_to_paragraph(transfer)?;
@@ -130,9 +143,7 @@ impl CpuState {
         self.check_target(code, offset, 0)?;
         self.mark_accessed(&mut entry)?;
         if call {
-            let mut stack = Stack::current(self);
-            self.push_return(&mut stack, size, next_rip)?;
-            stack.commit(self);
+            self.push_return_for(code, size, next_rip)?;
         }
         self.set_code_segment(entry.descriptor, selector, self.cpl);
         self.rip = offset;
@@ -164,9 +175,7 @@ impl CpuState {
         if !inner {
             self.check_target(code, gate.offset, 0)?;
             if call {
-                let mut stack = Stack::current(self);
-                self.push_return(&mut stack, size, next_rip)?;
-                stack.commit(self);
+                self.push_return_for(code, size, next_rip)?;
             }
             self.set_code_segment(code, gate.selector, self.cpl);
             self.rip = gate.offset;
@@ -237,7 +246,7 @@ extern "C" fn return_far(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let release = op.imm & 0xffff;
     let mut stack = Stack::current(cpu);
     let offset = stack.pop_sized(cpu, op.size)?;
-    let selector = stack.pop_sized(cpu, op.size)? as u16;
+    let selector = stack.pop_selector(cpu, op.size)?;
     if cpu.segments_are_paragraphs() {
         let segment = cpu.paragraph_segment(seg::CS, selector);
         if offset > u64::from(segment.limit) {

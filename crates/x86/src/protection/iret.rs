@@ -79,7 +79,7 @@ impl CpuState {
         stack.drop(release);
         if outer || with_stack {
             let pointer = stack.pop_sized(self, size)?;
-            let stack_selector = stack.pop_sized(self, size)? as u16;
+            let stack_selector = stack.pop_selector(self, size)?;
             let segment = if !is_null(stack_selector) {
                 self.stack_segment(stack_selector, cpl, Exception::general_protection, 0)?
             } else if self.is_long_code(code) && cpl != 3 {
@@ -201,9 +201,11 @@ extern "C" fn interrupt_return(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> 
     } else {
         let pending = cpu.return_from_task(op.next_rip(cpu))?;
         cpu.deliver_pending(pending)?;
+        cpu.update_mode();
+        return Err(Trap::JUMP);
     }
     cpu.update_mode();
-    Err(Trap::JUMP)
+    Err(Trap::RETURN)
 }
 
 /// The handler of IRET.

@@ -219,6 +219,13 @@ impl Stack {
         })
     }
 
+    /// Pops a selector in a slot of `size` bytes, of which processors read two.
+    pub(crate) fn pop_selector(&mut self, cpu: &mut CpuState, size: u8) -> Result<u16, Trap> {
+        let selector = self.pop::<u16>(cpu)?;
+        self.drop(u64::from(size) - 2);
+        Ok(selector)
+    }
+
     /// Moves the pointer up by `distance` bytes.
     pub(crate) fn drop(&mut self, distance: u64) {
         self.pointer = self.pointer.wrapping_add(distance) & self.mask;

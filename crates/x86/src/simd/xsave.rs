@@ -165,7 +165,7 @@ fn read_header(cpu: &mut CpuState, area: u64) -> Result<(u64, u64), Trap> {
     } else {
         cpu.cpuid.has(Feature::XSAVEC)
             && compaction & !COMPACTED & !cpu.xcr0 == 0
-            && present & !compaction == 0
+            && present & !(compaction & !COMPACTED) == 0
             && reserved == [0; 6]
     };
     if valid { Ok((present, compaction)) } else { Err(cpu.raise(Exception::general_protection(0))) }
@@ -372,12 +372,13 @@ mod tests {
 
     #[test]
     fn headers_that_nothing_writes_are_refused() {
-        let bad: [&[(u64, u64)]; 8] = [
+        let bad: [&[(u64, u64)]; 9] = [
             &[(512, 8)],
             &[(520, 1)],
             &[(528, 1)],
             &[(520, 1 << 63 | 8)],
             &[(512, 4), (520, 1 << 63 | 3)],
+            &[(512, 1 << 63 | 3), (520, 1 << 63 | 3)],
             &[(520, 1 << 63 | 7), (568, 1)],
             &[(24, 1 << 16)],
             &[(24, 1 << 16), (512, 2), (520, 1 << 63 | 7)],

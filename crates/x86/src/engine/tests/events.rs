@@ -131,6 +131,25 @@ fn the_trap_flag_makes_a_debug_exception_after_each_instruction() {
 }
 
 #[test]
+fn a_trap_flag_that_iret_clears_has_its_trap_and_one_that_it_sets_waits_for_the_next_instruction() {
+    for (before, after, traps) in [(true, false, Some(CODE + 2)), (false, true, Some(CODE + 4)), (false, false, None)] {
+        let flag = |set: bool| if set { Rflags::TF.bits() } else { 0 };
+        // iretq to the next instruction; inc eax
+        let mut machine = Machine::new(&[0x48, 0xcf, 0xff, 0xc0], 64);
+        let pointer = machine.cpu().gpr[RSP] - 40;
+        let [cs, ss] = [seg::CS, seg::SS].map(|number| u64::from(machine.cpu().segments[usize::from(number)].selector));
+        let frame = [CODE + 2, cs, 2 | flag(after), pointer + 40, ss];
+        for (word, at) in frame.into_iter().zip((pointer..).step_by(8)) {
+            machine.memory.write(at, &word.to_le_bytes());
+        }
+        machine.cpu().gpr[RSP] = pointer;
+        machine.cpu().rflags |= flag(before);
+        let trap = (machine.run() == Stop::Exception(Exception::DEBUG)).then(|| machine.cpu().rip);
+        assert_eq!(trap, traps, "{before} {after}");
+    }
+}
+
+#[test]
 fn a_trap_flag_set_by_popf_takes_effect_after_the_next_instruction() {
     // pushf; or dword [rsp], 0x100; popf; inc eax; inc eax
     let code = [0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0xff, 0xc0, 0xff, 0xc0];
