@@ -1,20 +1,89 @@
 //! Where operands in memory are, and what is there: mostly where data may be, at every alignment, sometimes at the edge
 //! of it and beyond.
 
-use iced_x86::{ConstantOffsets, Instruction, MemorySize, Mnemonic, OpKind, Register};
+use iced_x86::{Code, ConstantOffsets, Instruction, MemorySize, Mnemonic, OpKind, Register};
 
 use crate::{
     case::{Case, PATCHES, Patch, Registers},
-    generate::RSP,
+    generate::{COMMON, NOBODYS, RSP},
     layout::{self, CODE, DATA, DATA_END, PAGE, READ_ONLY, STACK, WINDOW},
     random::{Element, Random},
-    segments::SELECTORS,
+    segments::{CODE_16, CODE_32, CODE_64, DATA_16, DATA_32, DOWN, EXECUTE_ONLY, SELECTORS, SMALL},
 };
 
 /// Bytes of an area of XSAVE, with its header and the upper halves of YMM registers.
 const AREA: usize = 832;
 /// Where its header is.
 const HEADER: usize = 512;
+
+/// Whether an instruction's operand is such an area.
+pub(crate) fn has_area(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    matches!(
+        instruction.mnemonic(),
+        M::Xsave | M::Xsave64 | M::Xsaveopt | M::Xsaveopt64 | M::Xsavec | M::Xsavec64 | M::Xrstor | M::Xrstor64
+    )
+}
+
+/// The header of an area: such as instructions write, and such as none can have written.
+fn header(random: &mut Random) -> [u8; 64] {
+    let present = random.below(COMMON + 1);
+    let compacted = random.chance(35);
+    let mut words = [present, 0, 0, 0, 0, 0, 0, 0];
+    if compacted {
+        words[1] = 1 << 63 | present | random.below(COMMON + 1);
+    }
+    match random.below(12) {
+        // Components that nobody has.
+        0 => words[0] |= NOBODYS & 1 << random.below(64),
+        1 => words[1] |= (NOBODYS & 1 << random.below(63)) & !(1 << 63),
+        // Present and not in the format.
+        2 => words[1] &= !(1 << random.below(3)),
+        // Words that must be zero, or must only in the compacted format.
+        3 => words[2] = random.integer(64),
+        4 => words[3 + random.below(5) as usize] = random.integer(64),
+        5 => words[1] = random.below(COMMON + 1),
+        _ => {}
+    }
+    let mut bytes = [0; 64];
+    for (to, from) in bytes.chunks_exact_mut(8).zip(words) {
+        to.copy_from_slice(&from.to_le_bytes());
+    }
+    bytes
+}
+
+/// A selector of code, mostly.
+fn code_selector(random: &mut Random) -> u16 {
+    if random.chance(75) { random.pick(&[CODE_16, CODE_32, CODE_64, EXECUTE_ONLY]) } else { random.pick(&SELECTORS) }
+}
+
+/// Where a far transfer may go: a selector, and an offset that may well fit it.
+fn far_target(random: &mut Random) -> (u16, u64) {
+    let selector = code_selector(random);
+    let base = if (selector == CODE_16) == random.chance(90) { WINDOW } else { 0 };
+    (selector, branch_target(random) - base)
+}
+
+/// What a far return finds on the stack, in words of its operand size: for IRET with flags, and with a stack.
+fn return_frame(random: &mut Random, instruction: &Instruction) -> Vec<u8> {
+    let (selector, offset) = far_target(random);
+    let mut words = vec![offset, u64::from(selector)];
+    if instruction.mnemonic() != Mnemonic::Retf {
+        let flags = if random.chance(50) { random.bits() & 0x247fd5 } else { random.bits() };
+        // Mostly without a trap, so that more is seen of the target.
+        words.push(if random.chance(80) { flags & !(1 << 8) } else { flags });
+        let stack =
+            if random.chance(80) { random.pick(&[DATA_32, DATA_16, SMALL, DOWN]) } else { random.pick(&SELECTORS) };
+        words.push(STACK + random.below(PAGE) - if random.chance(50) { WINDOW } else { 0 });
+        words.push(u64::from(stack));
+    }
+    let size = match instruction.code() {
+        Code::Retfw | Code::Retfw_imm16 | Code::Iretw => 2,
+        Code::Retfd | Code::Retfd_imm16 | Code::Iretd => 4,
+        _ => 8,
+    };
+    words.iter().flat_map(|word| word.to_le_bytes().into_iter().take(size)).collect()
+}
 
 /// Where a branch may go: to what is no code, in several ways.
 pub(crate) fn branch_target(random: &mut Random) -> u64 {
@@ -37,11 +106,11 @@ pub(crate) fn takes_selector(instruction: &Instruction) -> bool {
     }
 }
 
-/// A far pointer with an offset of so many bytes: to something that may be a branch's target, whatever it is for.
-fn far_pointer(random: &mut Random, size: usize) -> Vec<u8> {
-    let offset = branch_target(random) - if random.chance(50) { WINDOW } else { 0 };
+/// A far pointer with an offset of so many bytes: to data, or to something that may be a branch's target.
+pub(crate) fn far_pointer(random: &mut Random, size: usize, data: bool) -> Vec<u8> {
+    let (selector, offset) = if data { (selector(random) as u16, branch_target(random)) } else { far_target(random) };
     let mut bytes = offset.to_le_bytes()[..size.min(8)].to_vec();
-    bytes.extend(&selector(random).to_le_bytes()[..2]);
+    bytes.extend(selector.to_le_bytes());
     bytes
 }
 
@@ -89,7 +158,7 @@ fn set_low(random: &mut Random, register: &mut u64, size: usize, value: u64, bit
 pub(crate) fn memory(random: &mut Random, case: &mut Case, instruction: &Instruction, constants: &ConstantOffsets) {
     for i in 0..instruction.op_count() {
         let size = match instruction.mnemonic() {
-            Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xrstor | Mnemonic::Xrstor64 => AREA as u64,
+            _ if has_area(instruction) => AREA as u64,
             Mnemonic::Bt | Mnemonic::Btc | Mnemonic::Btr | Mnemonic::Bts => 64,
             _ => instruction.memory_size().size() as u64,
         };
@@ -201,6 +270,25 @@ pub(crate) fn address(case: &Case, instruction: &Instruction, operand: u32) -> O
     })
 }
 
+/// Whether Linux would take a fault of this instruction for that of a locked access to two lines of the cache, and try it
+/// again for ever. IRET in 64-bit code loads AC before it pops the stack pointer and SS: those words may bring the fault of
+/// a misaligned access while the flags that Linux sees have no AC.
+pub(crate) fn is_taken_for_split_lock(case: &Case, instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    let size = match instruction.mnemonic() {
+        M::Iret => 2,
+        M::Iretd => 4,
+        M::Iretq => 8,
+        _ => return false,
+    };
+    let stack = case.registers.gpr[RSP];
+    const AC: u8 = 1 << 2;
+    let flags = stack.wrapping_add(2 * size + 2);
+    let loads =
+        layout::word_at(flags).is_none_or(|word| case.word_before(word).to_le_bytes()[flags as usize & 7] & AC != 0);
+    case.bits == 64 && size != 2 && stack & (size - 1) != 0 && loads
+}
+
 /// Adds a patch, cut to the pages that a case can change.
 fn patch(case: &mut Case, address: u64, mut bytes: Vec<u8>) {
     let mut from = address;
@@ -263,6 +351,13 @@ pub(crate) fn values(random: &mut Random, case: &mut Case, instruction: &Instruc
         patch(case, stack, bytes);
         return;
     }
+    if matches!(instruction.mnemonic(), M::Retf | M::Iret | M::Iretd | M::Iretq) && random.chance(90) {
+        let base = if case.bits == 16 { WINDOW } else { 0 };
+        let stack = (base + case.registers.gpr[RSP]) & if case.bits == 64 { u64::MAX } else { 0xffff_ffff };
+        let frame = return_frame(random, instruction);
+        patch(case, stack, frame);
+        return;
+    }
     let returns = matches!(instruction.mnemonic(), M::Ret | M::Leave | M::Pop);
     if returns && random.chance(75) {
         let base = if case.bits == 16 { WINDOW } else { 0 };
@@ -287,14 +382,15 @@ fn contents(random: &mut Random, case: &Case, instruction: &Instruction, size: M
     use Mnemonic as M;
     let base = if case.bits == 16 { WINDOW } else { 0 };
     let element = size.element_type();
-    let area = matches!(instruction.mnemonic(), M::Xrstor | M::Xrstor64 | M::Xsave | M::Xsave64);
+    let area = has_area(instruction);
     let count = if area { AREA } else { size.size().clamp(1, 512) };
     let mut bytes = Vec::with_capacity(count + 16);
     match instruction.mnemonic() {
         M::Lds | M::Les | M::Lss | M::Lfs | M::Lgs | M::Jmp | M::Call
             if matches!(size, MemorySize::SegPtr16 | MemorySize::SegPtr32 | MemorySize::SegPtr64) =>
         {
-            return far_pointer(random, size.size() - 2);
+            let data = !matches!(instruction.mnemonic(), M::Jmp | M::Call);
+            return far_pointer(random, size.size() - 2, data);
         }
         _ if takes_selector(instruction) => return selector(random).to_le_bytes().to_vec(),
         M::Jmp | M::Call if random.chance(75) => {
@@ -327,9 +423,8 @@ fn contents(random: &mut Random, case: &Case, instruction: &Instruction, size: M
             },
         }
     }
-    if area && bytes.len() >= AREA && random.chance(90) {
-        bytes[HEADER..HEADER + 64].fill(0);
-        bytes[HEADER] = random.below(8) as u8;
+    if area && bytes.len() >= AREA && random.chance(95) {
+        bytes[HEADER..HEADER + 64].copy_from_slice(&header(random));
     }
     match instruction.mnemonic() {
         M::Ldmxcsr | M::Vldmxcsr if random.chance(75) => bytes[2..4].fill(0),

@@ -13,13 +13,16 @@ use iced_x86::{CpuidFeature, FlowControl, Instruction, InstructionInfoFactory};
 
 use crate::{
     case::{Case, Outcome, Patch, Registers},
-    compare::{Difference, differences},
+    compare::{Difference, Judge, differences},
     interpreter::{Interpreter, Way},
     layout::{self, CODE_END, DATA, STACK, WINDOW},
     segments::{CODE_16, CODE_32, CODE_64, DATA_16, DATA_32, DOWN, SMALL},
     templates::decode,
     text::{GENERAL, hexadecimal},
 };
+
+/// Numbers that are tried at least, when a few instructions are written.
+const LEAST_ROUNDS: u64 = 2000;
 
 /// Where the files are.
 pub fn directory() -> PathBuf {
@@ -232,8 +235,11 @@ pub fn check(interpreter: &mut Interpreter, case: &Case, expected: &Outcome) -> 
     for way in [Way::Blocks, Way::Strict, Way::Single] {
         ways += 1;
         let outcome = interpreter.run(case, way);
-        found
-            .extend(differences(case, &instruction, expected, &outcome).into_iter().map(|it| (format!("{way:?}"), it)));
+        found.extend(
+            differences(Judge::Intel, case, &instruction, expected, &outcome)
+                .into_iter()
+                .map(|it| (format!("{way:?}"), it)),
+        );
     }
     if let Some(longer) = followed(case, &instruction, expected) {
         ways += 1;
@@ -242,7 +248,7 @@ pub fn check(interpreter: &mut Interpreter, case: &Case, expected: &Outcome) -> 
         const ARITHMETIC: u64 = 0x8d5;
         let flags = &mut outcome.registers.rflags;
         *flags = *flags & !ARITHMETIC | expected.registers.rflags & ARITHMETIC;
-        let differences = differences(case, &instruction, expected, &outcome);
+        let differences = differences(Judge::Intel, case, &instruction, expected, &outcome);
         found.extend(differences.into_iter().map(|it| ("flags dead".to_owned(), it)));
     }
     (ways, found)
@@ -279,7 +285,7 @@ pub fn write(run: &mut crate::run::Run) -> io::Result<(usize, usize)> {
     use crate::native::Native;
 
     let mut files: BTreeMap<String, BTreeMap<(String, u8), Vec<String>>> = BTreeMap::new();
-    let rounds = 24 * run.generator().len() as u64;
+    let rounds = (24 * run.generator().len() as u64).max(LEAST_ROUNDS);
     let mut good: BTreeMap<(String, u8), (usize, usize)> = BTreeMap::new();
     let mut number = 0;
     while number < rounds {
@@ -307,7 +313,7 @@ pub fn write(run: &mut crate::run::Run) -> io::Result<(usize, usize)> {
                 continue;
             }
             let interpreted = run.interpret(&case, Way::Blocks);
-            if let Some(difference) = differences(&case, &instruction, &outcome, &interpreted).first() {
+            if let Some(difference) = differences(Judge::host(), &case, &instruction, &outcome, &interpreted).first() {
                 return Err(io::Error::other(format!("{key:?}: {}: {difference:?}", hexadecimal(&case.bytes))));
             }
             *slot += 1;

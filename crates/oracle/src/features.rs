@@ -1,10 +1,13 @@
 //! Which instructions both sides have: by the features that CPUID tells of, and by name where the answer is the host's
 //! own or where the instruction asks something of the kernel.
 
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 use rhea_x86::system::cpuid::{ENGINE, Feature, FeatureSet, Source, Told, told_as};
+
+/// EBX, EDX and ECX of CPUID's first leaf on Intel's processors: cases are judged by what these do where vendors differ.
+pub const INTEL: [u32; 3] = [0x756e_6547, 0x4965_6e69, 0x6c65_746e];
 
 /// Features that the engine does not offer yet, and that are executed all the same.
 static ADDED: OnceLock<FeatureSet> = OnceLock::new();
@@ -41,10 +44,8 @@ pub enum LeftOut {
     Own,
     /// Its answer comes from tables and registers of the kernel's.
     System,
-    /// Which of the stack's two widths it uses, and how much of a slot, is the processor's own.
-    Frames,
-    /// What it writes depends on what happened to the state before.
-    Parts,
+    /// It says which of the judging process's own pages may be used.
+    Keys,
 }
 
 impl LeftOut {
@@ -53,13 +54,12 @@ impl LeftOut {
         match self {
             Self::Host => "this host's processor does not have it",
             Self::Engine => "the engine does not have it",
-            Self::Kernel => "enters the kernel, or a handler of its",
+            Self::Kernel => "enters the kernel, whose answer it would be",
             Self::Own => "gives what is this host's own (identification, time, random numbers)",
             Self::System => {
                 "gives what is in the kernel's tables and registers, or what the kernel puts in their place"
             }
-            Self::Frames => "uses a stack between two modes, of which processors read and write more or less",
-            Self::Parts => "depends on which parts of the extended state the processor knows to be unchanged",
+            Self::Keys => "says which of the judging process's own pages may be used",
         }
     }
 }
@@ -84,6 +84,21 @@ fn host_has(feature: Feature) -> bool {
     }
     let _ = (feature, Source::Msr(0));
     false
+}
+
+/// Whether this host's processor is one of Intel's, which ours is in cases.
+pub fn host_is_intel() -> bool {
+    // Under a hypervisor CPUID takes its time.
+    static ANSWER: LazyLock<bool> = LazyLock::new(|| {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let leaf = std::arch::x86_64::__cpuid(0);
+            [leaf.ebx, leaf.edx, leaf.ecx] == INTEL
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    });
+    *ANSWER
 }
 
 /// Whether an instruction is left out, and why.
@@ -113,14 +128,12 @@ pub fn left_out(instruction: &Instruction) -> Option<LeftOut> {
 fn by_name(instruction: &Instruction) -> Option<LeftOut> {
     use Mnemonic as M;
     Some(match instruction.mnemonic() {
-        M::Syscall | M::Sysenter | M::Int | M::Int1 | M::Int3 | M::Into | M::Vmcall | M::Vmmcall => LeftOut::Kernel,
+        M::Syscall | M::Sysenter | M::Vmcall | M::Vmmcall => LeftOut::Kernel,
         M::Cpuid | M::Rdtsc | M::Rdtscp | M::Rdpid | M::Rdrand | M::Rdseed | M::Rdpmc | M::Xgetbv => LeftOut::Own,
         M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw => LeftOut::System,
-        M::Iret | M::Iretd | M::Iretq | M::Retf => LeftOut::Frames,
-        M::Call if instruction.is_call_far() || instruction.is_call_far_indirect() => LeftOut::Frames,
-        M::Monitor | M::Mwait | M::Rdpkru | M::Wrpkru => LeftOut::System,
-        // What these leave out depends on what the processor knows to be unchanged, or in its first state.
-        M::Xsaveopt | M::Xsaveopt64 | M::Xsavec | M::Xsavec64 => LeftOut::Parts,
+        // Whether user code may use them is for a register of the kernel's to say.
+        M::Monitor | M::Mwait => LeftOut::System,
+        M::Rdpkru | M::Wrpkru => LeftOut::Keys,
         _ => return None,
     })
 }

@@ -22,6 +22,15 @@ const RDX: usize = 2;
 pub(crate) const RSP: usize = 4;
 const RBP: usize = 5;
 
+/// Linux's gate to system calls.
+const SYSTEM_CALL: u8 = 0x80;
+
+/// Components of the extended state that both sides have: x87, SSE and AVX.
+pub(crate) const COMMON: u64 = 7;
+/// Components that no processor has for user code, and that may be asked for all the same: beyond MPX, AVX-512, the keys,
+/// AMX and APX.
+pub(crate) const NOBODYS: u64 = !0x000e_03ff;
+
 /// Most attempts to write an instruction with what was chosen at random.
 const ATTEMPTS: usize = 12;
 
@@ -178,9 +187,7 @@ fn complete(random: &mut Random, bits: u8, mut bytes: Vec<u8>) -> Option<Generat
     }
     if constants.has_immediate2() && random.chance(80) {
         // A far pointer: where it goes, and to which segment.
-        let offset = aim::branch_target(random) - if random.chance(50) { WINDOW } else { 0 };
-        let size = constants.immediate_size();
-        let value = [&offset.to_le_bytes()[..size.min(8)], &aim::selector(random).to_le_bytes()[..2]].concat();
+        let value = aim::far_pointer(random, constants.immediate_size(), false);
         for (to, from) in bytes.iter_mut().skip(constants.immediate_offset()).zip(value) {
             *to = from;
         }
@@ -200,9 +207,12 @@ fn complete(random: &mut Random, bits: u8, mut bytes: Vec<u8>) -> Option<Generat
     let instruction = decode(bits, &case.bytes, rip);
     aim::values(random, &mut case, &instruction);
     // More parts of the state than both sides have.
-    let saves =
-        matches!(instruction.mnemonic(), Mnemonic::Xsave | Mnemonic::Xsave64 | Mnemonic::Xrstor | Mnemonic::Xrstor64);
-    if saves && (case.registers.gpr[RAX] as u32 > 7 || case.registers.gpr[RDX] as u32 != 0) {
+    let requested = case.registers.gpr[RDX] << 32 | case.registers.gpr[RAX] & 0xffff_ffff;
+    if aim::has_area(&instruction) && requested & !(COMMON | NOBODYS) != 0 {
+        return None;
+    }
+    // The gate of system calls.
+    if instruction.mnemonic() == Mnemonic::Int && instruction.immediate8() == SYSTEM_CALL {
         return None;
     }
     // A branch to itself would never end, one into its own bytes would execute what nobody chose.
@@ -210,6 +220,9 @@ fn complete(random: &mut Random, bits: u8, mut bytes: Vec<u8>) -> Option<Generat
     let branches = matches!(instruction.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64);
     let code_end = if bits == 16 { CODE_END - WINDOW } else { CODE_END };
     if branches && (rip..code_end).contains(&target) || !whole && enters_kernel(&case.bytes) {
+        return None;
+    }
+    if aim::is_taken_for_split_lock(&case, &instruction) {
         return None;
     }
     let hides = (1..case.bytes.len()).any(|at| enters_kernel(&case.bytes[at..]));
@@ -239,7 +252,7 @@ fn unknown(bits: u8, bytes: &[u8]) -> bool {
 /// Whether bytes begin with a call of the kernel: what lies behind an instruction is not to be one, in case both sides
 /// disagree about where it ends.
 fn enters_kernel(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x0f, 0x05 | 0x34, ..] | [0xcd, ..])
+    matches!(bytes, [0x0f, 0x05 | 0x34, ..] | [0xcd, SYSTEM_CALL, ..])
 }
 
 fn registers(random: &mut Random, bits: u8, instruction: &Instruction) -> Registers {
@@ -265,7 +278,8 @@ fn registers(random: &mut Random, bits: u8, instruction: &Instruction) -> Regist
         | u64::from(random.chance(25)) << 10
         | u64::from(random.chance(5)) << 18
         | u64::from(random.chance(10)) << 21
-        | u64::from(random.chance(5)) << 14;
+        | u64::from(random.chance(5)) << 14
+        | u64::from(random.chance(4)) << 8;
     registers.mxcsr = if random.chance(40) { 0x1f80 } else { random.bits() as u32 & 0xffff };
     x87(random, &mut registers, instruction);
     let kind = match instruction.memory_size().element_type() {
@@ -355,7 +369,10 @@ fn prepare(random: &mut Random, case: &mut Case, instruction: &Instruction) {
             _ => {}
         },
         // The parts that both sides have.
-        M::Xsave | M::Xsave64 | M::Xrstor | M::Xrstor64 => (gpr[RAX], gpr[RDX]) = (random.below(8), 0),
+        _ if aim::has_area(instruction) => {
+            let more = if random.chance(30) { random.bits() & NOBODYS } else { 0 };
+            (gpr[RAX], gpr[RDX]) = (random.below(8) | more & 0xffff_ffff, more >> 32);
+        }
         M::Loop | M::Loope | M::Loopne | M::Jcxz | M::Jecxz | M::Jrcxz => {
             gpr[RCX] = random.pick(&[0, 1, 2, 0x1_0000, 0x1_0001, 1 << 32, (1 << 32) + 1, gpr[RCX]]);
         }

@@ -11,11 +11,12 @@ use rhea_x86::{
     engine::{CodeEpoch, Exit, Mode, Vcpu, VcpuConfig},
     state::{CpuState, Cr0, Cr4, Efer, Requests, Segment, TableRegister, Xcr0, seg},
     system::cpuid::{CpuidTable, Leaf},
+    trap::Exception,
 };
 
 use crate::{
     case::{Case, Outcome, Registers},
-    features::engine,
+    features::{INTEL, engine},
     layout::{self, CODE, DATA, PAGE, READ_ONLY, STACK, WINDOW, WORDS},
     segments::{DESCRIPTORS, Descriptor},
 };
@@ -34,8 +35,19 @@ const SYSTEM: u64 = 0xffff_ffff_8000_0000;
 const GLOBAL_LIMIT: u16 = 127;
 /// Where the local descriptor table is in the page.
 const LOCAL: u64 = 0x800;
-/// The vendor: cases are judged by what Intel's processors do where vendors differ.
-const INTEL: [u32; 3] = [0x756e_6547, 0x4965_6e69, 0x6c65_746e];
+/// Where the task state segment is in the page, and its last byte: there is no permission map.
+const TASK: u64 = 0xc00;
+const TASK_LIMIT: u32 = 0x67;
+/// The interrupt descriptor table has the page behind, and the stack of its handlers the one after that.
+const GATES: u64 = SYSTEM + PAGE;
+const HANDLER_STACK: u64 = SYSTEM + 2 * PAGE;
+/// Where handlers are, so many bytes each: in no page, so that the fetch of the first instruction ends a case.
+const HANDLERS: u64 = SYSTEM + 0x1_0000;
+const HANDLER: u64 = 16;
+/// Linux's own code segment.
+const KERNEL_CODE: u16 = 0x10;
+/// Exceptions that user code may ask for by name: breakpoint and overflow. The gate to system calls is not used.
+const ALLOWED: [u64; 2] = [3, 4];
 /// Family 6.
 const SIGNATURE: u32 = 0x806f8;
 /// RFLAGS bits that the processor saves at a fault but does not have: RF.
@@ -168,10 +180,29 @@ impl Interpreter {
         self.outcome()
     }
 
+    /// The state at a software interrupt that came through its gate: what the handler finds on its stack.
+    fn interrupted(&self, registers: &mut Registers) {
+        let mut frame = [0; 5];
+        let from = HANDLER_STACK + PAGE - 8 * frame.len() as u64 - SYSTEM + DESCRIPTOR_TABLES;
+        for (word, at) in frame.iter_mut().zip((from..).step_by(8)) {
+            let mut bytes = [0; 8];
+            assert!(self.ram.read(at, &mut bytes), "RAM holds the stack");
+            *word = u64::from_le_bytes(bytes);
+        }
+        let [rip, cs, rflags, rsp, ss] = frame;
+        (registers.rip, registers.rflags, registers.gpr[4]) = (rip, rflags, rsp);
+        (registers.selectors[1], registers.selectors[2]) = (cs as u16, ss as u16);
+    }
+
     fn outcome(&mut self) -> Outcome {
         let state = self.vcpu.state();
-        let exception = state.exception;
-        let registers = taken(state);
+        let mut exception = state.exception;
+        let mut registers = taken(state);
+        if state.cpl == 0 {
+            exception = Exception { vector: ((state.cr2 - HANDLERS) / HANDLER) as u8, error_code: None };
+            self.interrupted(&mut registers);
+        }
+        let state = self.vcpu.state();
         let cr2 = if exception.vector == 14 { state.cr2 } else { 0 };
         let mut memory = Vec::new();
         for (first, pages) in [(DATA, 2), (STACK, 1)] {
@@ -221,7 +252,21 @@ fn write_tables(ram: &Ram) {
     put(top + 8 * (SYSTEM >> 39 & 511), directories | 3);
     put(directories + 8 * (SYSTEM >> 30 & 511), directory | 3);
     put(directory + 8 * (SYSTEM >> 21 & 511), pages | 3);
-    put(pages, DESCRIPTOR_TABLES | 0x63);
+    for (entry, page) in (pages..).step_by(8).zip((DESCRIPTOR_TABLES..).step_by(PAGE as usize)).take(3) {
+        put(entry, page | 0x63);
+    }
+    put(DESCRIPTOR_TABLES + u64::from(KERNEL_CODE), 0x00af_9b00_0000_ffff);
+    // RSP0, and the base of the map of ports: beyond the segment (SDM vol. 3 § 8.7).
+    put(DESCRIPTOR_TABLES + TASK + 4, HANDLER_STACK + PAGE);
+    put(DESCRIPTOR_TABLES + TASK + 0x60, 0xffff << 48);
+    for vector in 0..256 {
+        let handler = HANDLERS + HANDLER * vector;
+        let privilege = if ALLOWED.contains(&vector) { 3 } else { 0 };
+        let gate = GATES - SYSTEM + DESCRIPTOR_TABLES + 16 * vector;
+        let low = handler & 0xffff | u64::from(KERNEL_CODE) << 16 | (0x8e00 | privilege << 13) << 32;
+        put(gate, low | (handler >> 16 & 0xffff) << 48);
+        put(gate + 8, handler >> 32);
+    }
     for descriptor in DESCRIPTORS {
         let table = DESCRIPTOR_TABLES + if descriptor.local() { LOCAL } else { 0 };
         put(table + u64::from(descriptor.selector & !7), descriptor.bits());
@@ -231,10 +276,12 @@ fn write_tables(ram: &Ram) {
 /// What of the processor's state stays the same for all cases.
 fn prepare(cpu: &mut CpuState) {
     cpu.gdtr = TableRegister { base: SYSTEM, limit: GLOBAL_LIMIT };
-    cpu.ldtr = Segment { base: SYSTEM + LOCAL, limit: 0x1f, attributes: 0x82, selector: 0x50 };
-    // No task, and so no port that user code may use; and no gates.
-    cpu.tr = Segment::default();
-    cpu.idtr = TableRegister { base: SYSTEM + 0xf00, limit: 0 };
+    let last =
+        DESCRIPTORS.iter().filter(|descriptor| descriptor.local()).map(|descriptor| descriptor.selector | 7).max();
+    let limit = u32::from(last.unwrap_or(0));
+    cpu.ldtr = Segment { base: SYSTEM + LOCAL, limit, attributes: 0x82, selector: 0x50 };
+    cpu.tr = Segment { base: SYSTEM + TASK, limit: TASK_LIMIT, attributes: 0x8b, selector: 0x40 };
+    cpu.idtr = TableRegister { base: GATES, limit: 0xfff };
     cpu.cr0 = (Cr0::PE | Cr0::MP | Cr0::ET | Cr0::NE | Cr0::WP | Cr0::AM | Cr0::PG).bits();
     cpu.cr3 = TABLES;
     let mut cr4 = Cr4::PAE | Cr4::PGE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::FSGSBASE | Cr4::UMIP;

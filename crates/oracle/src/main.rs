@@ -15,6 +15,7 @@ usage: cargo xtask oracle [--seconds N] [--seed S] [--case N] [--only NAME] [--b
   --seconds N     how long (10)
   --seed S        another seed makes other cases (1)
   --case N        this case alone, in full
+  --line          of that case the line for crates/oracle/corpus, with what this host makes of it
   --only NAME     instructions of this mnemonic, of this code of the decoder's or of this feature of its, such as SSE2
   --bits N        code of this size alone (16, 32 and 64)
   --with NAMES    features, as `-cpu` names them, that the engine does not offer yet
@@ -26,6 +27,7 @@ struct Options {
     seconds: u64,
     seed: u64,
     case: Option<u64>,
+    line: bool,
     only: Option<String>,
     bits: Vec<u8>,
     report: Option<String>,
@@ -37,6 +39,7 @@ fn options() -> anyhow::Result<Options> {
         seconds: 10,
         seed: 1,
         case: None,
+        line: false,
         only: None,
         bits: vec![16, 32, 64],
         report: None,
@@ -49,6 +52,7 @@ fn options() -> anyhow::Result<Options> {
             "--seconds" => options.seconds = value()?.parse()?,
             "--seed" => options.seed = value()?.parse()?,
             "--case" => options.case = Some(value()?.parse()?),
+            "--line" => options.line = true,
             "--only" => options.only = Some(value()?),
             "--bits" => options.bits = vec![value()?.parse()?],
             "--write-corpus" => options.write_corpus = true,
@@ -79,6 +83,10 @@ fn run() -> anyhow::Result<bool> {
     let options = options()?;
     let host = Host::start(std::env::current_exe()?)?;
     let mut run = Run::new(host, options.seed, &options.bits, options.only.as_deref())?;
+    if let (Some(number), true) = (options.case, options.line) {
+        println!("{}", run.line(number)?);
+        return Ok(true);
+    }
     if let Some(number) = options.case {
         let (text, agree) = run.one(number)?;
         print!("{text}");

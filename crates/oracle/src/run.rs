@@ -6,7 +6,8 @@ use iced_x86::Instruction;
 
 use crate::{
     case::{Case, Outcome},
-    compare::differences,
+    compare::{Judge, differences},
+    corpus,
     generate::{Generated, Generator},
     interpreter::{Interpreter, Way},
     native::{BATCH, Host, Native},
@@ -31,7 +32,7 @@ fn mismatch(case: &Case, instruction: &Instruction, native: &Native, interpreted
             let _ = writeln!(told, "  {}: {reason}", crate::LOST);
         }
         Native::Ended(native) => {
-            for difference in differences(case, instruction, native, interpreted) {
+            for difference in differences(Judge::host(), case, instruction, native, interpreted) {
                 let _ = writeln!(
                     told,
                     "  {}: host {}, interpreter {}",
@@ -134,6 +135,20 @@ impl Run {
         }
         report.time = started.elapsed();
         Ok(report)
+    }
+
+    /// One case as a line of the corpus.
+    ///
+    /// # Errors
+    /// What the kernel says; a case that came to nothing.
+    pub fn line(&mut self, number: u64) -> io::Result<String> {
+        let nothing = || io::Error::other("nothing came of this case");
+        let Generated { mut case, instruction } = self.generator.case(number).ok_or_else(nothing)?;
+        corpus::simplify(&mut case, &instruction);
+        match self.native(std::slice::from_ref(&case))?.first() {
+            Some(Native::Ended(outcome)) => Ok(corpus::line(&case, outcome)),
+            _ => Err(nothing()),
+        }
     }
 
     /// One case in full, and whether both sides agree.

@@ -19,6 +19,15 @@ pub const SMALL: u16 = 0x17;
 /// What lies above the first page of data, to the end of 4 GiB: it expands down.
 pub const DOWN: u16 = 0x1f;
 
+/// Data that is not there.
+pub const ABSENT: u16 = 0x27;
+/// Data that may only be read.
+pub const CONSTANT: u16 = 0x2f;
+/// 32-bit code that may not be read.
+pub const EXECUTE_ONLY: u16 = 0x37;
+/// Conforming code: Linux makes only such as is not there.
+pub const CONFORMING: u16 = 0x47;
+
 /// A descriptor.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor {
@@ -33,7 +42,7 @@ pub struct Descriptor {
 }
 
 /// All of them.
-pub const DESCRIPTORS: [Descriptor; 7] = [
+pub const DESCRIPTORS: [Descriptor; 11] = [
     Descriptor { selector: CODE_32, base: 0, limit: 0xf_ffff, attributes: 0xc0fb },
     Descriptor { selector: DATA_32, base: 0, limit: 0xf_ffff, attributes: 0xc0f3 },
     Descriptor { selector: CODE_64, base: 0, limit: 0xf_ffff, attributes: 0xa0fb },
@@ -41,10 +50,15 @@ pub const DESCRIPTORS: [Descriptor; 7] = [
     Descriptor { selector: DATA_16, base: WINDOW as u32, limit: 0xffff, attributes: 0x00f3 },
     Descriptor { selector: SMALL, base: DATA as u32, limit: 2 * PAGE as u32 - 1, attributes: 0x40f3 },
     Descriptor { selector: DOWN, base: WINDOW as u32, limit: 0x4fff, attributes: 0x40f7 },
+    Descriptor { selector: ABSENT, base: WINDOW as u32, limit: 0xffff, attributes: 0x4073 },
+    Descriptor { selector: CONSTANT, base: WINDOW as u32, limit: 0xffff, attributes: 0x40f1 },
+    Descriptor { selector: EXECUTE_ONLY, base: 0, limit: 0xf_ffff, attributes: 0xc0f9 },
+    Descriptor { selector: CONFORMING, base: 0, limit: 0xf_ffff, attributes: 0xc07f },
 ];
 
-/// What cases load: every selector that names something here, null ones, and some that lie beyond the tables.
-pub const SELECTORS: [u16; 16] = [
+/// What cases load: every selector that names something here, null ones, some of the kernel's, and some that lie beyond
+/// the tables.
+pub const SELECTORS: [u16; 24] = [
     0,
     3,
     CODE_32,
@@ -54,12 +68,22 @@ pub const SELECTORS: [u16; 16] = [
     DATA_16,
     SMALL,
     DOWN,
+    ABSENT,
+    CONSTANT,
+    EXECUTE_ONLY,
+    CONFORMING,
+    // Code and data of the kernel's, and its task state segment.
+    0x10,
+    0x1b,
+    0x40,
     // Privilege levels other than 3.
     DATA_32 & !3,
     CODE_64 & !3,
     DATA_16 & !1,
     0xfff8,
-    0x27 + 0x18,
+    // Nothing, within the table and beyond.
+    0x3f,
+    CONFORMING + 8,
     0xfffc,
     0x8b,
 ];

@@ -320,13 +320,14 @@ fn set_local_descriptors() -> io::Result<()> {
     const MODIFY_LDT_WRITE: i32 = 0x11;
     for descriptor in DESCRIPTORS.iter().filter(|descriptor| descriptor.local()) {
         let attributes = u32::from(descriptor.attributes);
-        let contents = match attributes & 0xf {
-            0x7 => 1,
-            0xb => 2,
-            _ => 0,
-        };
-        // struct user_desc of asm/ldt.h: number, base, limit, then bits.
-        let bits = (attributes >> 14 & 1) | contents << 1 | (attributes >> 15 & 1) << 4;
+        // struct user_desc of asm/ldt.h: number, base, limit, then bits: the size, code and expand-down or conforming as they
+        // are in the type, what is the opposite of writable or readable, the granularity, and absent.
+        let opposite = |bit: u32| !attributes >> bit & 1;
+        let bits = (attributes >> 14 & 1)
+            | (attributes >> 2 & 3) << 1
+            | opposite(1) << 3
+            | (attributes >> 15 & 1) << 4
+            | opposite(7) << 5;
         let description = [u32::from(descriptor.selector >> 3), descriptor.base, descriptor.limit, bits];
         // SAFETY: the structure is what the system call expects.
         let result = unsafe {
