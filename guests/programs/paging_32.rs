@@ -1,6 +1,8 @@
 //! Paging of 32-bit code, in both its forms: two levels of 32-bit entries, and three of 64-bit entries, against the model in
 //! `paging_model.rs`; and what long mode alone has. SDM vol. 3 § 2.5, 4.3 and 4.4.
 
+mod loads;
+
 use iced_x86::{IcedError, code_asm::*};
 
 use super::{
@@ -52,6 +54,7 @@ pub fn write() -> Result<Vec<u8>, IcedError> {
             group(&mut p, &format!("{name}, by chance, seed {seed}"), &form, &form.chance(seed, 600), run)?;
         }
     }
+    loads::write(&mut p)?;
     say_what_was_left_out(&mut p)?;
     p.end()
 }
