@@ -9,6 +9,7 @@ use super::{
     program::{Check, Program, Want, dword, fault_at, no_fault, number},
 };
 
+mod operands;
 mod ports;
 
 const SINGLE_STEP: u32 = 1 << 14;
@@ -18,6 +19,7 @@ pub fn write() -> Result<Vec<u8>, IcedError> {
     single_steps(&mut p)?;
     breakpoints(&mut p)?;
     ports::write(&mut p)?;
+    operands::write(&mut p)?;
     p.end()
 }
 
