@@ -11,6 +11,7 @@ use super::{
 
 mod operands;
 mod ports;
+pub mod segments;
 
 const SINGLE_STEP: u32 = 1 << 14;
 

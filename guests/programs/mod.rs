@@ -35,6 +35,7 @@ type Write = fn() -> Result<Vec<u8>, IcedError>;
 
 /// All programs by name.
 pub const ALL: &[(&str, Write)] = &[
+    ("debugging-32", debugging::segments::write),
     ("debugging", debugging::write),
     ("modifying", modifying::write),
     ("virtual8086", virtual8086::write),

@@ -101,6 +101,7 @@ fn tasks_and_segments_in_32_bits() {
 #[test]
 fn debug_exceptions() {
     passes("debugging", &[]);
+    passes("debugging-32", &[]);
 }
 
 #[test]
