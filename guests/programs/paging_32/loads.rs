@@ -60,7 +60,7 @@ fn set_pointer(p: &mut Program, table: u32, value: u64) -> Done {
 fn pointers(p: &mut Program) -> Done {
     const GOOD: u64 = (ROOT + 0x2000) as u64 | 1;
     tables(p, PAE.format)?;
-    p.a.mov(dword_ptr(ROOT + 0x2000), (ROOT + 0x3000 | ALL as u32) as i32)?;
+    p.a.mov(dword_ptr(ROOT + 0x2000), ((ROOT + 0x3000) | ALL as u32) as i32)?;
     p.a.mov(dword_ptr(ROOT + 0x3000 + 8 * 4), (FRAME | ALL) as i32)?;
     set_pointer(p, ROOT, GOOD)?;
     on(p, PAE.cr4)?;
@@ -153,7 +153,7 @@ fn page_sizes(p: &mut Program) -> Done {
     p.a.mov(dword_ptr(ROOT + 0x1000 + 4 * 0x204), (FRAME | ALL) as i32)?;
     p.a.mov(dword_ptr(ROOT + 0x20_4000 + OFFSET), OTHER_MARK as i32)?;
     // As a table it is that at ROOT + 0x1000, as a page the 4 MiB from ROOT on.
-    let both = ROOT + 0x1000 | (ALL | PS) as u32;
+    let both = (ROOT + 0x1000) | (ALL | PS) as u32;
     for (name, cr4_bits, mark) in
         [("without CR4.PSE PS says nothing", PLAIN, MARK), ("with CR4.PSE it is a page", LEGACY.cr4, OTHER_MARK)]
     {
