@@ -39,7 +39,7 @@ impl Machine {
         let objects = {
             let object = match config.board {
                 BoardKind::None => none::object(),
-                BoardKind::Pc => pc::object(),
+                BoardKind::Pc => pc::object(config.hidden),
             };
             Arc::new(Objects::new(types(), object)?)
         };

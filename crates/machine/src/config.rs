@@ -27,6 +27,15 @@ pub enum BoardKind {
     Pc,
 }
 
+/// What there would be on a board, but is not to be there for the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hidden {
+    /// ACPI tables.
+    pub acpi: bool,
+    /// The high precision event timer.
+    pub hpet: bool,
+}
+
 impl BoardKind {
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -61,6 +70,8 @@ const MOST_TABLES: u64 = 16 << 20;
 pub struct Config {
     /// The board.
     pub board: BoardKind,
+    /// What the guest does not find on it.
+    pub hidden: Hidden,
     /// What runs the guest.
     pub accelerator: Accelerator,
     /// Bytes of RAM. 0 stands for the size of the backend that `memory` names.
@@ -112,6 +123,7 @@ impl Config {
     pub fn new(board: BoardKind, ram: u64) -> Self {
         Self {
             board,
+            hidden: Hidden::default(),
             accelerator: Accelerator::default(),
             ram,
             memory: MemoryConfig::default(),

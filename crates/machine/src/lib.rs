@@ -39,7 +39,9 @@ mod types;
 pub use acpi::{GivenTable, TableError, TableFiles};
 pub use backends::Backends;
 pub use boot_order::{BootIndexError, BootOrder};
-pub use config::{Accelerator, BoardKind, Config, ConfigError, MAX_PROCESSORS, MAX_SLOTS, MemoryConfig, Software};
+pub use config::{
+    Accelerator, BoardKind, Config, ConfigError, Hidden, MAX_PROCESSORS, MAX_SLOTS, MemoryConfig, Software,
+};
 pub use devices::{DeviceConfig, DeviceError};
 pub use dirty::DirtyLog;
 pub use error::MachineError;

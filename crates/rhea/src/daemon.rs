@@ -40,20 +40,35 @@ pub fn start() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Leaves the terminal behind and tells the first one that everything is set up.
-///
-/// # Errors
-/// What the host says.
-pub fn ready() -> anyhow::Result<()> {
-    // It is a leader already only if someone arranged for that.
-    let _ = rustix::process::setsid();
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    let mut done = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    rustix::stdio::dup2_stdin(&null)?;
-    done.write_all(&[1])?;
-    Ok(())
+/// The second one, which is not ready yet.
+pub struct Background {
+    /// What takes the place of the terminal: opened while there still is the right to.
+    nothing: File,
+}
+
+impl Background {
+    /// Leaves the terminal's session; what is said still goes there.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn leave_terminal() -> anyhow::Result<Self> {
+        // It is a leader already only if someone arranged for that.
+        let _ = rustix::process::setsid();
+        Ok(Self { nothing: OpenOptions::new().read(true).write(true).open("/dev/null")? })
+    }
+
+    /// Leaves the terminal behind and tells the first one that everything is set up.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn ready(self) -> anyhow::Result<()> {
+        rustix::stdio::dup2_stdout(&self.nothing)?;
+        rustix::stdio::dup2_stderr(&self.nothing)?;
+        let mut done = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        rustix::stdio::dup2_stdin(&self.nothing)?;
+        done.write_all(&[1])?;
+        Ok(())
+    }
 }
 
 /// Writes the process's number; the file is complete, or not there.

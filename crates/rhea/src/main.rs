@@ -4,9 +4,12 @@ mod commands;
 mod daemon;
 mod human;
 mod logging;
+mod messages;
 mod monitor;
 mod options;
+mod rights;
 mod run;
+mod sandbox;
 mod schema;
 mod shell;
 mod test_port;
@@ -23,7 +26,7 @@ fn main() -> ExitCode {
         _ => run::run(&arguments),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("rhea: {error:#}");
+        messages::error(&error);
         ExitCode::FAILURE
     })
 }

@@ -29,10 +29,11 @@ use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 use crate::{
     commands::{Context, Identity},
-    daemon, logging,
+    daemon::{self, Background},
+    logging, messages,
     monitor::MonitorThread,
     options::{self, CharUse, FIRST_TERMINAL, Inherited, MonitorMode, Settings},
-    test_port,
+    rights, test_port,
 };
 
 /// How long the last output has to get out at the end.
@@ -52,11 +53,14 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         daemon::start()?;
         return Ok(ExitCode::SUCCESS);
     }
+    messages::configure(settings.host.messages, settings.name.as_deref());
     logging::start(&settings.log)?;
     machine(&settings)
 }
 
 fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let background = settings.daemonize.then(Background::leave_terminal).transpose()?;
+    rights::take(&settings.host)?;
     say_when_memory_is_gone().context("could not handle signals")?;
     settings.inherited.iter().try_for_each(Inherited::take)?;
     let events = EventSender::new();
@@ -98,6 +102,10 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     if let Some(tag) = &settings.load_snapshot {
         machine.load_snapshot(&SnapshotChoice::of_all(tag)).with_context(|| format!("-loadvm {tag}"))?;
     }
+    if let Some(path) = &settings.pid_file {
+        daemon::write_pid_file(path)?;
+    }
+    rights::give_up(&settings.host)?;
     // From here on clients may come, and find the machine in the state that it was to start in.
     machine.power_on();
     if let Some(uri) = settings.incoming.as_deref().filter(|uri| *uri != "defer") {
@@ -106,11 +114,8 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     let test_port =
         test_port.map(|front| test_port::start(front, settings.test_log.as_deref(), &machine)).transpose()?;
     let monitors = MonitorThread::start(monitors, context, events).context("could not start the monitor thread")?;
-    if let Some(path) = &settings.pid_file {
-        daemon::write_pid_file(path)?;
-    }
-    if settings.daemonize {
-        daemon::ready()?;
+    if let Some(background) = background {
+        background.ready()?;
     }
     machine.main_loop();
     if let Some(port) = &test_port {
@@ -193,6 +198,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
     let tables = settings.acpi_tables.iter().map(GivenTable::read).collect::<Result<_, _>>().context("-acpitable")?;
     Ok(Config {
         board: settings.board,
+        hidden: settings.hidden,
         accelerator: settings.accelerator,
         ram: settings.memory.bytes(),
         memory: settings.memory.config.clone(),

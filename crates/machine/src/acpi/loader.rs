@@ -174,6 +174,7 @@ mod tests {
             generation_id: None,
             panic_port: None,
             sleep_states: Vec::new(),
+            hpet: true,
             given: vec![b"MINE\x09\0\0\0\xce".to_vec()],
         };
         let files = files(build(&platform, 0, FACS_LENGTH));

@@ -60,6 +60,8 @@ pub struct Platform {
     pub panic_port: Option<u16>,
     /// The sleep states that are offered.
     pub sleep_states: Vec<SleepRequest>,
+    /// Whether there is a high precision event timer.
+    pub hpet: bool,
     /// Tables of the user's.
     pub given: Vec<Vec<u8>>,
 }
@@ -81,12 +83,12 @@ pub fn build(platform: &Platform, facs_address: u32, tables_address: u32) -> Tab
     let dsdt = placed.put(&dsdt::dsdt(platform));
     let fadt = placed.put(&fixed::fadt(facs_address, dsdt));
     let madt = placed.put(&interrupts::madt(platform));
-    let hpet = placed.put(&fixed::hpet());
+    let hpet = platform.hpet.then(|| placed.put(&fixed::hpet()));
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     let given: Vec<u32> = platform.given.iter().map(|table| placed.put(&Given(table))).collect();
     let affinity = platform.affinity.as_ref();
     let affinity = affinity.map(|nodes| [placed.put(&affinity::srat(nodes)), placed.put(&affinity::slit(nodes))]);
-    for table in [fadt, madt, hpet].into_iter().chain(affinity.into_iter().flatten()).chain(given) {
+    for table in [fadt, madt].into_iter().chain(hpet).chain(affinity.into_iter().flatten()).chain(given) {
         xsdt.add_entry(u64::from(table));
     }
     let xsdt = placed.put(&xsdt);
@@ -147,6 +149,7 @@ mod tests {
             high_pci_window: Some((1 << 32, (1 << 40) - 1)),
             affinity: Some(Affinity { processors: vec![(0, 0)], memory: Vec::new(), distances: vec![vec![10]] }),
             generation_id: Some(0xf_f100),
+            hpet: true,
             given: vec![b"MINE\x09\0\0\0\xce".to_vec()],
             panic_port: Some(0x505),
             sleep_states: vec![SleepRequest::S4],

@@ -54,7 +54,7 @@ use crate::{
     acpi::{self, Affinity, IO_APIC_ADDRESS, MemoryAffinity, Platform, PossibleProcessor},
     boot::{Entry, LoadError, MemoryMap, buses, multiboot, parameters, start},
     boot_order::{BootOrder, BootPlace},
-    config::{Config, Software},
+    config::{Config, Hidden, Software},
     devices::{error::DeviceError, isa_bus::IsaBus, pci_bus::PciSlots},
     error::MachineError,
     firmware::{self, About, Firmware},
@@ -73,6 +73,9 @@ pub(crate) struct PcSettings {
     /// ACPI tables: on or off.
     #[property(default = "on")]
     acpi: String,
+    /// The high precision event timer.
+    #[property(default = true)]
+    hpet: bool,
     /// A USB controller.
     #[property(default = false)]
     usb: bool,
@@ -82,8 +85,10 @@ pub(crate) struct PcSettings {
 }
 
 /// What the machine tells of itself.
-pub(crate) fn object() -> Arc<dyn Object> {
-    Arc::new(Fixed(PcSettings::defaults()))
+pub(crate) fn object(hidden: Hidden) -> Arc<dyn Object> {
+    let Hidden { acpi, hpet } = hidden;
+    let acpi = if acpi { "off" } else { "on" }.to_owned();
+    Arc::new(Fixed(PcSettings { acpi, hpet: !hpet, ..PcSettings::defaults() }))
 }
 
 /// The chip that holds the host bridge and its bus.
@@ -144,6 +149,7 @@ pub struct Pc {
     panic_port: OnceLock<u16>,
     /// Tables of the user's.
     given_tables: Vec<Vec<u8>>,
+    hidden: Hidden,
     pci: Arc<PciBus>,
     /// The clock, and where in the tree it is.
     clock: (Arc<IsaRtc>, String),
@@ -207,7 +213,9 @@ impl Pc {
         let policy = |info| Ok::<_, MachineError>(globals.value(info, "lost_tick_policy")?.unwrap_or_default());
         let (legacy, taken) = ([isa.line(0), isa.line(8)], apics.taken());
         let hpet = MmioHpet::new(timers, legacy, routes, policy(MmioHpet::INFO)?, taken);
-        memory.map(acpi::HPET_ADDRESS, 0x400, 1, Target::Mmio(Arc::clone(&hpet) as Arc<dyn Mmio>));
+        if !config.hidden.hpet {
+            memory.map(acpi::HPET_ADDRESS, 0x400, 1, Target::Mmio(Arc::clone(&hpet) as Arc<dyn Mmio>));
+        }
         let hpet_input = |input| InterruptLine::new(Arc::clone(&hpet) as Arc<dyn InterruptSink>, input);
         let pit = IsaPit::new(timers, hpet_input(0), policy(IsaPit::INFO)?, taken);
         pit.map(ports);
@@ -303,10 +311,12 @@ impl Pc {
         objects.attach(Arc::clone(&host_bridge) as Arc<dyn Object>)?;
         let node = objects.attach(Arc::clone(&isa_bridge) as Arc<dyn Object>)?;
         objects.attach_to(node, "isa.0", Arc::clone(&isa) as Arc<dyn Object>)?;
-        let parts: [Arc<dyn Object>; 7] = [
+        if !config.hidden.hpet {
+            objects.attach(Arc::clone(&hpet) as Arc<dyn Object>)?;
+        }
+        let parts: [Arc<dyn Object>; 6] = [
             Arc::clone(&power) as _,
             Arc::clone(&pic) as _,
-            Arc::clone(&hpet) as _,
             Arc::clone(&pit) as _,
             Arc::clone(&reset) as _,
             Arc::clone(&keyboard) as _,
@@ -372,6 +382,7 @@ impl Pc {
             vmcoreinfo: OnceLock::new(),
             panic_port: OnceLock::new(),
             given_tables,
+            hidden: config.hidden,
             pci,
             clock,
             devices,
@@ -407,6 +418,7 @@ impl Pc {
             generation_id: self.generation_id.get().map(|generation| generation.address() as u32),
             panic_port: self.panic_port.get().copied(),
             sleep_states: self.power.offered(),
+            hpet: !self.hidden.hpet,
             given: self.given_tables.clone(),
         }
     }
@@ -418,6 +430,32 @@ impl Pc {
             self.brief(firmware)?;
             return Ok(None);
         }
+        let root_pointer = self.place_tables()?;
+        if let Some(generation) = self.generation_id.get() {
+            generation.reset();
+        }
+        start::write_tables(&self.memory);
+        match &self.software {
+            Software::None => Ok(None),
+            Software::Linux(kernel) => kernel.load(&self.memory, &self.map, root_pointer).map(Some),
+            Software::Multiboot(program) => program.load(&self.memory, &self.map).map(Some),
+            Software::Flat { image, address, entry, uses } => {
+                let needs = (*uses).max(image.len() as u64);
+                if !self.map.usable_below_4g(*address, address.saturating_add(needs)) {
+                    return Err(LoadError::Memory { what: "the guest", needs });
+                }
+                self.memory.write(*address, image);
+                self.memory.write(parameters::ADDRESS, &parameters::page(&self.map, root_pointer));
+                Ok(Some(Entry::Long { rip: *entry, rsi: parameters::ADDRESS }))
+            }
+        }
+    }
+
+    /// Writes the ACPI tables as firmware would; gives where their root pointer is, 0 if the guest is to have none.
+    fn place_tables(&self) -> Result<u64, LoadError> {
+        if self.hidden.acpi {
+            return Ok(0);
+        }
         let tables = acpi::build(&self.platform(), self.map.facs() as u32, self.map.acpi_tables() as u32);
         let needs = tables.tables.len() as u64;
         if needs > self.map.acpi_tables_length() {
@@ -426,24 +464,7 @@ impl Pc {
         self.bios.write_behind(ROOT_POINTER, &tables.root_pointer);
         self.memory.write(self.map.facs(), &tables.facs);
         self.memory.write(self.map.acpi_tables(), &tables.tables);
-        if let Some(generation) = self.generation_id.get() {
-            generation.reset();
-        }
-        start::write_tables(&self.memory);
-        match &self.software {
-            Software::None => Ok(None),
-            Software::Linux(kernel) => kernel.load(&self.memory, &self.map, ROOT_POINTER).map(Some),
-            Software::Multiboot(program) => program.load(&self.memory, &self.map).map(Some),
-            Software::Flat { image, address, entry, uses } => {
-                let needs = (*uses).max(image.len() as u64);
-                if !self.map.usable_below_4g(*address, address.saturating_add(needs)) {
-                    return Err(LoadError::Memory { what: "the guest", needs });
-                }
-                self.memory.write(*address, image);
-                self.memory.write(parameters::ADDRESS, &parameters::page(&self.map, ROOT_POINTER));
-                Ok(Some(Entry::Long { rip: *entry, rsi: parameters::ADDRESS }))
-            }
-        }
+        Ok(ROOT_POINTER)
     }
 
     /// Gives firmware what it is to place, and tells it what to boot.
@@ -459,8 +480,10 @@ impl Pc {
         };
         firmware.introduce(&self.items, &self.map, &about)?;
         firmware.tell_order(&self.clock.0, !self.booted.swap(true, Ordering::Relaxed));
-        let tables = acpi::build(&self.platform(), 0, acpi::loader::FACS_LENGTH);
-        firmware::give_tables(&self.items, acpi::loader::files(tables))?;
+        if !self.hidden.acpi {
+            let tables = acpi::build(&self.platform(), 0, acpi::loader::FACS_LENGTH);
+            firmware::give_tables(&self.items, acpi::loader::files(tables))?;
+        }
         if let Software::Linux(kernel) = &self.software {
             firmware::offer_kernel(&self.items, kernel.offer(&self.map)?);
         }

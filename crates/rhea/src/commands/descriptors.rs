@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use rhea_api::descriptors::{AddfdInfo, FdsetFdInfo, FdsetInfo, Handler};
-use rhea_core::files::{DESCRIPTOR_SETS, sets::Listed};
+use rhea_core::files::{self, DESCRIPTOR_SETS, sets::Listed};
 use rhea_qmp::Error;
 
 use super::Commands;
@@ -50,8 +50,14 @@ impl Commands<'_> {
         passed.ok_or_else(|| Error::generic("No file descriptor supplied via SCM_RIGHTS"))
     }
 
-    /// Takes the descriptor that the client has named.
+    /// Takes the descriptor that the client has named; a number is one that the program was started with.
     pub(super) fn named(&self, name: &str) -> Result<OwnedFd, Error> {
+        if name.starts_with(|first: char| first.is_ascii_digit()) {
+            let number =
+                name.parse().map_err(|_| Error::generic(format_args!("Invalid file descriptor number '{name}'")))?;
+            return files::inherited(number)
+                .map_err(|error| Error::generic(format_args!("File descriptor {name}: {}", files::reason(&error))));
+        }
         let found = self.session.named_descriptors().remove(name);
         found.ok_or_else(|| Error::generic(format_args!("File descriptor named '{name}' has not been found")))
     }

@@ -17,7 +17,7 @@ impl Handler for Commands<'_> {
                 name: parameter.name.to_owned(),
                 r#type: match parameter.kind {
                     ParameterKind::String => CommandLineParameterType::String,
-                    ParameterKind::Boolean => CommandLineParameterType::Boolean,
+                    ParameterKind::Boolean | ParameterKind::Switch => CommandLineParameterType::Boolean,
                     ParameterKind::Number => CommandLineParameterType::Number,
                     ParameterKind::Size => CommandLineParameterType::Size,
                 },

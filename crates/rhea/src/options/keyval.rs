@@ -54,6 +54,8 @@ impl KeyValues {
             ParameterKind::String => return Ok(()),
             ParameterKind::Boolean if boolean(value).is_some() => return Ok(()),
             ParameterKind::Boolean => "'on' or 'off'",
+            ParameterKind::Switch if value == "auto" || boolean(value).is_some() => return Ok(()),
+            ParameterKind::Switch => "'on', 'off' or 'auto'",
             ParameterKind::Number if number(value).is_some() => return Ok(()),
             ParameterKind::Number => "a number",
             ParameterKind::Size if size(value, 1).is_some() => return Ok(()),

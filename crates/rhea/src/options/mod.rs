@@ -2,11 +2,15 @@
 
 mod acpi;
 mod block;
+mod chardev;
 mod clock;
+mod config_file;
 mod devices;
 mod firmware;
+mod host;
 mod keyval;
 mod log;
+mod machine;
 mod memory;
 mod objects;
 mod processor;
@@ -14,9 +18,11 @@ mod settings;
 mod table;
 mod typed;
 
+pub use chardev::chardev;
 pub use devices::{device, device_help};
+pub use host::{HostSettings, LockMemory, Messages, RunAs, Sandbox};
 pub use keyval::size;
 pub use log::{LogSettings, TraceSwitch};
 pub use objects::object;
-pub use settings::{CharUse, FIRST_TERMINAL, Inherited, MonitorMode, Settings, chardev, parse};
+pub use settings::{CharUse, FIRST_TERMINAL, Inherited, MonitorMode, Settings, parse};
 pub use table::{Argument, OPTIONS, ParameterKind};

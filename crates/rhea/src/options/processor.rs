@@ -1,8 +1,12 @@
-//! `-cpu`: a processor model, and what is different about it.
+//! `-cpu` and `-smp`: a processor model, what is different about it, and how many there are.
 
+use rhea_machine::{MAX_PROCESSORS, Topology};
 use rhea_x86::system::cpuid::{CpuModel, Feature};
 
-use super::{keyval::OptionError, typed::split};
+use super::{
+    keyval::{KeyValues, OptionError},
+    typed::split,
+};
 
 /// Reads `MODEL[,+FEATURE][,-FEATURE][,PROPERTY=VALUE]...`. As ever with this option, `+` and `-` are done last, and `-`
 /// after `+`.
@@ -75,11 +79,94 @@ pub fn help() -> String {
     text
 }
 
+/// `-smp`: processors, and how they are grouped.
+///
+/// # Errors
+/// Numbers that contradict each other, or groups that this machine does not have.
+pub(super) fn topology(parameters: &KeyValues) -> Result<Topology, OptionError> {
+    let get = |key: &str| -> Result<Option<u32>, OptionError> {
+        match parameters.number(key) {
+            None => Ok(None),
+            Some(0) => Err(parameters.error(format!("'{key}' must be 1 at the least"))),
+            Some(value) => {
+                u32::try_from(value).map(Some).map_err(|_| parameters.error(format!("'{key}={value}' is too large")))
+            }
+        }
+    };
+    for key in ["drawers", "books", "dies", "clusters", "modules"] {
+        if get(key)?.is_some_and(|value| value != 1) {
+            return Err(parameters.error(format!("'{key}' can only be 1")));
+        }
+    }
+    let (cpus, maxcpus) = (get("cpus")?, get("maxcpus")?);
+    let (sockets, cores, threads) = (get("sockets")?, get("cores")?, get("threads")?);
+    let wanted = maxcpus.or(cpus);
+    // What is left out follows from the rest; sockets grow first, as this machine's age has it.
+    let (sockets, cores, threads) = match (sockets, cores, threads) {
+        (None, cores, threads) => {
+            let (cores, threads) = (cores.unwrap_or(1), threads.unwrap_or(1));
+            let inside = cores.saturating_mul(threads);
+            (wanted.map_or(1, |wanted| (wanted / inside).max(1)), cores, threads)
+        }
+        (Some(sockets), None, threads) => {
+            let threads = threads.unwrap_or(1);
+            let others = sockets.saturating_mul(threads);
+            (sockets, wanted.map_or(1, |wanted| (wanted / others).max(1)), threads)
+        }
+        (Some(sockets), Some(cores), threads) => {
+            let others = sockets.saturating_mul(cores);
+            let threads = threads.unwrap_or_else(|| wanted.map_or(1, |wanted| (wanted / others).max(1)));
+            (sockets, cores, threads)
+        }
+    };
+    let product = sockets.saturating_mul(cores).saturating_mul(threads);
+    let maxcpus = wanted.unwrap_or(product);
+    let cpus = cpus.unwrap_or(maxcpus);
+    if product != maxcpus {
+        return Err(parameters.error(format!(
+            "sockets ({sockets}) * cores ({cores}) * threads ({threads}) is not the number of processors ({maxcpus})"
+        )));
+    }
+    if maxcpus > MAX_PROCESSORS {
+        return Err(
+            parameters.error(format!("{maxcpus} processors are too many: a machine has up to {MAX_PROCESSORS}"))
+        );
+    }
+    if maxcpus < cpus {
+        return Err(parameters.error(format!("maxcpus ({maxcpus}) is less than cpus ({cpus})")));
+    }
+    Ok(Topology { cpus, sockets, cores, threads })
+}
+
 #[cfg(test)]
 mod tests {
     use rhea_core::object::Value;
 
     use super::*;
+    use crate::options::parse;
+
+    #[test]
+    fn what_is_left_out_of_a_topology_follows_from_the_rest() {
+        let topology = |line: &str| {
+            parse(&line.split(' ').map(str::to_owned).collect::<Vec<_>>()).map(|settings| settings.topology)
+        };
+        let of = |cpus, sockets, cores, threads| Ok(Topology { cpus, sockets, cores, threads });
+        assert_eq!(topology("-smp 4"), of(4, 4, 1, 1));
+        assert_eq!(topology("-smp 2,maxcpus=4,sockets=4,cores=1,threads=1"), of(2, 4, 1, 1));
+        assert_eq!(topology("-smp 4,sockets=2"), of(4, 2, 2, 1));
+        assert_eq!(topology("-smp cores=2,threads=2"), of(4, 1, 2, 2));
+        assert_eq!(topology("-smp sockets=2"), of(2, 2, 1, 1));
+        for bad in [
+            "-smp 4,sockets=3",
+            "-smp 0",
+            "-smp 4,maxcpus=2",
+            "-smp 2,sockets=2,cores=2",
+            "-smp 2,dies=2",
+            "-smp 2,modules=2",
+        ] {
+            assert!(topology(bad).is_err(), "{bad}");
+        }
+    }
 
     fn get(text: &str, property: &str) -> Option<Value> {
         processor(text).unwrap().get(property)

@@ -1,27 +1,28 @@
 //! What a command line comes to.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::PathBuf;
 
 use rhea_api::run_state::{GuestPanicAction, WatchdogAction};
-use rhea_backends::char::{Address, CharDevices, Definition, Log, Options as CharOptions};
+use rhea_backends::char::{CharDevices, Definition, Options as CharOptions};
 use rhea_core::files::{self, DESCRIPTOR_SETS};
 use rhea_devices::misc::rtc::RtcOptions;
-use rhea_machine::{Accelerator, BoardKind, GivenTable, MAX_PROCESSORS, Topology, objects::ObjectConfig};
+use rhea_machine::{Accelerator, BoardKind, GivenTable, Hidden, Topology, objects::ObjectConfig};
 use rhea_x86::system::cpuid::CpuModel;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    Argument, acpi, clock,
+    Argument, acpi, chardev, clock,
+    config_file::{self, Section},
     devices::{self, DeviceSettings, device_help},
     firmware::FirmwareSettings,
+    host::HostSettings,
     keyval::{self, KeyValues, OptionError},
     log::{self, LogSettings},
+    machine,
     memory::MemorySettings,
     objects, processor, table,
-    typed::check_id,
+    typed::{check_id, is_json, json, named},
 };
 
 /// What a serial port or monitor is connected to.
@@ -66,6 +67,8 @@ pub struct MonitorSettings {
 pub struct Settings {
     /// The board.
     pub board: BoardKind,
+    /// What the guest does not find on it.
+    pub hidden: Hidden,
     /// What runs the guest.
     pub accelerator: Accelerator,
     /// The processor model.
@@ -126,6 +129,8 @@ pub struct Settings {
     pub load_snapshot: Option<String>,
     /// `-pidfile`.
     pub pid_file: Option<PathBuf>,
+    /// What it takes of the host, and what it gives up.
+    pub host: HostSettings,
     /// Nothing was said of what to run and how to manage it: this is someone's first minute.
     pub first_minute: bool,
     /// Text to print instead of running anything.
@@ -133,21 +138,17 @@ pub struct Settings {
 }
 
 #[derive(Default)]
-struct Said {
+pub(super) struct Said {
     nodefaults: bool,
     nographic: bool,
     display_none: bool,
     serial: bool,
     monitor: bool,
     /// Accelerators to try, in order.
-    accelerators: Vec<String>,
+    pub(super) accelerators: Vec<String>,
     /// Monitors in short form.
     monitors: usize,
 }
-
-/// Machines by all their names.
-const BOARDS: [(&str, BoardKind); 3] =
-    [("pc", BoardKind::Pc), ("pc-i440fx-10.0", BoardKind::Pc), ("none", BoardKind::None)];
 
 /// Id of the terminal that serial port and monitor share when nothing is said of them.
 pub const FIRST_TERMINAL: &str = "serial0";
@@ -162,6 +163,7 @@ const SERIAL_PORTS: usize = 4;
 pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
     let mut settings = Settings {
         board: BoardKind::Pc,
+        hidden: Hidden::default(),
         accelerator: Accelerator::default(),
         cpu: CpuModel::default(),
         memory: MemorySettings::new(),
@@ -192,6 +194,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         daemonize: false,
         load_snapshot: None,
         pid_file: None,
+        host: HostSettings::default(),
         first_minute: false,
         print: None,
     };
@@ -229,7 +232,7 @@ impl Settings {
         match row.name {
             "help" => self.print = Some(table::help("rhea")),
             "version" => self.print = Some(format!("{}\n", crate::version::text())),
-            "machine" if lists_itself => self.print = Some(machine_help()),
+            "machine" if lists_itself => self.print = Some(machine::help()),
             "machine" => self.machine(&parameters()?, said)?,
             "accel" if lists_itself => {
                 self.print = Some("Accelerators supported in this build:\ntcg\nqtest\n".to_owned());
@@ -237,7 +240,7 @@ impl Settings {
             "accel" => self.accelerator(&parameters()?, said)?,
             "cpu" if matches!(value, "help" | "?") => self.print = Some(processor::help()),
             "cpu" => self.cpu = processor::processor(value)?,
-            "smp" => self.topology = topology(&parameters()?)?,
+            "smp" => self.topology = processor::topology(&parameters()?)?,
             "m" => self.memory.size(&parameters()?)?,
             "numa" => self.memory.numa(&parameters()?)?,
             "mem-path" => self.memory.config.path = Some(value.to_owned()),
@@ -283,8 +286,8 @@ impl Settings {
                 CharUse::Backend(backend) => self.test_port = Some(backend),
             },
             "qtest-log" => self.test_log = Some(value.into()),
-            "audio" if matches!(value, "none" | "driver=none") => {}
-            "audio" => return Err(OptionError::about("audio", format!("'{value}' is not there; 'none' is"))),
+            "audio" | "vga" | "net" | "nic" | "parallel" => only_none(row.name, value)?,
+            "audiodev" => audio_backend(value)?,
             "drive" => self.devices.drive(&parameters()?)?,
             "blockdev" => self.devices.blocks.node(value)?,
             "device" => match device_help(value) {
@@ -299,7 +302,23 @@ impl Settings {
             "nographic" => said.nographic = true,
             "nodefaults" => said.nodefaults = true,
             "no-user-config" => {}
-            "name" => self.name = parameters()?.get("guest").map(str::to_owned),
+            "name" => {
+                let parameters = parameters()?;
+                self.name = parameters.get("guest").map(str::to_owned).or(self.name.take());
+                self.host.process = parameters.get("process").map(str::to_owned).or(self.host.process.take());
+            }
+            "overcommit" => self.host.overcommit(&parameters()?)?,
+            "run-with" => self.host.run_with(&parameters()?)?,
+            "sandbox" => self.host.sandbox(&parameters()?)?,
+            "msg" => self.host.messages(&parameters()?),
+            "enable-kvm" => said.accelerators.push("kvm".to_owned()),
+            "no-acpi" => self.hidden.acpi = true,
+            "no-hpet" => self.hidden.hpet = true,
+            "readconfig" => {
+                for Section { row, text } in config_file::read(value)? {
+                    self.take(row, &text, said)?;
+                }
+            }
             "uuid" => {
                 self.uuid = Uuid::parse_str(value).map_err(|_| {
                     OptionError::about("uuid", format!("'{value}' is no UUID, such as {}", Uuid::nil()))
@@ -334,37 +353,6 @@ impl Settings {
         Ok(())
     }
 
-    fn machine(&mut self, parameters: &KeyValues, said: &mut Said) -> Result<(), OptionError> {
-        if let Some(name) = parameters.get("type") {
-            let known = BOARDS.iter().find(|(known, _)| *known == name);
-            self.board = known
-                .ok_or_else(|| {
-                    parameters.error(format!("unsupported machine type '{name}'; '-machine help' lists them"))
-                })?
-                .1;
-        }
-        if let Some(accelerators) = parameters.get("accel") {
-            said.accelerators.extend(accelerators.split(':').map(str::to_owned));
-        }
-        if let Some(backend) = parameters.get("memory-backend") {
-            self.memory.config.backend = Some(backend.to_owned());
-        }
-        self.memory.config.merge = parameters.given_flag("mem-merge").unwrap_or(self.memory.config.merge);
-        self.memory.config.dump = parameters.given_flag("dump-guest-core").unwrap_or(self.memory.config.dump);
-        if let Some(file) = parameters.get("firmware") {
-            self.firmware.file = Some(file.to_owned());
-        }
-        for property in ["usb", "graphics"] {
-            if parameters.flag(property) {
-                return Err(parameters.error(format!("'{property}=on' is not supported yet")));
-            }
-        }
-        if !parameters.flag("acpi") {
-            return Err(parameters.error("'acpi=off' is not supported yet"));
-        }
-        Ok(())
-    }
-
     /// What is done when the guest resets, powers off or panics.
     fn action(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {
         let wrong = |key: &str, value: &str| parameters.error(format!("parameter '{key}' does not accept '{value}'"));
@@ -393,16 +381,8 @@ impl Settings {
         Ok(())
     }
 
-    fn accelerator(&mut self, parameters: &KeyValues, said: &mut Said) -> Result<(), OptionError> {
-        said.accelerators.push(parameters.require("accel")?.to_owned());
-        match parameters.or_default("thread").unwrap_or_default() {
-            "multi" => Ok(()),
-            other => Err(parameters.error(format!("'thread={other}' is not there; 'multi' is"))),
-        }
-    }
-
     fn chardev(&mut self, parameters: &KeyValues) -> Result<(), OptionError> {
-        let (id, definition) = backend_of(parameters)?;
+        let (id, definition) = chardev::backend_of(parameters)?;
         self.add_backend(id, definition)
     }
 
@@ -475,7 +455,7 @@ impl Settings {
         if self.kernel.is_none() && (self.initrd.is_some() || self.append.is_some()) {
             return Err(OptionError("-initrd and -append need a -kernel".to_owned()));
         }
-        self.accelerator = choose_accelerator(&said.accelerators)?;
+        self.accelerator = machine::choose_accelerator(&said.accelerators)?;
         if self.daemonize && said.nographic && !said.nodefaults {
             return Err(OptionError("-nographic cannot be used with -daemonize".to_owned()));
         }
@@ -530,61 +510,6 @@ impl Settings {
     }
 }
 
-fn machine_help() -> String {
-    "Supported machines are:\n\
-     none                 machine with nothing\n\
-     pc                   Standard PC (440FX + PIIX) (alias of pc-i440fx-10.0)\n\
-     pc-i440fx-10.0       Standard PC (440FX + PIIX) (default)\n"
-        .to_owned()
-}
-
-/// The first usable one of `names`; KVM never is.
-fn choose_accelerator(names: &[String]) -> Result<Accelerator, OptionError> {
-    let usable = names.iter().find_map(|name| match name.as_str() {
-        "tcg" => Some(Accelerator::Tcg),
-        "qtest" => Some(Accelerator::Qtest),
-        _ => None,
-    });
-    match usable {
-        Some(accelerator) => Ok(accelerator),
-        None if names.is_empty() => Ok(Accelerator::default()),
-        None => {
-            let reason = format!("no usable accelerator in '{}'; there are 'tcg' and 'qtest'", names.join(":"));
-            Err(OptionError::about("accel", reason))
-        }
-    }
-}
-
-fn socket(parameters: &KeyValues) -> Result<CharOptions, OptionError> {
-    let server = parameters.flag("server");
-    let address = match (parameters.get("path"), parameters.number("fd"), parameters.number("port")) {
-        (Some(path), None, None) => {
-            if path.len() > 107 {
-                return Err(parameters.error(format!("path '{path}' is longer than the 107 bytes that sockets take")));
-            }
-            Address::Unix(Path::new(path).to_owned())
-        }
-        (None, Some(fd), None) => Address::Descriptor(fd.to_string()),
-        (None, None, Some(port)) => Address::Tcp {
-            host: parameters.get("host").unwrap_or_default().to_owned(),
-            port: u16::try_from(port).map_err(|_| parameters.error("ports go up to 65535"))?,
-        },
-        _ => return Err(parameters.error("a socket needs one of 'path', 'port' and 'fd'")),
-    };
-    let reconnect = match (parameters.number("reconnect"), parameters.number("reconnect-ms")) {
-        (Some(_), Some(_)) => {
-            return Err(parameters.error("'reconnect' and 'reconnect-ms' are mutually exclusive"));
-        }
-        (Some(seconds), None) => Some(Duration::from_secs(seconds)),
-        (None, milliseconds) => milliseconds.map(Duration::from_millis),
-    };
-    let reconnect = reconnect.filter(|pause| !pause.is_zero());
-    if reconnect.is_some() && (server || matches!(address, Address::Descriptor(_))) {
-        return Err(parameters.error("'reconnect' is for clients with an address"));
-    }
-    Ok(CharOptions::Socket { address, server, wait: server && parameters.flag("wait"), reconnect })
-}
-
 /// An inherited descriptor that goes into a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inherited {
@@ -620,127 +545,43 @@ impl Inherited {
     }
 }
 
+/// An option for something that is not there: it can be told so.
+fn only_none(option: &str, value: &str) -> Result<(), OptionError> {
+    match value {
+        "none" | "driver=none" => Ok(()),
+        _ => Err(OptionError::about(option, format!("'{value}' is not there; 'none' is"))),
+    }
+}
+
+/// `-audiodev`: a sound backend, in words or JSON; the only one there is makes no sound.
+fn audio_backend(text: &str) -> Result<(), OptionError> {
+    let error = |reason: String| OptionError::about("audiodev", reason);
+    let member = |name: &str| -> Result<Option<String>, OptionError> {
+        if is_json(text) {
+            let members = json(text).map_err(error)?;
+            return Ok(members.get(name).and_then(Value::as_str).map(str::to_owned));
+        }
+        let given = named(text, Some("driver")).into_iter().rev().find(|(key, _)| key == name);
+        Ok(given.and_then(|(_, value)| value))
+    };
+    let id = member("id")?.ok_or_else(|| error("parameter 'id' is missing".to_owned()))?;
+    check_id(&id).map_err(error)?;
+    only_none("audiodev", &member("driver")?.ok_or_else(|| error("parameter 'driver' is missing".to_owned()))?)
+}
+
 fn watchdog_action(option: &str, word: &str) -> Result<WatchdogAction, OptionError> {
     let wrong = || OptionError::about(option, format!("'{word}' is nothing to do about a watchdog"));
     WatchdogAction::ALL.iter().copied().find(|action| action.as_str() == word).ok_or_else(wrong)
 }
 
-fn topology(parameters: &KeyValues) -> Result<Topology, OptionError> {
-    let get = |key: &str| -> Result<Option<u32>, OptionError> {
-        match parameters.number(key) {
-            None => Ok(None),
-            Some(0) => Err(parameters.error(format!("'{key}' must be 1 at the least"))),
-            Some(value) => {
-                u32::try_from(value).map(Some).map_err(|_| parameters.error(format!("'{key}={value}' is too large")))
-            }
-        }
-    };
-    for key in ["dies", "clusters"] {
-        if get(key)?.is_some_and(|value| value != 1) {
-            return Err(parameters.error(format!("'{key}' can only be 1")));
-        }
-    }
-    let (cpus, maxcpus) = (get("cpus")?, get("maxcpus")?);
-    let (sockets, cores, threads) = (get("sockets")?, get("cores")?, get("threads")?);
-    let wanted = maxcpus.or(cpus);
-    // What is left out follows from the rest; sockets grow first, as this machine's age has it.
-    let (sockets, cores, threads) = match (sockets, cores, threads) {
-        (None, cores, threads) => {
-            let (cores, threads) = (cores.unwrap_or(1), threads.unwrap_or(1));
-            let inside = cores.saturating_mul(threads);
-            (wanted.map_or(1, |wanted| (wanted / inside).max(1)), cores, threads)
-        }
-        (Some(sockets), None, threads) => {
-            let threads = threads.unwrap_or(1);
-            let others = sockets.saturating_mul(threads);
-            (sockets, wanted.map_or(1, |wanted| (wanted / others).max(1)), threads)
-        }
-        (Some(sockets), Some(cores), threads) => {
-            let others = sockets.saturating_mul(cores);
-            let threads = threads.unwrap_or_else(|| wanted.map_or(1, |wanted| (wanted / others).max(1)));
-            (sockets, cores, threads)
-        }
-    };
-    let product = sockets.saturating_mul(cores).saturating_mul(threads);
-    let maxcpus = wanted.unwrap_or(product);
-    let cpus = cpus.unwrap_or(maxcpus);
-    if product != maxcpus {
-        return Err(parameters.error(format!(
-            "sockets ({sockets}) * cores ({cores}) * threads ({threads}) is not the number of processors ({maxcpus})"
-        )));
-    }
-    if maxcpus > MAX_PROCESSORS {
-        return Err(
-            parameters.error(format!("{maxcpus} processors are too many: a machine has up to {MAX_PROCESSORS}"))
-        );
-    }
-    if maxcpus < cpus {
-        return Err(parameters.error(format!("maxcpus ({maxcpus}) is less than cpus ({cpus})")));
-    }
-    Ok(Topology { cpus, sockets, cores, threads })
-}
-
-/// Reads `BACKEND,id=ID,NAME=VALUE`, as `-chardev` and the monitor for people take it.
-///
-/// # Errors
-/// An unknown backend or parameter, or a value that is none of its kind.
-pub fn chardev(text: &str) -> Result<(String, Definition), OptionError> {
-    let row = table::option("chardev").ok_or_else(|| OptionError::about("chardev", "no backends"))?;
-    backend_of(&KeyValues::parse(row, text)?)
-}
-
-/// What a character backend is, and its id.
-fn backend_of(parameters: &KeyValues) -> Result<(String, Definition), OptionError> {
-    let id = parameters.require("id")?.to_owned();
-    check_id(&id).map_err(|reason| parameters.error(reason))?;
-    let path = || parameters.require("path").map(PathBuf::from);
-    let options = match parameters.require("backend")? {
-        "null" => CharOptions::Null,
-        "stdio" => CharOptions::Stdio { signal: parameters.flag("signal") },
-        "pty" => CharOptions::Pty,
-        "file" => CharOptions::File {
-            input: parameters.get("input-path").map(PathBuf::from),
-            output: path()?,
-            append: parameters.flag("append"),
-        },
-        "pipe" => CharOptions::Pipe { path: path()? },
-        "socket" => socket(parameters)?,
-        "ringbuf" | "memory" => {
-            let size = parameters.or_default("size").and_then(|text| keyval::size(text, 1));
-            let size = size.and_then(|size| usize::try_from(size).ok());
-            CharOptions::Ring { size: size.ok_or_else(|| parameters.error("a ringbuf that large is not possible"))? }
-        }
-        "mux" => CharOptions::Mux { over: parameters.require("chardev")?.to_owned() },
-        other => {
-            let kinds = CharDevices::kinds().join(", ");
-            return Err(parameters.error(format!("there is no backend '{other}'; there are {kinds}")));
-        }
-    };
-    let log = parameters.get("logfile");
-    let log = log.map(|path| Log { path: path.into(), append: parameters.flag("logappend") });
-    Ok((id, Definition { options, log, mux: parameters.flag("mux") }))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn settings(line: &str) -> Result<Settings, OptionError> {
         parse(&line.split(' ').map(str::to_owned).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn what_is_left_out_of_a_topology_follows_from_the_rest() {
-        let topology = |line: &str| settings(line).map(|settings| settings.topology);
-        let of = |cpus, sockets, cores, threads| Ok(Topology { cpus, sockets, cores, threads });
-        assert_eq!(topology("-smp 4"), of(4, 4, 1, 1));
-        assert_eq!(topology("-smp 2,maxcpus=4,sockets=4,cores=1,threads=1"), of(2, 4, 1, 1));
-        assert_eq!(topology("-smp 4,sockets=2"), of(4, 2, 2, 1));
-        assert_eq!(topology("-smp cores=2,threads=2"), of(4, 1, 2, 2));
-        assert_eq!(topology("-smp sockets=2"), of(2, 2, 1, 1));
-        for bad in ["-smp 4,sockets=3", "-smp 0", "-smp 4,maxcpus=2", "-smp 2,sockets=2,cores=2", "-smp 2,dies=2"] {
-            assert!(topology(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

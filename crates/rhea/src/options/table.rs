@@ -24,6 +24,8 @@ pub enum ParameterKind {
     String,
     /// `on` or `off`.
     Boolean,
+    /// `on`, `off` or `auto`.
+    Switch,
     /// A number.
     Number,
     /// A number of bytes with a suffix.
@@ -98,6 +100,7 @@ impl fmt::Display for Parameter {
         let kind = match self.kind {
             Text => "str",
             Boolean => "bool (on/off)",
+            Switch => "on/off/auto",
             Number => "num",
             Size => "size",
         };
@@ -128,7 +131,7 @@ const fn device(name: &'static str, help: &'static str) -> OptionRow {
     OptionRow { name, argument: Argument::Device, help, implied: None, parameters: &[] }
 }
 
-use ParameterKind::{Boolean, Number, Size, String as Text};
+use ParameterKind::{Boolean, Number, Size, String as Text, Switch};
 
 /// All options, in the order of the help.
 pub const OPTIONS: &[OptionRow] = &[
@@ -143,12 +146,26 @@ pub const OPTIONS: &[OptionRow] = &[
             parameter("type", Text, "the machine's name").or("pc"),
             parameter("accel", Text, "accelerators to try, with colons between"),
             parameter("usb", Boolean, "a USB controller").or("off"),
-            parameter("acpi", Boolean, "ACPI tables").or("on"),
+            parameter("acpi", Switch, "ACPI tables").or("on"),
+            parameter("hpet", Boolean, "the high precision event timer").or("on"),
             parameter("dump-guest-core", Boolean, "guest memory in core files of this program").or("on"),
             parameter("mem-merge", Boolean, "whether the host may merge pages of guest memory").or("on"),
             parameter("memory-backend", Text, "id of the object that is the guest's memory"),
             parameter("graphics", Boolean, "a graphical console; firmware uses the first serial port").or("off"),
+            parameter("vmport", Switch, "the port of VMware's tools; it is not there").or("off"),
+            parameter("smm", Switch, "system management mode; it is not there").or("auto"),
+            parameter("smbus", Boolean, "a system management bus; it is not there").or("off"),
+            parameter("sata", Boolean, "a SATA controller; it is not there").or("off"),
+            parameter("pcie", Boolean, "PCI Express; it is not there").or("off"),
+            parameter("ioapic2", Boolean, "a second I/O APIC; it is not there").or("off"),
+            parameter("pit", Boolean, "the interval timer; always there").or("on"),
+            parameter("pic", Boolean, "the interrupt controllers of a PC; always there").or("on"),
+            parameter("i8042", Boolean, "the keyboard controller; always there").or("on"),
+            parameter("rtc", Boolean, "the clock of date and time; always there").or("on"),
             parameter("firmware", Text, "the same as -bios"),
+            parameter("kernel", Text, "the same as -kernel"),
+            parameter("initrd", Text, "the same as -initrd"),
+            parameter("append", Text, "the same as -append"),
         ],
     },
     OptionRow {
@@ -178,8 +195,11 @@ pub const OPTIONS: &[OptionRow] = &[
             parameter("cpus", Number, "processors at the start"),
             parameter("maxcpus", Number, "most processors, with those added later"),
             parameter("sockets", Number, "sockets"),
+            parameter("drawers", Number, "drawers; 1").or("1"),
+            parameter("books", Number, "books in a drawer; 1").or("1"),
             parameter("dies", Number, "dies in a socket; 1").or("1"),
             parameter("clusters", Number, "clusters in a die; 1").or("1"),
+            parameter("modules", Number, "modules in a cluster; 1").or("1"),
             parameter("cores", Number, "cores in a socket"),
             parameter("threads", Number, "threads in a core"),
         ],
@@ -197,6 +217,16 @@ pub const OPTIONS: &[OptionRow] = &[
     },
     word("mem-path", "PATH", "put the guest's memory into this file, or into one in this directory"),
     flag("mem-prealloc", "take all of the guest's memory from the host at once"),
+    OptionRow {
+        name: "overcommit",
+        argument: Argument::Parameters("[mem-lock=on|off|on-fault][,cpu-pm=on|off]"),
+        help: "whether the host's memory and processors may be promised to others too",
+        implied: None,
+        parameters: &[
+            parameter("mem-lock", Text, "'on' holds all memory of the program in RAM, 'on-fault' each page once it was used").or("off"),
+            parameter("cpu-pm", Boolean, "accepted and ignored: a processor that waits never keeps the host's busy").or("off"),
+        ],
+    },
     OptionRow {
         name: "numa",
         argument: Argument::Parameters("node|dist|cpu[,PARAMETER=VALUE]..."),
@@ -389,10 +419,16 @@ pub const OPTIONS: &[OptionRow] = &[
     device("qtest", "let a test drive the machine from outside by a text protocol"),
     word("qtest-log", "FILE", "write down what the test says and hears"),
     word("display", "TYPE", "choose the display; there is 'none'"),
+    word("vga", "TYPE", "choose the display adapter; there is 'none'"),
     word("audio", "TYPE", "choose the sound output; there is 'none'"),
+    word("audiodev", "[driver=]none,id=ID or JSON", "make a sound backend; there is 'none'"),
+    word("net", "TYPE", "make a network; there is 'none'"),
+    word("nic", "TYPE", "make a network adapter and its network; there is 'none'"),
+    word("parallel", "DEVICE", "connect a parallel port; there is 'none'"),
     flag("nographic", "serial port and monitor share the terminal; Ctrl-a h tells how"),
     flag("nodefaults", "no default serial port and monitor"),
-    flag("no-user-config", "accepted: no configuration files are read"),
+    flag("no-user-config", "accepted: no configuration files are read but those of -readconfig"),
+    word("readconfig", "FILE", "read options from this file too"),
     OptionRow {
         name: "name",
         argument: Argument::Parameters("[guest=]NAME[,process=NAME][,debug-threads=on|off]"),
@@ -400,7 +436,7 @@ pub const OPTIONS: &[OptionRow] = &[
         implied: Some("guest"),
         parameters: &[
             parameter("guest", Text, "the guest's name"),
-            parameter("process", Text, "accepted and ignored: the process's name"),
+            parameter("process", Text, "the process's name, 15 bytes of it"),
             parameter("debug-threads", Boolean, "threads have names; they always do"),
         ],
     },
@@ -439,6 +475,9 @@ pub const OPTIONS: &[OptionRow] = &[
         ],
     },
     word("uuid", "UUID", "identifier of the guest"),
+    flag("enable-kvm", "the same as -accel kvm, which is not there"),
+    flag("no-acpi", "the same as -machine acpi=off"),
+    flag("no-hpet", "the same as -machine hpet=off"),
     flag("S", "do not start the processors: wait for 'cont'"),
     word("incoming", "URI|defer", "wait for another machine, and go on as that: tcp:, unix:, exec:, fd: or file:"),
     flag("no-reboot", "end instead of a reset"),
@@ -457,6 +496,40 @@ pub const OPTIONS: &[OptionRow] = &[
     },
     word("watchdog-action", "ACTION", "the same as -action watchdog=ACTION"),
     flag("daemonize", "go into the background once everything is set up"),
+    OptionRow {
+        name: "run-with",
+        argument: Argument::Parameters("[user=NAME|UID:GID][,chroot=DIR]"),
+        help: "give up rights once everything is open",
+        implied: None,
+        parameters: &[
+            parameter("user", Text, "go on as this user of the host; for root only"),
+            parameter("chroot", Text, "go on with this directory as the root; for root only"),
+            parameter("async-teardown", Boolean, "only 'off' is there").or("off"),
+        ],
+    },
+    OptionRow {
+        name: "sandbox",
+        argument: Argument::Parameters("on|off[,obsolete=allow|deny][,elevateprivileges=allow|deny|children][,spawn=allow|deny][,resourcecontrol=allow|deny]"),
+        help: "give up system calls before the guest runs: those that change the host, and others by choice",
+        implied: Some("enable"),
+        parameters: &[
+            parameter("enable", Boolean, "whether to").or("off"),
+            parameter("obsolete", Text, "those that are there for old programs").or("deny"),
+            parameter("elevateprivileges", Text, "those that change the user; programs that are started never gain rights").or("allow"),
+            parameter("spawn", Text, "those that start other programs").or("allow"),
+            parameter("resourcecontrol", Text, "those that change when and where threads run").or("allow"),
+        ],
+    },
+    OptionRow {
+        name: "msg",
+        argument: Argument::Parameters("[timestamp=on|off][,guest-name=on|off]"),
+        help: "what stands before messages on the standard error",
+        implied: None,
+        parameters: &[
+            parameter("timestamp", Boolean, "the time").or("off"),
+            parameter("guest-name", Boolean, "the guest's name, if it has one").or("off"),
+        ],
+    },
     OptionRow {
         name: "add-fd",
         argument: Argument::Parameters("fd=FD,set=N[,opaque=NOTE]"),
@@ -543,6 +616,7 @@ mod tests {
                 let fits = match parameter.kind {
                     Text => true,
                     Boolean => keyval::boolean(default).is_some(),
+                    Switch => default == "auto" || keyval::boolean(default).is_some(),
                     Number => keyval::number(default).is_some(),
                     Size => keyval::size(default, 1).is_some(),
                 };

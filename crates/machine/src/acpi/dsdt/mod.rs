@@ -37,7 +37,7 @@ pub fn dsdt(platform: &Platform) -> Sdt {
         memory::memory(platform.memory_slots),
         pci::root(platform),
         links::links(),
-        hpet(),
+        if platform.hpet { hpet() } else { Raw::all([]) },
         hotplug_ports(),
         generation_id(platform.generation_id),
     ];
