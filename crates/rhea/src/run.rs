@@ -63,14 +63,26 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     rights::take(&settings.host)?;
     say_when_memory_is_gone().context("could not handle signals")?;
     settings.inherited.iter().try_for_each(Inherited::take)?;
-    let events = EventSender::new();
     let chars = CharDevices::new().context("could not start the thread of the backends")?;
-    open_backends(&chars, settings)?;
+    with_backends(settings, &chars, background).or_else(|reason| {
+        // Managers look for the reason once their connection ends, which is when the backends go.
+        messages::error(&reason);
+        Ok(ExitCode::FAILURE)
+    })
+}
+
+fn with_backends(
+    settings: &Settings,
+    chars: &Arc<CharDevices>,
+    background: Option<Background>,
+) -> anyhow::Result<ExitCode> {
+    let events = EventSender::new();
+    open_backends(chars, settings)?;
     let emitter = events.clone();
     let blocks = BlockNodes::new();
     let machine = Machine::new(
         config(settings)?,
-        Backends { chars: Arc::clone(&chars), blocks: Arc::clone(&blocks) },
+        Backends { chars: Arc::clone(chars), blocks: Arc::clone(&blocks) },
         Arc::new(move |event: rhea_api::Event| {
             trace!(MONITOR_PROTOCOL_EVENT_EMIT, "event={}", event.name());
             emitter.emit(event.name(), event.data());
@@ -82,7 +94,7 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     let mut monitors: Vec<(FrontEnd, MonitorMode)> = monitors.collect::<anyhow::Result<_>>()?;
     let test_port = settings.test_port.as_deref().map(|id| chars.claim(id)).transpose()?;
     if settings.first_minute {
-        monitors.push((first_minute_monitor(&chars)?, MonitorMode::Control));
+        monitors.push((first_minute_monitor(chars)?, MonitorMode::Control));
     }
     let ended = Arc::clone(&machine);
     chars.on_exit(Arc::new(move || ended.request(GuestRequest::Shutdown(ShutdownCause::HostUi))));
@@ -96,7 +108,7 @@ fn machine(settings: &Settings) -> anyhow::Result<ExitCode> {
     let context = Context {
         machine: Arc::clone(&machine),
         identity: Arc::new(Identity { name: settings.name.clone(), uuid: settings.uuid }),
-        chars: Arc::clone(&chars),
+        chars: Arc::clone(chars),
     };
     end_on_signals(&machine)?;
     if let Some(tag) = &settings.load_snapshot {
