@@ -1,4 +1,4 @@
-//! Assembles the bare guests and the loader of kernels into the build's output folder.
+//! Assembles the bare guests and the loaders of kernels into the build's output folder.
 
 use std::{env, error::Error, fmt::Write as _, fs, path::Path};
 
@@ -17,7 +17,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = env::var("OUT_DIR")?;
     let folder = Path::new(&folder);
     fs::write(folder.join("bare.bin"), bare::assemble()?)?;
-    fs::write(folder.join("loader.bin"), loader::assemble()?)?;
+    for (name, assemble) in loader::ALL {
+        fs::write(folder.join(name), assemble()?)?;
+    }
     let mut list = String::from("&[");
     for (name, write) in programs::ALL {
         let path = folder.join(format!("{name}.bin"));

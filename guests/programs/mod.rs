@@ -7,6 +7,7 @@
 
 mod debugging;
 mod exceptions;
+mod handover;
 mod harness;
 mod identifiers;
 mod interrupts;
@@ -40,6 +41,7 @@ pub const ALL: &[(&str, Write)] = &[
     ("modifying", modifying::write),
     ("virtual8086", virtual8086::write),
     ("exceptions", exceptions::write),
+    ("handover", handover::write),
     ("identifiers", identifiers::write),
     ("interrupts", interrupts::write),
     ("lowest-priority", lowest_priority::write),

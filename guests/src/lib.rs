@@ -46,10 +46,17 @@ pub const TEST_PROGRAMS: &[TestProgram] = include!(concat!(env!("OUT_DIR"), "/pr
 
 /// An option ROM by which firmware starts the Linux kernel that the fw_cfg device offers, through its 16-bit entry.
 pub const fn linux_loader() -> &'static [u8] {
-    LOADER
+    LINUX_LOADER
 }
 
-const LOADER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/loader.bin"));
+const LINUX_LOADER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/linux.bin"));
+
+/// An option ROM by which firmware starts the multiboot program that the fw_cfg device offers.
+pub const fn multiboot_loader() -> &'static [u8] {
+    MULTIBOOT_LOADER
+}
+
+const MULTIBOOT_LOADER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/multiboot.bin"));
 
 #[path = "../bare/layout.rs"]
 mod layout;
@@ -85,20 +92,21 @@ mod tests {
     }
 
     #[test]
-    fn the_loader_is_an_option_rom_with_a_bootstrap_entry() {
-        let rom = linux_loader();
-        let sum = |bytes: &[u8]| bytes.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
-        assert_eq!((&rom[..3], rom.len(), sum(rom)), (&[0x55, 0xaa, 1][..], 512, 0));
-        let word = |at: usize| usize::from(u16::from_le_bytes([rom[at], rom[at + 1]]));
-        let header = word(0x1a);
-        assert_eq!((&rom[header..header + 4], sum(&rom[header..header + 32])), (&b"$PnP"[..], 0));
-        assert!(rom[word(header + 0x10)..].starts_with(b"Linux"));
-        let entry = word(header + 0x1a);
-        let mut decoder = Decoder::with_ip(16, &rom[entry..], entry as u64, DecoderOptions::NONE);
-        assert_eq!(decoder.decode().code(), Code::Cli);
-        // Firmware calls the third byte, and gets its turn back.
-        let mut decoder = Decoder::with_ip(16, &rom[3..], 3, DecoderOptions::NONE);
-        assert_eq!(decoder.decode().mnemonic(), Mnemonic::Retf);
+    fn the_loaders_are_option_roms_with_bootstrap_entries() {
+        for (rom, blocks, name) in [(linux_loader(), 1, "Linux"), (multiboot_loader(), 2, "Multiboot")] {
+            let sum = |bytes: &[u8]| bytes.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
+            assert_eq!((&rom[..3], rom.len(), sum(rom)), (&[0x55, 0xaa, blocks][..], 512 * usize::from(blocks), 0));
+            let word = |at: usize| usize::from(u16::from_le_bytes([rom[at], rom[at + 1]]));
+            let header = word(0x1a);
+            assert_eq!((&rom[header..header + 4], sum(&rom[header..header + 32])), (&b"$PnP"[..], 0));
+            assert!(rom[word(header + 0x10)..].starts_with(name.as_bytes()));
+            let entry = word(header + 0x1a);
+            let mut decoder = Decoder::with_ip(16, &rom[entry..], entry as u64, DecoderOptions::NONE);
+            assert_eq!(decoder.decode().code(), Code::Cli);
+            // Firmware calls the third byte, and gets its turn back.
+            let mut decoder = Decoder::with_ip(16, &rom[3..], 3, DecoderOptions::NONE);
+            assert_eq!(decoder.decode().mnemonic(), Mnemonic::Retf);
+        }
     }
 
     #[test]

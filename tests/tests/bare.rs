@@ -11,7 +11,7 @@ use std::{
 use rhea_guests::TEST_PROGRAMS;
 use rhea_tests::{
     monitor::Monitor,
-    process::{Machine, program},
+    process::{Machine, firmware, program},
     transcript::Guest,
 };
 use serde_json::{Value, json};
@@ -121,6 +121,39 @@ fn virtual_interrupts() {
 #[test]
 fn code_that_changes_and_operands_across_pages() {
     passes("modifying", &[]);
+}
+
+/// What loaders hand over, without firmware and through an option ROM of firmware.
+#[test]
+fn a_program_has_its_command_line_modules_and_memory_with_and_without_firmware() {
+    let directory = tempfile::Builder::new().prefix("rhea-").tempdir_in("/tmp").unwrap();
+    let module = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, format!("{text}\0").into_bytes()).unwrap();
+        path.to_string_lossy().into_owned()
+    };
+    // The second one is longer than a page.
+    let long = "y".repeat(5000);
+    let (first, second) = (module("first", "what is in it"), module("second", &long));
+    let modules = format!("{first} with words,{second}");
+    let firmware = firmware().unwrap().to_string_lossy().into_owned();
+    for more in [&[][..], &["-bios", firmware.as_str()]] {
+        let arguments = [&["-append", "-v quiet", "-initrd", &modules][..], more].concat();
+        passes("handover", &arguments);
+        let (_, said) = run("handover", &arguments);
+        assert!(said.contains("/handover -v quiet\r\nloader: rhea\r\n"), "{more:?}: {said}");
+        assert!(said.contains(&format!("module: {first} with words: what is in it\r\n")), "{more:?}");
+        assert!(said.contains(&format!("module: {second}: {long}\r\n")), "{more:?}");
+    }
+}
+
+/// Programs find the processor after firmware as they find it without.
+#[test]
+fn programs_through_firmware() {
+    let firmware = firmware().unwrap().to_string_lossy().into_owned();
+    for name in ["exceptions", "interrupts"] {
+        passes(name, &["-bios", &firmware]);
+    }
 }
 
 #[test]

@@ -3,111 +3,19 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rhea_tests::guest::Console;
-use rhea_tests::monitor::Monitor;
+use rhea_tests::here::{Here, PATIENCE};
 use rhea_tests::process::Machine;
 use rhea_tests::transcript::Guest;
 use serde_json::{Value, json};
 
-/// How long anything may take: the machine that runs the tests may be busy.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// How many moves the test of moves makes; `cargo xtask soak` asks for a hundred.
 const MOVES: &str = "RHEA_MOVES";
-
-/// A machine, its monitor and its console.
-struct Here {
-    machine: Machine,
-    monitor: Monitor,
-    console: Option<Console>,
-    events: VecDeque<Value>,
-}
-
-impl Here {
-    fn start(arguments: &[String], guest: Guest) -> Self {
-        let (machine, connections) = Machine::start(arguments, guest).unwrap();
-        let console = connections.console.map(|stream| Console::new(stream).unwrap());
-        let mut this = Self { machine, monitor: Monitor::new(connections.monitor), console, events: VecDeque::new() };
-        this.monitor.receive(PATIENCE).unwrap();
-        this.execute("qmp_capabilities", &json!({}));
-        this
-    }
-
-    fn execute(&mut self, command: &str, arguments: &Value) -> Value {
-        self.monitor.send(&json!({ "execute": command, "arguments": arguments }).to_string()).unwrap();
-        loop {
-            let message = self.monitor.receive(PATIENCE).unwrap();
-            if message.get("event").is_some() {
-                self.events.push_back(message);
-                continue;
-            }
-            assert!(message.get("error").is_none(), "{command} {arguments}: {message}");
-            return message["return"].clone();
-        }
-    }
-
-    /// Waits until the migration has ended; how.
-    fn end_of_migration(&mut self) -> String {
-        loop {
-            let event = match self.events.pop_front() {
-                Some(event) => event,
-                None => self.monitor.receive(PATIENCE).unwrap(),
-            };
-            let status = event["data"]["status"].as_str().unwrap_or_default();
-            if event["event"] == "MIGRATION" && ["completed", "failed", "cancelled"].contains(&status) {
-                return status.to_owned();
-            }
-        }
-    }
-
-    /// Begins to send the machine; what happens is told by events.
-    fn send(&mut self, uri: &str) {
-        let events = json!({ "capabilities": [{ "capability": "events", "state": true }] });
-        self.execute("migrate-set-capabilities", &events);
-        self.execute("migrate", &json!({ "uri": uri }));
-    }
-
-    fn migrate(&mut self, uri: &str) -> String {
-        self.send(uri);
-        self.end_of_migration()
-    }
-
-    fn status(&mut self) -> String {
-        self.execute("query-status", &json!({}))["status"].as_str().unwrap().to_owned()
-    }
-
-    /// Waits until the machine runs that was to come: what is typed before that is for nobody.
-    fn runs(&mut self) {
-        if self.status() == "running" {
-            return;
-        }
-        loop {
-            let event = match self.events.pop_front() {
-                Some(event) => event,
-                None => self.monitor.receive(PATIENCE).unwrap(),
-            };
-            if event["event"] == "RESUME" {
-                return;
-            }
-        }
-    }
-
-    fn quit(mut self) {
-        self.execute("quit", &json!({}));
-        assert!(self.machine.wait(PATIENCE).unwrap().success());
-    }
-
-    fn console(&mut self) -> &mut Console {
-        self.console.as_mut().unwrap()
-    }
-}
 
 /// A chain of checksums, each of which goes to the disk and comes back from there, until somebody says that it is enough. It
 /// says when it is under way.

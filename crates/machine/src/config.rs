@@ -218,9 +218,6 @@ pub enum ConfigError {
     /// Software for processors of 64 bits, and processors that have fewer.
     #[error("processor model '{0}' has no 64-bit mode, which the kernel needs; choose another with -cpu")]
     Bits(&'static str),
-    /// A program that firmware does not start.
-    #[error("firmware starts Linux kernels only; give a multiboot program without -bios")]
-    UnderFirmware,
     /// Memory beyond what addresses reach.
     #[error("Address space limit 0x{limit:x} < 0x{last:x} phys-bits too low ({bits})")]
     Addresses {
@@ -314,9 +311,6 @@ impl Config {
             return Err(ConfigError::Ram(self.ram));
         }
         self.check_growth()?;
-        if self.firmware.is_some() && !matches!(self.software, Software::None | Software::Linux(_)) {
-            return Err(ConfigError::UnderFirmware);
-        }
         let tables = self.tables_length();
         if tables > self.ram / 4 || tables > MOST_TABLES {
             return Err(ConfigError::Tables(tables));

@@ -11,7 +11,7 @@ use rhea_devices::misc::{
 
 use crate::{
     acpi::loader,
-    boot::{MemoryMap, linux::Offer},
+    boot::{MemoryMap, linux::Offer, multiboot},
     boot_order::{BootIndexError, BootOrder, BootPlace},
 };
 
@@ -142,7 +142,8 @@ impl Firmware {
             items.add_file(&rom.item(), rom.image.as_slice())?;
         }
         // Who asked for a kernel gets it before anything else.
-        let first = self.option_roms.iter().filter(|rom| rom.name == LINUX_LOADER).map(OptionRom::path);
+        let starts_kernels = |rom: &&OptionRom| [LINUX_LOADER, MULTIBOOT_LOADER].contains(&rom.name.as_str());
+        let first = self.option_roms.iter().filter(starts_kernels).map(OptionRom::path);
         let paths: Vec<String> = first.chain(places.paths()).collect();
         items.add_file("bootorder", boot_order(&paths, *strict))?;
         Ok(())
@@ -196,11 +197,26 @@ pub(crate) fn offer_kernel(items: &FwCfg, offer: Offer) {
     }
 }
 
+/// Offers a program to the option ROM that starts it.
+pub(crate) fn offer_program(items: &FwCfg, offer: multiboot::Offer) {
+    let multiboot::Offer { address, workspace, contents } = offer;
+    let [address_key, size_key, data_key] = key::SETUP;
+    items.set(address_key, address.to_le_bytes());
+    items.set(size_key, (workspace.len() as u32).to_le_bytes());
+    items.set(data_key, workspace);
+    let [_, size_key, data_key] = key::KERNEL;
+    items.set(size_key, (contents.len() as u32).to_le_bytes());
+    items.set(data_key, contents);
+}
+
 /// What is tried when nothing is said: a disk, a floppy disk, a CD.
 const DEFAULT_ORDER: [BootDevice; 3] = [BootDevice::Disk, BootDevice::Cd, BootDevice::Floppy];
 
-/// The option ROM that starts a kernel.
+/// The option ROM that starts Linux.
 pub const LINUX_LOADER: &str = "linuxboot.bin";
+
+/// The option ROM that starts a multiboot program.
+pub const MULTIBOOT_LOADER: &str = "multiboot.bin";
 
 /// What a boot device is, by the letter that users give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

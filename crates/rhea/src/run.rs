@@ -22,7 +22,7 @@ use rhea_machine::{
         linux::Kernel,
         multiboot::{Module, Program},
     },
-    firmware::{Firmware, LINUX_LOADER, OptionRom},
+    firmware::{Firmware, LINUX_LOADER, MULTIBOOT_LOADER, OptionRom},
 };
 use rhea_qmp::EventSender;
 use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
@@ -207,6 +207,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
             }
         }
     };
+    let firmware = firmware(settings, &software)?;
     let tables = settings.acpi_tables.iter().map(GivenTable::read).collect::<Result<_, _>>().context("-acpitable")?;
     Ok(Config {
         board: settings.board,
@@ -218,7 +219,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         topology: settings.topology,
         processor: settings.cpu.clone(),
         software,
-        firmware: firmware(settings)?,
+        firmware,
         rtc: settings.rtc,
         acpi_tables: tables,
         serials: settings.serials.iter().map(CharUse::backend).collect(),
@@ -248,17 +249,21 @@ fn modules(list: &Path) -> anyhow::Result<Vec<Module>> {
     texts.map(module).collect()
 }
 
-/// The firmware, with what it starts a kernel by.
-fn firmware(settings: &Settings) -> anyhow::Result<Option<Firmware>> {
+/// The firmware, with what it starts the software by.
+fn firmware(settings: &Settings, software: &Software) -> anyhow::Result<Option<Firmware>> {
     let mut firmware = settings.firmware.load(settings.uuid.into_bytes())?;
     if let Some(firmware) = &mut firmware {
         // There is no graphical console.
         firmware.serial_console = settings.serials.first().is_some_and(|port| *port != CharUse::None);
-        if settings.kernel.is_some() {
-            // It comes before everything that has a place of its own.
-            let (name, image) = (LINUX_LOADER.to_owned(), rhea_guests::linux_loader().to_vec());
-            firmware.option_roms.push(OptionRom { name, image, boot_index: -1 });
-        }
+        let loader = match software {
+            Software::Linux(_) => Some((LINUX_LOADER, rhea_guests::linux_loader())),
+            Software::Multiboot(_) => Some((MULTIBOOT_LOADER, rhea_guests::multiboot_loader())),
+            Software::None | Software::Flat { .. } => None,
+        };
+        // It comes before everything that has a place of its own.
+        let rom =
+            |(name, image): (&str, &[u8])| OptionRom { name: name.to_owned(), image: image.to_vec(), boot_index: -1 };
+        firmware.option_roms.extend(loader.map(rom));
     }
     Ok(firmware)
 }

@@ -484,8 +484,10 @@ impl Pc {
             let tables = acpi::build(&self.platform(), 0, acpi::loader::FACS_LENGTH);
             firmware::give_tables(&self.items, acpi::loader::files(tables))?;
         }
-        if let Software::Linux(kernel) = &self.software {
-            firmware::offer_kernel(&self.items, kernel.offer(&self.map)?);
+        match &self.software {
+            Software::Linux(kernel) => firmware::offer_kernel(&self.items, kernel.offer(&self.map)?),
+            Software::Multiboot(program) => firmware::offer_program(&self.items, program.offer(&self.map)?),
+            Software::None | Software::Flat { .. } => {}
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use rhea_core::AddressSpace;
 use super::{
     Entry, LoadError, MemoryMap,
     elf::{self, Executable, Piece},
+    start,
 };
 
 /// What a header starts with (§ 3.1.2).
@@ -39,6 +40,10 @@ const INFORMATION: usize = 116;
 /// The first disk of a BIOS, with no word about a partition (§ 3.3).
 const BOOT_DEVICE: u32 = 0x8000_ffff;
 const LOADER_NAME: &str = "rhea";
+/// Where the information structure says where the map of memory is.
+const MAP_ADDRESS: usize = 48;
+/// What the information is part of.
+const INFORMATION_NEEDS: &str = "the kernel's command line and modules";
 const PAGE: u64 = 4096;
 
 /// A file that the kernel finds in memory.
@@ -58,6 +63,37 @@ pub struct Program {
     entry: u32,
     modules: Vec<Module>,
     command_line: String,
+}
+
+/// What a loader that starts a program after firmware is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Where its workspace goes.
+    pub address: u32,
+    /// The workspace: room for a transfer, descriptors, what to start, room for the firmware's map of memory, the information
+    /// structure, and what of the contents goes where.
+    pub workspace: Vec<u8>,
+    /// The bytes of the program's pieces and of its modules, one after another.
+    pub contents: Vec<u8>,
+}
+
+/// The workspace as the loader knows it, by offsets from its start.
+impl Offer {
+    const DESCRIPTORS: usize = 0x10;
+    const TABLE_REGISTER: usize = 0x28;
+    const ENTRY: usize = 0x30;
+    const INFORMATION_ADDRESS: usize = 0x34;
+    const PARTS_ADDRESS: usize = 0x38;
+    const MAP: usize = 0x40;
+    /// Behind 128 ranges of the map.
+    const INFORMATION: usize = Self::MAP + 24 * 128;
+    /// Bytes below it, which are the loader's stack.
+    const STACK: usize = 0x400;
+    /// Between these two the firmware leaves memory alone while it boots.
+    const LOWEST: u64 = 0x8000;
+    const END: u64 = 0x9_0000;
+    /// What firmware may keep for itself at the end of memory below 4 GiB.
+    const KEPT: u64 = 1 << 20;
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -136,46 +172,118 @@ impl Program {
     /// # Errors
     /// The guest has too little memory, or none where the kernel is to be.
     pub fn load(&self, memory: &AddressSpace, map: &MemoryMap) -> Result<Entry, LoadError> {
-        let mut free = 0x10_0000;
+        let (places, free) = self.place(map, map.facs())?;
         for Piece { address, file: (start, length), size } in &self.pieces {
+            let bytes = self.image.get(*start..start.saturating_add(*length)).unwrap_or_default();
+            memory.write(*address, bytes);
+            clear(memory, address + bytes.len() as u64, address.saturating_add(*size));
+        }
+        for (module, (start, _)) in self.modules.iter().zip(&places) {
+            memory.write((*start).into(), &module.bytes);
+        }
+        let length = self.information(0, Some(map), &places).len() as u64;
+        let candidates = [map.highest_below(0xa_0000, length), Some(free.next_multiple_of(PAGE))];
+        let is_free = |start: &u64| map.usable_below_4g(*start, start + length) && self.leaves(*start, length);
+        let at = candidates.into_iter().flatten().find(is_free);
+        let at = at.ok_or(LoadError::Memory { what: INFORMATION_NEEDS, needs: length })?;
+        memory.write(at, &self.information(at as u32, Some(map), &places));
+        Ok(Entry::Multiboot { eip: self.entry, information: at as u32 })
+    }
+
+    /// The parts for a loader that starts the kernel after firmware.
+    ///
+    /// # Errors
+    /// The guest has too little memory, or none where the kernel is to be.
+    pub fn offer(&self, map: &MemoryMap) -> Result<Offer, LoadError> {
+        let (places, _) = self.place(map, map.below_4g().saturating_sub(Offer::KEPT))?;
+        let mut contents = Vec::new();
+        let mut parts: Vec<u32> = Vec::new();
+        for Piece { address, file: (start, length), size } in &self.pieces {
+            let bytes = self.image.get(*start..start.saturating_add(*length)).unwrap_or_default();
+            contents.extend_from_slice(bytes);
+            if *size > 0 {
+                parts.extend([*address as u32, bytes.len() as u32, *size as u32]);
+            }
+        }
+        for (module, (start, _)) in self.modules.iter().zip(&places) {
+            let length = module.bytes.len() as u32;
+            contents.extend_from_slice(&module.bytes);
+            if length > 0 {
+                parts.extend([*start, length, length]);
+            }
+        }
+        parts.extend([0; 3]);
+        let parts: Vec<u8> = parts.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let information = self.information(0, None, &places).len().next_multiple_of(4);
+        let length = (Offer::STACK + Offer::INFORMATION + information + parts.len()) as u64;
+        let highest = map.highest_below(Offer::END, length);
+        let at = highest.and_then(|highest| {
+            let mut places = (Offer::LOWEST..=highest).rev().step_by(PAGE as usize);
+            places.find(|start| self.leaves(*start, length))
+        });
+        let at = at.ok_or(LoadError::Memory { what: INFORMATION_NEEDS, needs: length })?;
+        let address = at as u32 + Offer::STACK as u32;
+        let mut workspace = vec![0; Offer::INFORMATION];
+        let tables = address.wrapping_add(Offer::DESCRIPTORS as u32);
+        let [_, _, code, data] = start::PROTECTED_DESCRIPTORS;
+        for (index, descriptor) in [0, code, data].iter().enumerate() {
+            super::parameters::put(&mut workspace, Offer::DESCRIPTORS + 8 * index, &descriptor.to_le_bytes());
+        }
+        let at = address.wrapping_add(Offer::INFORMATION as u32);
+        super::parameters::put(&mut workspace, Offer::TABLE_REGISTER, &23_u16.to_le_bytes());
+        let fields = [
+            (Offer::TABLE_REGISTER + 2, tables),
+            (Offer::ENTRY, self.entry),
+            (Offer::INFORMATION_ADDRESS, at),
+            (Offer::PARTS_ADDRESS, at.wrapping_add(information as u32)),
+        ];
+        for (offset, value) in fields {
+            super::parameters::put(&mut workspace, offset, &value.to_le_bytes());
+        }
+        let mut block = self.information(at, None, &places);
+        super::parameters::put(&mut block, MAP_ADDRESS, &address.wrapping_add(Offer::MAP as u32).to_le_bytes());
+        block.resize(information, 0);
+        workspace.extend(block);
+        workspace.extend(parts);
+        Ok(Offer { address, workspace, contents })
+    }
+
+    /// Where the modules go, first byte and end, behind the kernel; and where memory is free behind them. All of it is usable
+    /// and below `limit`.
+    fn place(&self, map: &MemoryMap, limit: u64) -> Result<(Vec<(u32, u32)>, u64), LoadError> {
+        let mut free = 0x10_0000;
+        for Piece { address, size, .. } in &self.pieces {
             let end = address.saturating_add(*size);
-            if !map.usable_below_4g(*address, end) {
-                return Err(if end > map.facs() {
+            if !map.usable_below_4g(*address, end) || end > limit {
+                return Err(if end > limit {
                     LoadError::Memory { what: "the kernel", needs: end }
                 } else {
                     LoadError::Kernel(format!("it wants to be at {address:#x}, where there is no memory for it"))
                 });
             }
-            let bytes = self.image.get(*start..start.saturating_add(*length)).unwrap_or_default();
-            memory.write(*address, bytes);
-            clear(memory, address + bytes.len() as u64, end);
             free = free.max(end);
         }
         let mut places = Vec::new();
         for module in &self.modules {
             let start = free.next_multiple_of(PAGE);
             free = start.saturating_add(module.bytes.len() as u64);
-            if !map.usable_below_4g(start, free) {
+            if !map.usable_below_4g(start, free) || free > limit {
                 return Err(LoadError::Memory { what: "a module", needs: module.bytes.len() as u64 });
             }
-            memory.write(start, &module.bytes);
             places.push((start as u32, free as u32));
         }
-        let length = self.information(0, map, &places).len() as u64;
-        let is_free = |start: u64| {
-            let end = start.saturating_add(length);
-            let taken = |piece: &Piece| piece.address < end && start < piece.address.saturating_add(piece.size);
-            map.usable_below_4g(start, end) && !self.pieces.iter().any(taken)
-        };
-        let candidates = [map.highest_below(0xa_0000, length), Some(free.next_multiple_of(PAGE))];
-        let at = candidates.into_iter().flatten().find(|start| is_free(*start));
-        let at = at.ok_or(LoadError::Memory { what: "the kernel's command line and modules", needs: length })?;
-        memory.write(at, &self.information(at as u32, map, &places));
-        Ok(Entry::Multiboot { eip: self.entry, information: at as u32 })
+        Ok((places, free))
     }
 
-    /// The information structure for address `at`, with all that it points to (§ 3.3).
-    fn information(&self, at: u32, map: &MemoryMap, places: &[(u32, u32)]) -> Vec<u8> {
+    /// Whether the kernel leaves `length` bytes from `start` free.
+    fn leaves(&self, start: u64, length: u64) -> bool {
+        let taken = |piece: &Piece| piece.address < start + length && start < piece.address.saturating_add(piece.size);
+        !self.pieces.iter().any(taken)
+    }
+
+    /// The information structure for address `at`, with all that it points to (§ 3.3); what it says of memory only if there is
+    /// a `map`.
+    fn information(&self, at: u32, map: Option<&MemoryMap>, places: &[(u32, u32)]) -> Vec<u8> {
         let mut block = vec![0; INFORMATION];
         let text = |block: &mut Vec<u8>, text: &str| {
             let address = at.wrapping_add(block.len() as u32);
@@ -192,7 +300,8 @@ impl Program {
             block.extend([*start, *end, *text, 0].iter().flat_map(|word| word.to_le_bytes()));
         }
         let ranges = block.len();
-        for range in map.entries() {
+        let entries = map.map_or(&[][..], MemoryMap::entries);
+        for range in entries {
             // Its own length does not count the field that says it.
             block.extend(20_u32.to_le_bytes());
             block.extend(range.base.to_le_bytes());
@@ -201,7 +310,7 @@ impl Program {
         }
         let ranges_length = (block.len() - ranges) as u32;
         let usable_from = |base: u64| {
-            let range = map.entries().iter().find(|range| range.base == base && range.kind == super::Kind::Usable);
+            let range = entries.iter().find(|range| range.base == base && range.kind == super::Kind::Usable);
             range.map_or(0, |range| (range.length.min(u32::MAX.into()) >> 10) as u32)
         };
         let flags = given::MEMORY
@@ -219,7 +328,7 @@ impl Program {
             (20, places.len() as u32),
             (24, modules),
             (44, ranges_length),
-            (48, at.wrapping_add(ranges as u32)),
+            (MAP_ADDRESS, at.wrapping_add(ranges as u32)),
             (64, loader),
         ];
         for (offset, value) in fields {
@@ -333,6 +442,40 @@ mod tests {
         let (length, ranges) = (number(&memory, information + 44), number(&memory, information + 48));
         assert_eq!(length as usize, 24 * map.entries().len());
         assert_eq!((number(&memory, ranges), number(&memory, ranges + 20)), (20, 1));
+    }
+
+    #[test]
+    fn what_a_loader_is_offered_says_where_everything_goes() {
+        let (_, map) = memory();
+        let modules = vec![
+            Module { bytes: vec![1; 5000], text: "one".to_owned() },
+            Module { bytes: Vec::new(), text: "empty".to_owned() },
+        ];
+        let program = Program::new(flat(0, 0x10_1000), modules, "kernel -v").unwrap();
+        let Offer { address, workspace, contents } = program.offer(&map).unwrap();
+        let at = |address: u32, of: u32| word(&workspace, (of - address) as usize).unwrap();
+        let field = |offset: usize| word(&workspace, offset).unwrap();
+        assert_eq!((address % 4096, contents.len()), (0x400, 64 + 5000));
+        assert!(u64::from(address) + workspace.len() as u64 <= Offer::END);
+        assert_eq!(field(Offer::ENTRY), 0x10_0030);
+        assert_eq!(u64::from_le_bytes(workspace[0x18..0x20].try_into().unwrap()), 0x00cf_9b00_0000_ffff);
+        assert_eq!((field(Offer::TABLE_REGISTER) & 0xffff, at(address, address + 0x2a)), (23, address + 0x10));
+        let information = field(Offer::INFORMATION_ADDRESS);
+        assert_eq!((at(address, information), at(address, information + 20)), (0x24f, 2));
+        assert_eq!((at(address, information + 44), at(address, information + 48)), (0, address + 0x40));
+        let parts = field(Offer::PARTS_ADDRESS);
+        let parts: Vec<u32> = (0..9).map(|index| at(address, parts + 4 * index)).collect();
+        // The module without bytes is in the list of modules alone.
+        assert_eq!(parts, [0x10_0000, 64, 0x1000, 0x10_1000, 5000, 5000, 0, 0, 0]);
+        let low = |start: u32, end: u32| {
+            let mut image = header_with(1 << 16, &[start, start, 0, end, start + 0x20]);
+            image.resize(0x100, 0x90);
+            Program::new(image, Vec::new(), "").unwrap().offer(&map).map(|offer| u64::from(offer.address))
+        };
+        assert!(low(0x2_0000, 0x9_fc00).unwrap() < 0x2_0000);
+        assert!(matches!(low(0x1000, 0x9_fc00), Err(LoadError::Memory { what: INFORMATION_NEEDS, .. })));
+        // Firmware keeps the end of memory.
+        assert!(matches!(low(0x10_0000, (SIZE - 0x8_0000) as u32), Err(LoadError::Memory { what: "the kernel", .. })));
     }
 
     #[test]

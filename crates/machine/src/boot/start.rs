@@ -16,10 +16,12 @@ const LARGE: u64 = 1 << 7;
 /// Flat data (SDM vol. 3 § 3.4.5).
 const DATA: u64 = 0x00cf_9300_0000_ffff;
 
+/// Descriptors of a 32-bit start: selector 0x10 is flat code, 0x18 flat data.
+pub const PROTECTED_DESCRIPTORS: [u64; 4] = [0, 0, 0x00cf_9b00_0000_ffff, DATA];
+
 /// Writes a descriptor table for a 32-bit start in place of the one for 64 bits.
 pub fn write_protected_descriptors(memory: &AddressSpace) {
-    // Selector 0x10 is 32-bit code, 0x18 data.
-    write_words(memory, GDT, &[0, 0, 0x00cf_9b00_0000_ffff, DATA]);
+    write_words(memory, GDT, &PROTECTED_DESCRIPTORS);
 }
 
 /// Writes what a 64-bit start needs.

@@ -15,9 +15,12 @@ pub mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::io::{Read, Write};
+use std::{
+    io::{Read, Write},
+    sync::Arc,
+};
 
-use rhea_core::memory::Target;
+use rhea_core::Ram;
 use serde::{Deserialize, Serialize};
 
 use self::{
@@ -55,15 +58,8 @@ pub struct Description {
 impl Description {
     /// What `machine` is.
     pub fn of(machine: &Machine) -> Self {
-        let view = machine.memory().view();
-        let mut ram: Vec<Block> = Vec::new();
-        for range in view.ranges() {
-            if let Target::Ram { ram: block, .. } = &range.target
-                && ram.iter().all(|known| known.name != block.name())
-            {
-                ram.push(Block { name: block.name().to_owned(), base: range.base, size: block.len() });
-            }
-        }
+        let block = |(base, ram): (u64, Arc<Ram>)| Block { name: ram.name().to_owned(), base, size: ram.len() };
+        let ram = ram::placed_blocks(machine).into_iter().map(block).collect();
         let list = machine.processors().list();
         Self {
             program: format!("rhea {}", env!("CARGO_PKG_VERSION")),

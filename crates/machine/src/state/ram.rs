@@ -36,14 +36,19 @@ const TAIL: usize = 8;
 
 /// The blocks of RAM that `machine` has, by address: each that has a name of its own.
 pub(crate) fn blocks(machine: &Machine) -> Vec<Arc<Ram>> {
-    let mut blocks: Vec<Arc<Ram>> = Vec::new();
+    placed_blocks(machine).into_iter().map(|(_, ram)| ram).collect()
+}
+
+/// The same with the address of each, whatever of it the guest sees in the BIOS area.
+pub(crate) fn placed_blocks(machine: &Machine) -> Vec<(u64, Arc<Ram>)> {
+    let mut blocks: Vec<(u64, Arc<Ram>)> = Vec::new();
     for range in machine.memory().view().ranges() {
         // What shows in the BIOS area changes while the guest runs; all of it is somewhere else too.
         if let Target::Ram { ram, .. } = &range.target
             && !(AREA.0..AREA.0 + AREA.1).contains(&range.base)
-            && blocks.iter().all(|known| known.name() != ram.name())
+            && blocks.iter().all(|(_, known)| known.name() != ram.name())
         {
-            blocks.push(Arc::clone(ram));
+            blocks.push((range.base, Arc::clone(ram)));
         }
     }
     blocks
