@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rhea_tests::here::{Here, PATIENCE};
 use rhea_tests::process::Machine;
 use rhea_tests::transcript::Guest;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// How many moves the test of moves makes; `cargo xtask soak` asks for a hundred.
 const MOVES: &str = "RHEA_MOVES";
