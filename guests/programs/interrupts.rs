@@ -19,12 +19,12 @@ const SPURIOUS: u32 = 0xfee0_00f0;
 const IN_SERVICE: u32 = 0xfee0_0100;
 const REQUESTED: u32 = 0xfee0_0200;
 const ERRORS: u32 = 0xfee0_0280;
-const LVT_TIMER: u32 = 0xfee0_0320;
-const LVT_LINT0: u32 = 0xfee0_0350;
-const INITIAL_COUNT: u32 = 0xfee0_0380;
+pub const LVT_TIMER: u32 = 0xfee0_0320;
+pub const LVT_LINT0: u32 = 0xfee0_0350;
+pub const INITIAL_COUNT: u32 = 0xfee0_0380;
 const CURRENT_COUNT: u32 = 0xfee0_0390;
-const DIVIDE: u32 = 0xfee0_03e0;
-const MASKED: u32 = 1 << 16;
+pub const DIVIDE: u32 = 0xfee0_03e0;
+pub const MASKED: u32 = 1 << 16;
 const PERIODIC: u32 = 1 << 17;
 const TSC_DEADLINE: u32 = 1 << 18;
 const LEVEL: u32 = 1 << 15;
@@ -405,7 +405,7 @@ pub fn keep_entry(p: &mut Program, pin: u32, index: u32) -> Done {
     p.keep(index, eax)
 }
 
-fn outs(p: &mut Program, writes: &[(u32, u32)]) -> Done {
+pub fn outs(p: &mut Program, writes: &[(u32, u32)]) -> Done {
     for (port, value) in writes {
         p.a.mov(edx, *port)?;
         p.a.mov(eax, *value)?;

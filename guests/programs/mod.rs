@@ -5,6 +5,7 @@
 // The assembler's registers and memory operands are its vocabulary: dozens of short names.
 #![allow(clippy::wildcard_imports)]
 
+mod coprocessor;
 mod debugging;
 mod exceptions;
 mod handover;
@@ -14,6 +15,7 @@ mod interrupts;
 mod layout;
 mod lowest_priority;
 mod modifying;
+mod monitor;
 mod ordering;
 mod paging;
 mod paging_32;
@@ -36,6 +38,8 @@ type Write = fn() -> Result<Vec<u8>, IcedError>;
 
 /// All programs by name.
 pub const ALL: &[(&str, Write)] = &[
+    ("coprocessor", coprocessor::write),
+    ("monitor", monitor::write),
     ("debugging-32", debugging::segments::write),
     ("debugging", debugging::write),
     ("modifying", modifying::write),

@@ -94,6 +94,16 @@ fn identifiers_of_address_spaces() {
 }
 
 #[test]
+fn x87_errors_without_exceptions() {
+    passes("coprocessor", &[]);
+}
+
+#[test]
+fn waiting_for_stores() {
+    passes("monitor", &["-smp", "2", "-cpu", "max"]);
+}
+
+#[test]
 fn tasks_and_segments_in_32_bits() {
     passes("tasks", &[]);
 }

@@ -176,7 +176,7 @@ impl Interpreter {
         state.mode = mode.bits();
         state.update_mode();
         self.vcpu.start();
-        while !matches!(self.vcpu.run(), Exit::Exception | Exit::Shutdown | Exit::Halted) {}
+        while !matches!(self.vcpu.run(), Exit::Exception | Exit::Shutdown | Exit::Halted | Exit::Waiting) {}
         self.outcome()
     }
 

@@ -558,7 +558,7 @@ pub(crate) struct PageWatch {
     /// The page's generation when it was decoded.
     generation: u32,
     /// Keeps the state alive.
-    _ram: Arc<Ram>,
+    ram: Arc<Ram>,
 }
 
 // SAFETY: the state is made of atomics and lives as long as the RAM that is kept with it.
@@ -569,7 +569,12 @@ impl PageWatch {
     pub(crate) fn new(ram: &Arc<Ram>, offset: u64) -> Option<Self> {
         let state = ram.page(offset)?;
         let generation = state.generation.load(Ordering::SeqCst);
-        Some(Self { state: NonNull::from(state), generation, _ram: Arc::clone(ram) })
+        Some(Self { state: NonNull::from(state), generation, ram: Arc::clone(ram) })
+    }
+
+    /// The RAM that the page is in.
+    pub(crate) const fn ram(&self) -> &Arc<Ram> {
+        &self.ram
     }
 
     fn state(&self) -> &PageState {

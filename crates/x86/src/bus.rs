@@ -40,4 +40,14 @@ pub trait SystemBus: Send + Sync {
 
     /// Writes such a register, other than IA32_TSC_DEADLINE. `None` is a general protection fault.
     fn apic_msr_write(&self, msr: u32, value: u64) -> Option<()>;
+
+    /// Drives FERR#: an x87 error is pending that is not an exception. The pin may be connected to nothing.
+    fn set_x87_error(&self, asserted: bool) {
+        let _ = asserted;
+    }
+
+    /// The level of IGNNE#: x87 instructions are executed in spite of such an error.
+    fn ignores_x87_errors(&self) -> bool {
+        false
+    }
 }

@@ -67,6 +67,8 @@ pub struct CpuV1 {
     cpl: u8,
     interrupt_shadow: bool,
     nmi_blocked: bool,
+    #[serde(default)]
+    x87_error_shown: bool,
     segments: Vec<SegmentV1>,
     cr0: u64,
     cr2: u64,
@@ -188,6 +190,7 @@ impl CpuState {
             cpl,
             interrupt_shadow,
             nmi_blocked,
+            x87_error_shown,
             // Follow from the rest.
             mode: _,
             privilege: _,
@@ -232,6 +235,7 @@ impl CpuState {
             cpl: *cpl,
             interrupt_shadow: *interrupt_shadow,
             nmi_blocked: *nmi_blocked,
+            x87_error_shown: *x87_error_shown,
             segments: segments.map(SegmentV1::of).collect(),
             cr0: *cr0,
             cr2: *cr2,
@@ -271,6 +275,7 @@ impl CpuState {
             cpl,
             interrupt_shadow,
             nmi_blocked,
+            x87_error_shown,
             segments,
             cr0,
             cr2,
@@ -310,6 +315,7 @@ impl CpuState {
         self.xcr0 = xcr0;
         (self.rip, self.rflags, self.cpl) = (rip, rflags, cpl);
         (self.interrupt_shadow, self.nmi_blocked) = (interrupt_shadow, nmi_blocked);
+        self.x87_error_shown = x87_error_shown;
         (self.cr0, self.cr2, self.cr3, self.cr4, self.efer) = (cr0, cr2, cr3, cr4, efer);
         (self.ldtr, self.tr) = (ldtr.segment(), tr.segment());
         self.gdtr = TableRegister { base: gdtr.0, limit: gdtr.1 };

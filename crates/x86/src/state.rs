@@ -252,6 +252,8 @@ pub struct CpuState {
     pub interrupt_shadow: bool,
     /// A non-maskable interrupt was delivered and no IRET has ended it yet.
     pub nmi_blocked: bool,
+    /// FERR# is asserted.
+    pub x87_error_shown: bool,
     /// What the decoder must know of the processor's mode; kept by [`update_mode`](crate::engine::mode).
     pub mode: u32,
     /// ES, CS, SS, DS, FS, GS, the flat pseudo segment, and one unused.
@@ -373,6 +375,8 @@ bitflags::bitflags! {
         const FLUSH = 1 << 5;
         /// Another processor decoded code: drop write translations and acknowledge.
         const CODE_PAGES = 1 << 6;
+        /// What a processor waits for that is no interrupt may have happened.
+        const WAKE = 1 << 7;
     }
 }
 
@@ -443,6 +447,7 @@ impl CpuState {
             privilege: 0,
             interrupt_shadow: false,
             nmi_blocked: false,
+            x87_error_shown: false,
             mode: 0,
             segments: [Segment::default(); 8],
             cr0: 0,

@@ -5,6 +5,7 @@ mod guest;
 mod lost;
 mod mapping;
 mod ram;
+mod sleepers;
 mod space;
 pub mod transfer;
 

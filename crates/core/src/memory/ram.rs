@@ -10,11 +10,12 @@ use std::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering, fence},
     },
+    task::Waker,
 };
 
 use zerocopy::FromZeros;
 
-use super::{MapOptions, Placement, mapping::Mapping};
+use super::{MapOptions, Placement, mapping::Mapping, sleepers::Sleepers};
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -43,6 +44,7 @@ pub struct Ram {
     pages: Box<[PageState]>,
     /// One bit for each [`Follower`](super::Follower) of its writes.
     pub(super) followers: AtomicU32,
+    sleepers: Sleepers,
 }
 
 impl Ram {
@@ -62,7 +64,8 @@ impl Ram {
         let mapping = Mapping::new(length, options)?;
         let pages = <[PageState]>::new_box_zeroed_with_elems((length / PAGE) as usize);
         let pages = pages.map_err(|_| io::ErrorKind::OutOfMemory)?;
-        Ok(Arc::new(Self { name: name.into(), mapping, length, pages, followers: AtomicU32::new(0) }))
+        let (followers, sleepers) = (AtomicU32::new(0), Sleepers::default());
+        Ok(Arc::new(Self { name: name.into(), mapping, length, pages, followers, sleepers }))
     }
 
     /// What the RAM is called, such as `pc.ram`.
@@ -188,6 +191,17 @@ impl Ram {
         })
     }
 
+    /// Has `waker` woken whenever a grain that is marked as holding code is written, here or elsewhere in this RAM, until
+    /// [`remove_sleeper`](Self::remove_sleeper). What was written before is to be looked at after this.
+    pub fn add_sleeper(&self, waker: Waker) {
+        self.sleepers.add(waker);
+    }
+
+    /// Takes back one [`add_sleeper`](Self::add_sleeper).
+    pub fn remove_sleeper(&self, waker: &Waker) {
+        self.sleepers.remove(waker);
+    }
+
     /// To be called after a write that was not made by [`write`](Self::write): it may have hit code, and there may be
     /// followers.
     pub fn note_write(&self, offset: u64, length: u64) {
@@ -210,6 +224,7 @@ impl Ram {
                     // In this order a mark made meanwhile is kept, or what was decoded under it is stale.
                     page.code.store(0, Ordering::SeqCst);
                     page.generation.fetch_add(1, Ordering::SeqCst);
+                    self.sleepers.wake();
                 }
             }
             let Some(next) = page_last.checked_add(1) else { return };

@@ -1,5 +1,6 @@
 //! What the chipset holds: interrupt controllers, timers, the PCI host and the bridge to the ISA ports.
 
+pub mod coprocessor;
 pub mod hpet;
 pub mod ioapic;
 pub mod lapic;

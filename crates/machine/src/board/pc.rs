@@ -23,6 +23,7 @@ use rhea_devices::{
         uart::SerialSettings,
     },
     chipset::{
+        coprocessor::CoprocessorErrors,
         hpet::MmioHpet,
         ioapic::IoApic,
         lapic::{ApicBus, Inspection},
@@ -247,6 +248,14 @@ impl Pc {
         let keyboard = Ps2::new(isa.line(1), isa.line(12), on_reset, on_a20);
         keyboard.map(ports);
         let input = Input::new(&keyboard, timers);
+        let first = Arc::clone(&parts.processors);
+        let on_ignored = move || {
+            if let Some(processor) = first.get(0) {
+                processor.look_again();
+            }
+        };
+        let coprocessor = CoprocessorErrors::new(isa.line(13), Arc::new(on_ignored));
+        coprocessor.map(ports);
 
         let items = FwCfg::new(Arc::clone(memory));
         items.map(ports);
@@ -300,7 +309,7 @@ impl Pc {
         let model = processors::model_of(&config.processor, globals)?;
         let memory_end = module_window.map_or(HIGH_RAM + map.above_4g(), Window::end);
         let high_pci_window = ram::high_pci_window(memory_end, model.physical_bits());
-        let sockets = Sockets::new(*topology, model, &apics, parts, pci_window);
+        let sockets = Sockets::new(*topology, model, &apics, Arc::clone(&coprocessor), parts, pci_window);
         for index in 0..topology.cpus {
             sockets.add(index as usize, None, Shown::Board)?;
         }
@@ -341,6 +350,7 @@ impl Pc {
             ("rtc", Arc::clone(&rtc) as _),
             ("port92", Arc::clone(&reset) as _),
             ("i8042", Arc::clone(&keyboard) as _),
+            ("coprocessor", Arc::clone(&coprocessor) as _),
             ("cpu-hotplug", Arc::clone(&hotplug.processors) as _),
             ("memory-hotplug", Arc::clone(&hotplug.memory) as _),
             ("pci-hotplug", Arc::clone(&hotplug.pci) as _),
@@ -348,8 +358,8 @@ impl Pc {
         let controllers: [Arc<dyn Device>; 3] =
             [Arc::clone(&pic) as _, Arc::clone(&apics) as _, Arc::clone(&io_apic) as _];
         let mut devices = Vec::from(controllers.clone());
-        let others: [Arc<dyn Device>; 7] =
-            [hpet, pit, rtc, reset, keyboard, Arc::clone(&items) as _, Arc::clone(&pci) as _];
+        let others: [Arc<dyn Device>; 8] =
+            [hpet, pit, rtc, reset, keyboard, coprocessor, Arc::clone(&items) as _, Arc::clone(&pci) as _];
         devices.extend(others);
         devices.push(Arc::clone(&isa) as _);
         devices.extend(hotplug.devices());

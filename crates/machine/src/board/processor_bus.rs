@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use rhea_core::{AddressSpace, Clock, Instant, Mmio, PortSpace, Width};
-use rhea_devices::chipset::lapic::{LocalApic, MSR_TSC_DEADLINE};
+use rhea_devices::chipset::{
+    coprocessor::CoprocessorErrors,
+    lapic::{LocalApic, MSR_TSC_DEADLINE},
+};
 use rhea_x86::bus::SystemBus;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -20,6 +23,8 @@ pub struct ProcessorBus {
     pub ports: Arc<PortSpace>,
     /// The machine's clock, from which the time stamp counter is made: it counts nanoseconds.
     pub clock: Arc<Clock>,
+    /// Where its pins FERR# and IGNNE# go, if anywhere.
+    pub coprocessor: Option<Arc<CoprocessorErrors>>,
 }
 
 impl ProcessorBus {
@@ -87,5 +92,15 @@ impl SystemBus for ProcessorBus {
 
     fn apic_msr_write(&self, msr: u32, value: u64) -> Option<()> {
         self.apic.write_msr(msr, value).ok()
+    }
+
+    fn set_x87_error(&self, asserted: bool) {
+        if let Some(coprocessor) = &self.coprocessor {
+            coprocessor.set_error(asserted);
+        }
+    }
+
+    fn ignores_x87_errors(&self) -> bool {
+        self.coprocessor.as_ref().is_some_and(|coprocessor| coprocessor.ignored())
     }
 }

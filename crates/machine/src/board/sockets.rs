@@ -6,7 +6,10 @@ use rhea_core::{
     AddressSpace, Clock, PortSpace,
     object::{NodeId, Object},
 };
-use rhea_devices::chipset::lapic::{ApicBus, LocalApic, ProcessorPins};
+use rhea_devices::chipset::{
+    coprocessor::CoprocessorErrors,
+    lapic::{ApicBus, LocalApic, ProcessorPins},
+};
 use rhea_x86::{
     bus::SystemBus,
     engine::{CodeEpoch, Vcpu, VcpuConfig},
@@ -47,6 +50,8 @@ pub struct Sockets {
     /// The model of processors of which nothing else is said.
     model: CpuModel,
     apics: Arc<ApicBus>,
+    /// Where the bootstrap processor's x87 errors go.
+    coprocessor: Arc<CoprocessorErrors>,
     memory: Arc<AddressSpace>,
     ports: Arc<PortSpace>,
     clock: Arc<Clock>,
@@ -60,8 +65,16 @@ pub struct Sockets {
 
 impl Sockets {
     /// Sockets in which there is no processor yet.
-    pub fn new(topology: Topology, model: CpuModel, apics: &Arc<ApicBus>, parts: &Parts, pci_window: u32) -> Self {
+    pub fn new(
+        topology: Topology,
+        model: CpuModel,
+        apics: &Arc<ApicBus>,
+        coprocessor: Arc<CoprocessorErrors>,
+        parts: &Parts,
+        pci_window: u32,
+    ) -> Self {
         Self {
+            coprocessor,
             topology,
             model,
             apics: Arc::clone(apics),
@@ -76,19 +89,20 @@ impl Sockets {
         }
     }
 
-    /// The machine as the processor of `apic` sees it.
-    fn bus(&self, apic: &Arc<LocalApic>) -> Arc<dyn SystemBus> {
+    /// The machine as the processor of number `index`, with `apic`, sees it.
+    fn bus(&self, index: usize, apic: &Arc<LocalApic>) -> Arc<dyn SystemBus> {
         Arc::new(ProcessorBus {
             apic: Arc::clone(apic),
             memory: Arc::clone(&self.memory),
             ports: Arc::clone(&self.ports),
             clock: Arc::clone(&self.clock),
+            coprocessor: (index == 0).then(|| Arc::clone(&self.coprocessor)),
         })
     }
 
     /// The machine as the first processor sees it.
     pub fn first_bus(&self) -> Option<Arc<dyn SystemBus>> {
-        self.apics.apics().first().map(|apic| self.bus(apic))
+        self.apics.apics().first().map(|apic| self.bus(0, apic))
     }
 
     /// Puts a processor of a model of its own, or of the machine's, into place `index`; it waits for its start-up, unless it
@@ -116,7 +130,7 @@ impl Sockets {
         apic.set_virtual_wire();
         let mut vcpu = Vcpu::new(VcpuConfig {
             index,
-            bus: self.bus(&apic),
+            bus: self.bus(index, &apic),
             memory: Arc::clone(&self.memory),
             cpuid,
             requests: Arc::clone(processor.requests()),

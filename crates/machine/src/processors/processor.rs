@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicI32, Ordering},
         mpsc::{self, Receiver},
     },
+    task::{Wake, Waker},
     thread::{self, Thread},
 };
 
@@ -112,6 +113,11 @@ impl Processor {
         self.wake();
     }
 
+    /// Something that it may wait for has happened.
+    pub fn look_again(&self) {
+        self.ask(Request::WAKE);
+    }
+
     /// Has `work` done on the processor's own thread, between two instructions, and waits for the result. `None` if
     /// the thread has ended.
     pub fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Vcpu) -> T + Send + 'static) -> Option<T> {
@@ -167,16 +173,23 @@ impl Processor {
     }
 
     /// The thread's body.
-    pub(super) fn run(&self, vcpu: &mut Vcpu, on_shutdown: &(dyn Fn(usize) + Send + Sync)) {
+    pub(super) fn run(self: &Arc<Self>, vcpu: &mut Vcpu, on_shutdown: &(dyn Fn(usize) + Send + Sync)) {
         let _ended = Ended(self);
         // Before it may sleep, so that nobody fails to wake it.
         let _ = self.thread.set(thread::current());
         self.host_thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
+        let waker = Waker::from(Arc::clone(self));
         while self.make_way(vcpu) {
             match vcpu.run() {
                 // Exceptions end a run in tests only.
                 Exit::Asked | Exit::Exception => {}
                 Exit::Halted | Exit::WaitingForStartup => self.sleep(),
+                Exit::Waiting => {
+                    let _watch = vcpu.watch(&waker);
+                    self.sleep();
+                }
+                // The others may need the host's processor that this one is on.
+                Exit::Contended => thread::yield_now(),
                 Exit::Shutdown => {
                     on_shutdown(self.index);
                     // A processor that shut down does nothing until a reset, which comes as a job.
@@ -214,6 +227,17 @@ impl Processor {
         while !self.requests.any() {
             thread::park();
         }
+    }
+}
+
+/// A store to what it waits for.
+impl Wake for Processor {
+    fn wake(self: Arc<Self>) {
+        self.look_again();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.look_again();
     }
 }
 

@@ -9,19 +9,21 @@ mod ram;
 pub mod run;
 mod saved;
 pub mod testing;
+mod waiting;
 
 pub use epoch::CodeEpoch;
 pub use mode::Mode;
 pub(crate) use ram::RamRange;
 pub use run::{Exit, Vcpu, VcpuConfig};
 pub use saved::VcpuV1;
+pub use waiting::StoreWatch;
 
 use std::sync::Arc;
 
 use crate::{
     mmu::Paging,
     state::CpuState,
-    system::{breakpoints::Breakpoints, cpuid::instructions::Instructions},
+    system::{breakpoints::Breakpoints, cpuid::instructions::Instructions, monitor::Monitor},
 };
 
 /// The engine's bookkeeping of one processor.
@@ -41,6 +43,8 @@ pub struct EngineState {
     pub(crate) breakpoints: Breakpoints,
     /// What translations of code are valid in.
     pub(crate) contexts: contexts::Contexts,
+    /// What MONITOR has put on watch.
+    pub(crate) monitor: Monitor,
     /// The instructions that the processor's model has, once one was decoded.
     instructions: Option<Arc<Instructions>>,
 }

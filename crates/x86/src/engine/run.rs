@@ -49,6 +49,11 @@ pub enum Exit {
     Asked,
     /// The processor waits for an interrupt: call again when anything is asked of it.
     Halted,
+    /// It waits for a store, or for anything else to happen: call again when anything is asked of it. A store asks if
+    /// [`watch`](Vcpu::watch) was told how.
+    Waiting,
+    /// It waits for the processors that run, for a moment: call again soon.
+    Contended,
     /// It shut down: call again when INIT is asked of it, or after a reset.
     Shutdown,
     /// It waits for a start-up IPI: call again when anything is asked of it.
@@ -62,6 +67,8 @@ pub enum Exit {
 pub(super) enum Activity {
     Running,
     Halted,
+    /// MWAIT, or an x87 error that the chipset was told of: until anything happens.
+    Waiting,
     Shutdown,
     WaitingForStartup,
 }
@@ -182,6 +189,7 @@ impl Vcpu {
     fn refresh_memory(&mut self) {
         self.state.view = Arc::clone(&self.state.memory.view());
         self.state.engine.ram = RamMap::new(&self.state.view);
+        self.state.engine.monitor.forget();
         let mask = self.state.requests.address_mask();
         self.state.set_address_mask(mask);
         self.state.flush_all();
@@ -237,6 +245,11 @@ impl Vcpu {
                 return match self.activity {
                     Activity::Running => None,
                     Activity::Halted => Some(Exit::Halted),
+                    Activity::Waiting if self.state.engine.monitor.triggered() => {
+                        self.activity = Activity::Running;
+                        None
+                    }
+                    Activity::Waiting => Some(Exit::Waiting),
                     Activity::Shutdown => Some(Exit::Shutdown),
                     Activity::WaitingForStartup => Some(Exit::WaitingForStartup),
                 };
@@ -247,6 +260,10 @@ impl Vcpu {
     #[cold]
     fn serve_requests(&mut self) -> Option<Exit> {
         let asked = self.state.requests.take(Request::all());
+        // Whatever it is may be what was waited for, and waiting may end without that.
+        if self.activity == Activity::Waiting {
+            self.activity = Activity::Running;
+        }
         if asked.contains(Request::FLUSH) {
             self.refresh_memory();
         }
@@ -275,7 +292,8 @@ impl Vcpu {
     /// Delivers an interrupt that waits, if one may come now; whether it did.
     #[cold]
     fn take_interrupt(&mut self) -> bool {
-        if !matches!(self.activity, Activity::Running | Activity::Halted) || self.state.interrupt_shadow {
+        let takes = matches!(self.activity, Activity::Running | Activity::Halted | Activity::Waiting);
+        if !takes || self.state.interrupt_shadow {
             return false;
         }
         let delivered = if self.nmi_pending && !self.state.nmi_blocked {
@@ -298,6 +316,7 @@ impl Vcpu {
     fn delivered(&mut self, result: Result<(), Trap>) {
         // What delivery wrote cannot have hit a running block.
         self.state.engine.stop = false;
+        self.state.engine.monitor.disarm();
         if result.is_err() {
             self.activity = Activity::Shutdown;
         }
@@ -478,6 +497,24 @@ impl Vcpu {
                 self.instructions += 1;
                 return (true, None);
             }
+            Trap::MONITOR | Trap::MONITOR_FRESH => {
+                if trap == Trap::MONITOR_FRESH {
+                    self.member.announce();
+                }
+                let agreed = self.member.agreed();
+                if !self.state.engine.monitor.agree(agreed) {
+                    self.state.rip = start;
+                    return (false, Some(Exit::Contended));
+                }
+                self.instructions += 1;
+                self.state.rip = next & mask;
+            }
+            Trap::FROZEN => {
+                self.state.engine.monitor.forget();
+                self.state.rip = start;
+                self.activity = Activity::Waiting;
+                return (false, None);
+            }
             Trap::SHUTDOWN => {
                 self.activity = Activity::Shutdown;
                 return (false, None);
@@ -486,8 +523,10 @@ impl Vcpu {
                 self.instructions += 1;
                 // The mode, and with it the mask, may have changed: what follows is what followed when it was decoded.
                 self.state.rip = next & mask;
-                if trap == Trap::HALT {
-                    self.activity = Activity::Halted;
+                match trap {
+                    Trap::HALT => self.activity = Activity::Halted,
+                    Trap::WAIT => self.activity = Activity::Waiting,
+                    _ => {}
                 }
             }
         }

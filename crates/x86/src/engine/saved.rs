@@ -43,7 +43,8 @@ impl Vcpu {
         let asked = state.requests.peek();
         VcpuV1 {
             cpu: state.save(),
-            activity: *activity,
+            // What a processor waits for may happen while nobody looks, and waiting may end at any time.
+            activity: if *activity == Activity::Waiting { Activity::Running } else { *activity },
             nmi_pending: *nmi_pending || asked.contains(Request::NMI),
             instructions: *instructions,
             init: asked.contains(Request::INIT),

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -89,6 +89,8 @@ pub struct TestBus {
     priority: AtomicU64,
     time: AtomicU64,
     deadline: Mutex<(u64, u64)>,
+    x87_error: AtomicBool,
+    ignores_x87_errors: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -114,6 +116,16 @@ impl TestBus {
     /// Queues a random number; without any there is none.
     pub fn queue_random(&self, number: u64) {
         lock(&self.random).push_back(number);
+    }
+
+    /// Whether FERR# is asserted.
+    pub fn x87_error(&self) -> bool {
+        self.x87_error.load(Ordering::SeqCst)
+    }
+
+    /// Drives IGNNE#.
+    pub fn set_ignored(&self, ignored: bool) {
+        self.ignores_x87_errors.store(ignored, Ordering::SeqCst);
     }
 
     /// Queues an interrupt for the next acknowledge cycle.
@@ -180,6 +192,14 @@ impl SystemBus for TestBus {
     fn apic_msr_write(&self, msr: u32, _: u64) -> Option<()> {
         (msr == 0x1b).then_some(())
     }
+
+    fn set_x87_error(&self, asserted: bool) {
+        self.x87_error.store(asserted, Ordering::SeqCst);
+    }
+
+    fn ignores_x87_errors(&self) -> bool {
+        self.ignores_x87_errors.load(Ordering::SeqCst)
+    }
 }
 
 /// A test machine.
@@ -201,6 +221,8 @@ pub struct Machine {
 pub enum Stop {
     /// HLT.
     Halted,
+    /// It waits, and may go on when anything is asked of it.
+    Waiting,
     /// An exception; it was not delivered, and RIP is the instruction's.
     Exception(Exception),
     /// A triple fault.
@@ -301,7 +323,8 @@ impl Machine {
                 Exit::Halted => return Stop::Halted,
                 Exit::Exception => return Stop::Exception(self.vcpu.state().exception),
                 Exit::Shutdown => return Stop::Shutdown,
-                Exit::Asked | Exit::WaitingForStartup => {}
+                Exit::Waiting => return Stop::Waiting,
+                Exit::Asked | Exit::Contended | Exit::WaitingForStartup => {}
             }
         }
     }

@@ -3,6 +3,7 @@
 use crate::{
     protection::address::attribute,
     state::{CpuState, Cr0, Msrs, Rflags, Segment, X87, Xcr0, reg, seg},
+    system::{cpuid::Feature, msr::MONITOR_ENABLED},
 };
 
 /// Segment attributes after a reset: present, writable, accessed.
@@ -11,7 +12,7 @@ pub(super) const DATA: u16 = attribute::PRESENT | attribute::SEGMENT | attribute
 const CACHE_BITS: u64 = Cr0::CD.bits() | Cr0::NW.bits();
 /// IA32_PAT after power-on: WB, WT, UC-, UC, twice (SDM vol. 3 table 11-12).
 const PAT: u64 = 0x0007_0406_0007_0406;
-/// IA32_MISC_ENABLE after power-on: fast strings.
+/// IA32_MISC_ENABLE after power-on: fast strings; MONITOR besides, where the model has it.
 const MISC_ENABLE: u64 = 1;
 /// HWCR.TscFreqSel (AMD's BKDGs and PPRs, MSRC001_0015).
 const TSC_AT_FULL_RATE: u64 = 1 << 24;
@@ -40,7 +41,9 @@ impl CpuState {
         };
         // AMD's processors from family 10H on say that the time stamp counter runs at their full rate.
         let hwcr = if self.cpuid.is_amd() && self.cpuid.family() >= 0x10 { TSC_AT_FULL_RATE } else { 0 };
-        self.msr = Msrs { pat: PAT, misc_enable: MISC_ENABLE, hwcr, ..Default::default() };
+        let monitor = if self.cpuid.has(Feature::MONITOR) { MONITOR_ENABLED } else { 0 };
+        self.msr = Msrs { pat: PAT, misc_enable: MISC_ENABLE | monitor, hwcr, ..Default::default() };
+        self.x87_error_shown = false;
         self.init();
     }
 

@@ -38,21 +38,20 @@ fn sse_unavailable(cpu: &mut CpuState) -> Trap {
 #[inline(always)]
 pub(super) fn enter_mmx(cpu: &mut CpuState) -> Result<(), Trap> {
     if cpu.cr0 & BLOCKED | u64::from(cpu.x87.status & ERROR_SUMMARY) != 0 {
-        return Err(mmx_unavailable(cpu));
+        return mmx_unavailable(cpu);
     }
     Ok(())
 }
 
 #[cold]
-fn mmx_unavailable(cpu: &mut CpuState) -> Trap {
-    let exception = if cpu.cr0_has(Cr0::EM) {
-        Exception::INVALID_OPCODE
+fn mmx_unavailable(cpu: &mut CpuState) -> Result<(), Trap> {
+    if cpu.cr0_has(Cr0::EM) {
+        Err(cpu.raise(Exception::INVALID_OPCODE))
     } else if cpu.cr0_has(Cr0::TS) {
-        Exception::DEVICE_NOT_AVAILABLE
+        Err(cpu.raise(Exception::DEVICE_NOT_AVAILABLE))
     } else {
-        Exception::X87_ERROR
-    };
-    cpu.raise(exception)
+        cpu.report_x87_error()
+    }
 }
 
 /// What every MMX instruction but EMMS does to the x87 state: all registers valid, ST(0) is R0.

@@ -120,6 +120,7 @@ impl X87Image {
         cpu.x87 = self.x87;
         cpu.x87.load_control(self.control);
         cpu.x87.load_status(self.status);
+        cpu.settle_x87_error();
     }
 }
 

@@ -214,6 +214,7 @@ extern "C" fn restore<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(
         read_x87(cpu, start, LONG)?.load(cpu);
     } else if requested & X87_BIT != 0 {
         cpu.x87 = X87::INITIAL;
+        cpu.settle_x87_error();
     }
     (cpu.xmm, cpu.ymm_high, cpu.mxcsr) = (xmm, halves, mxcsr);
     cpu.set_pkru(rights);

@@ -5,6 +5,7 @@ pub(crate) mod breakpoints;
 mod calls;
 mod control;
 pub mod cpuid;
+pub(crate) mod monitor;
 pub(crate) mod msr;
 mod ports;
 #[cfg(test)]
@@ -110,6 +111,9 @@ extern "C" fn identify(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
         (0xd, 1) if leaf.ebx != 0 => leaf.ebx = components::compacted_size(cpu.xcr0),
         _ => {}
     }
+    if function == 1 && !cpu.monitor_enabled() {
+        leaf.ecx &= !(1 << 3);
+    }
     // A local APIC that was switched off is not told of.
     if matches!(function, 1 | 0x8000_0001) && cpu.bus.apic_msr_read(0x1b).is_some_and(|base| base & 1 << 11 == 0) {
         leaf.edx &= !(1 << 9);
@@ -125,6 +129,11 @@ extern "C" fn identify(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
 pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Handler> {
     let handler: Handler = match instruction.mnemonic() {
         Mnemonic::Hlt => halt,
+        Mnemonic::Monitor => {
+            monitor::operand(instruction, op);
+            monitor::monitor
+        }
+        Mnemonic::Mwait => monitor::wait,
         Mnemonic::Cli => clear_interrupts,
         Mnemonic::Sti => set_interrupts,
         Mnemonic::Cpuid => identify,

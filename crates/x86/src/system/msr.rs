@@ -77,7 +77,9 @@ pub(crate) const BRANCH_TRAP: u64 = 1 << 1;
 const DEBUGCTL_BITS: u64 = 1 | BRANCH_TRAP;
 /// IA32_MISC_ENABLE's bits that can be set: fast strings, thermal control, SpeedStep, MONITOR and xTPR messages. Limiting
 /// CPUID and taking away NX are not among them.
-const MISC_ENABLE_BITS: u64 = 1 << 0 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 23;
+const MISC_ENABLE_BITS: u64 = 1 << 0 | 1 << 3 | 1 << 16 | MONITOR_ENABLED | 1 << 23;
+/// IA32_MISC_ENABLE: MONITOR and MWAIT are on, and told of.
+pub(crate) const MONITOR_ENABLED: u64 = 1 << 18;
 /// SYSCFG: the fixed MTRRs' RdMem and WrMem bits can be seen and changed.
 const FIXED_MTRR_MODIFY: u64 = 1 << 19;
 

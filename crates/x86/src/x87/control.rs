@@ -110,35 +110,32 @@ impl X87 {
 #[inline(always)]
 pub(super) fn enter_control(cpu: &mut CpuState) -> Result<(), Trap> {
     if cpu.cr0 & (Cr0::EM.bits() | Cr0::TS.bits()) != 0 {
-        return Err(unavailable(cpu));
+        return unavailable(cpu);
     }
     Ok(())
 }
 
 /// Lets any other x87 instruction pass: a pending unmasked exception comes first.
-///
-/// With CR0.NE clear a PC reports such exceptions through FERR# and interrupt 13; here #MF is raised in both cases.
 #[inline(always)]
 pub(super) fn enter(cpu: &mut CpuState) -> Result<(), Trap> {
     if cpu.cr0 & (Cr0::EM.bits() | Cr0::TS.bits()) | u64::from(cpu.x87.status & ERROR_SUMMARY) != 0 {
-        return Err(unavailable(cpu));
+        return unavailable(cpu);
     }
     Ok(())
 }
 
 #[cold]
-fn unavailable(cpu: &mut CpuState) -> Trap {
-    let exception = if cpu.cr0 & (Cr0::EM.bits() | Cr0::TS.bits()) != 0 {
-        Exception::DEVICE_NOT_AVAILABLE
-    } else {
-        Exception::X87_ERROR
-    };
-    cpu.raise(exception)
+fn unavailable(cpu: &mut CpuState) -> Result<(), Trap> {
+    if cpu.cr0 & (Cr0::EM.bits() | Cr0::TS.bits()) != 0 {
+        return Err(cpu.raise(Exception::DEVICE_NOT_AVAILABLE));
+    }
+    cpu.report_x87_error()
 }
 
 extern "C" fn initialize(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     enter_control(cpu)?;
     cpu.x87.initialize();
+    cpu.settle_x87_error();
     Ok(())
 }
 
@@ -166,12 +163,14 @@ extern "C" fn load_control(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter(cpu)?;
     let word = load(cpu, op)?;
     cpu.x87.load_control(word);
+    cpu.settle_x87_error();
     Ok(())
 }
 
 extern "C" fn clear_exceptions(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     enter_control(cpu)?;
     cpu.x87.status &= !(EXCEPTIONS | STACK_FAULT | ERROR_SUMMARY | BUSY);
+    cpu.settle_x87_error();
     Ok(())
 }
 
@@ -181,7 +180,7 @@ extern "C" fn wait(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
         return Err(cpu.raise(Exception::DEVICE_NOT_AVAILABLE));
     }
     if cpu.x87.status & ERROR_SUMMARY != 0 {
-        return Err(cpu.raise(Exception::X87_ERROR));
+        return cpu.report_x87_error();
     }
     Ok(())
 }

@@ -112,6 +112,7 @@ extern "C" fn store_environment<const LONG: bool>(cpu: &mut CpuState, op: &Op) -
     write_environment(cpu, linear, LONG)?;
     let masked = cpu.x87.control | super::control::EXCEPTIONS;
     cpu.x87.load_control(masked);
+    cpu.settle_x87_error();
     Ok(())
 }
 
@@ -121,6 +122,7 @@ extern "C" fn load_environment<const LONG: bool>(cpu: &mut CpuState, op: &Op) ->
     cpu.check_parts(linear, part_size(LONG))?;
     let fields = read_environment(cpu, linear, LONG)?;
     load_fields(cpu, fields, LONG);
+    cpu.settle_x87_error();
     Ok(())
 }
 
@@ -138,6 +140,7 @@ extern "C" fn save<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), 
         cpu.write(address.wrapping_add(8), (register >> 64) as u16)?;
     }
     cpu.x87.initialize();
+    cpu.settle_x87_error();
     Ok(())
 }
 
@@ -157,6 +160,7 @@ extern "C" fn restore<const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(
     load_fields(cpu, fields, LONG);
     registers.rotate_right(usize::from(cpu.x87.top & 7));
     cpu.x87.registers = registers;
+    cpu.settle_x87_error();
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod arithmetic;
 mod compare;
 mod control;
 mod environment;
+mod report;
 mod source;
 mod stack;
 mod transfer;

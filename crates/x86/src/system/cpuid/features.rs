@@ -266,7 +266,7 @@ pub const ALIASES: [(&str, &str); 30] = [
 /// are as fast as copies get (`erms`, `fsrm`), and how processors are grouped can be told in AMD's way as well (`topoext`).
 /// The extensions of MMX by AMD are a part of SSE.
 pub const ENGINE: FeatureSet = FeatureSet::of(
-    "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ss ht pni cx16 \
+    "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ss ht pni monitor cx16 \
      x2apic popcnt hypervisor pcid tsc-deadline fsgsbase smep smap invpcid pku la57 erms umip fsrm arat invtsc \
      syscall nx mmxext pdpe1gb rdtscp lm lahf-lm cmp-legacy 3dnowprefetch topoext wbnoinvd \
      xsave xsaveopt xsavec xgetbv1 avx avx2 fma f16c vaes vpclmulqdq \
@@ -282,6 +282,7 @@ pub struct Feature {
 
 impl Feature {
     #![allow(missing_docs, reason = "the features' own names")]
+    pub const MONITOR: Self = Self::known("monitor");
     pub const VME: Self = Self::known("vme");
     pub const DE: Self = Self::known("de");
     pub const PSE: Self = Self::known("pse");
@@ -590,7 +591,7 @@ mod tests {
     fn the_compiler_reads_names_as_the_program_does() {
         assert_eq!(Some(Feature::TOPOEXT), Feature::named("topoext"));
         assert_eq!(Some(Feature::ARAT), Feature::named("arat"));
-        assert_eq!(ENGINE.iter().count(), 79);
+        assert_eq!(ENGINE.iter().count(), 80);
         assert!(ENGINE.has(Feature::SMEP) && !ENGINE.has(Feature::named("avx512f").unwrap()));
     }
 

@@ -9,6 +9,10 @@ use super::{
 /// Bits of leaf 1's EDX that AMD's leaf 8000_0001H repeats.
 const REPEATED: u32 = 0x0183_f3ff;
 
+/// Leaf 5: MONITOR watches a line; MWAIT has extensions, among them that interrupts end it although they are masked; one
+/// kind each of the states C0 and C1.
+const MONITOR: Leaf = Leaf { eax: LINE, ebx: LINE, ecx: 3, edx: 0x11 };
+
 /// One cache, as CPUID tells of it.
 #[derive(Clone, Copy)]
 struct Cache {
@@ -89,6 +93,9 @@ impl CpuModel {
         table.set(EXTENDED | 8, 0, Leaf { eax: self.linear_bits() << 8 | self.physical_bits(), ..Leaf::default() });
         self.offer_features(&mut table);
         self.describe_caches(&mut table);
+        if table.has(Feature::MONITOR) {
+            table.set(5, 0, MONITOR);
+        }
         if self.flag("tcg-cpuid") {
             table.set(HYPERVISOR, 0, hypervisor(HYPERVISOR | 0x10, *b"RheaRheaRhea"));
             let clocks = Leaf { eax: topology.tsc_khz, ebx: topology.apic_khz, ..Leaf::default() };
