@@ -218,13 +218,24 @@ impl CpuState {
         self.engine.paging.gigabyte_pages = self.cpuid.has(Feature::PDPE1GB);
     }
 
-    /// Changes the rights that protection keys leave.
+    /// Changes the rights that protection keys leave to user pages.
     pub(crate) fn set_pkru(&mut self, value: u32) {
         if std::mem::replace(&mut self.pkru, value) != value && self.cr4_has(Cr4::PKE) {
-            // Fetches do not depend on it.
-            for set in &mut self.tlb {
-                set.clear(false);
-            }
+            self.key_rights_changed();
+        }
+    }
+
+    /// Changes the rights that protection keys leave to supervisor pages.
+    pub(crate) fn set_pkrs(&mut self, value: u64) {
+        if std::mem::replace(&mut self.msr.pkrs, value) != value && self.cr4_has(Cr4::PKS) {
+            self.key_rights_changed();
+        }
+    }
+
+    /// Fetches do not depend on keys.
+    fn key_rights_changed(&mut self) {
+        for set in &mut self.tlb {
+            set.clear(false);
         }
     }
 
@@ -394,12 +405,14 @@ impl CpuState {
         access != Access::Write || walk.writable || !self.cr0_has(Cr0::WP)
     }
 
-    /// SDM vol. 3 § 4.6.2: whether the page's protection key permits an access. Only data of user pages have one.
+    /// SDM vol. 3 § 4.6.2: whether the page's protection key permits an access to data. User pages and supervisor pages
+    /// have rights of their own.
     fn key_permits(&self, walk: &Walk, access: Access, privilege: Privilege) -> bool {
-        if !walk.user || access == Access::Execute || !self.cr4_has(Cr4::PKE) || !self.long_mode() {
+        let (enable, rights) = if walk.user { (Cr4::PKE, self.pkru) } else { (Cr4::PKS, self.msr.pkrs as u32) };
+        if access == Access::Execute || !self.cr4_has(enable) || !self.long_mode() {
             return true;
         }
-        let rights = self.pkru >> (2 * walk.key);
+        let rights = rights >> (2 * walk.key);
         let (no_access, no_write) = (rights & 1 != 0, rights & 2 != 0);
         let held_back = no_write && (privilege == Privilege::User || self.cr0_has(Cr0::WP));
         !no_access && (access == Access::Read || !held_back)

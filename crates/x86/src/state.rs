@@ -153,6 +153,8 @@ bitflags::bitflags! {
         const SMAP = 1 << 21;
         /// Protection keys.
         const PKE = 1 << 22;
+        /// Protection keys of supervisor pages.
+        const PKS = 1 << 24;
     }
 
     /// IA32_EFER (SDM vol. 3 § 2.2.1, APM vol. 2 § 3.1.7).
@@ -343,6 +345,8 @@ pub struct Msrs {
     pub interrupt_pending: u64,
     #[serde(default)]
     pub debugctl: u64,
+    #[serde(default)]
+    pub pkrs: u64,
 }
 
 /// What other threads ask of a processor; any thread may.

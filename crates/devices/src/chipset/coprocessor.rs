@@ -217,7 +217,8 @@ mod tests {
             errors.restore(state.clone()).unwrap();
             prop_assert_eq!(errors.save(), state);
             prop_assert_eq!(*log.0.lock().last().unwrap(), if level { "interrupt" } else { "no interrupt" });
-            prop_assert!(errors.restore(CoprocessorV1 { error: false, ignored: true, interrupt: false }).is_err());
+            let impossible = CoprocessorV1 { error: false, ignored: true, interrupt: false };
+            prop_assert!(errors.restore(impossible).is_err());
         }
     }
 }

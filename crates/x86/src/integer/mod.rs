@@ -6,6 +6,7 @@ mod bmi;
 mod branches;
 mod chains;
 mod checksum;
+mod compare_add;
 mod decimal;
 mod exchange;
 mod flags;
@@ -95,6 +96,7 @@ pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Han
         .or_else(|| decimal::select(instruction, form))
         .or_else(|| bmi::select(instruction, form))
         .or_else(|| chains::select(instruction, form))
+        .or_else(|| compare_add::select(instruction, form))
         .or_else(|| checksum::select(instruction, form))
         .or_else(|| random::select(instruction, form))
 }

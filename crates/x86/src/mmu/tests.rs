@@ -4,7 +4,7 @@ use crate::{
     access::{Access, Privilege},
     engine::testing::{Machine, RAM},
     state::{CpuState, Cr0, Cr4, Efer},
-    system::cpuid::Leaf,
+    system::cpuid::{Feature, Leaf},
     trap::{Exception, Trap},
 };
 
@@ -421,7 +421,15 @@ fn five_levels_reach_addresses_that_four_do_not_have() {
 
 /// SDM vol. 3 § 4.6.2.
 #[test]
-fn protection_keys_take_rights_to_the_data_of_user_pages_away() {
+fn protection_keys_take_rights_to_the_data_of_pages_away() {
+    for enable in [Cr4::PKE, Cr4::PKS] {
+        take_rights_away(enable);
+    }
+}
+
+/// By the keys that a bit of CR4 enables: those of user pages or of supervisor pages.
+fn take_rights_away(enable: Cr4) {
+    let of_users = enable == Cr4::PKE;
     for size in [12, 21, 30] {
         let mut mapping = Mapping::new(Scheme::Long, size);
         let last = mapping.entries.len() - 1;
@@ -435,12 +443,20 @@ fn protection_keys_take_rights_to_the_data_of_user_pages_away() {
             mapping.set(last, value);
             let cpu = mapping.cpu();
             cpu.cr0 = if wp { cpu.cr0 | Cr0::WP.bits() } else { cpu.cr0 & !Cr0::WP.bits() };
-            cpu.cr4 = if enabled { cpu.cr4 | Cr4::PKE.bits() } else { cpu.cr4 & !Cr4::PKE.bits() };
-            cpu.set_pkru(rights << (2 * key));
+            cpu.cr4 = if enabled { cpu.cr4 | enable.bits() } else { cpu.cr4 & !enable.bits() };
+            if of_users {
+                cpu.set_pkru(rights << (2 * key));
+            } else {
+                cpu.set_pkrs(u64::from(rights << (2 * key)));
+            }
             for (privilege, access) in PRIVILEGES.into_iter().flat_map(|p| ACCESSES.map(|a| (p, a))) {
                 let is_user = privilege == Privilege::User;
                 let data = access != Access::Execute;
-                let denied = user
+                if !user && is_user {
+                    // Whose page it is denies this.
+                    continue;
+                }
+                let denied = user == of_users
                     && enabled
                     && data
                     && (rights & 1 != 0 || rights & 2 != 0 && access == Access::Write && (is_user || wp));
@@ -451,11 +467,28 @@ fn protection_keys_take_rights_to_the_data_of_user_pages_away() {
                     | u32::from(access == Access::Execute) << 4
                     | u32::from(denied) << 5;
                 let got = mapping.translate(access, privilege);
-                let case = format!("{size} user {user} pke {enabled} wp {wp} rights {rights} {privilege:?} {access:?}");
+                let case =
+                    format!("{size} {enable:?} {enabled} user {user} wp {wp} rights {rights} {privilege:?} {access:?}");
                 assert_eq!(got.err(), (!allowed).then_some(code), "{case}");
             }
         }
     }
+}
+
+#[test]
+fn a_change_of_rights_to_supervisor_pages_counts_for_pages_in_use() {
+    let mut mapping = Mapping::new(Scheme::Long, 12);
+    let linear = mapping.linear;
+    mapping.set(3, mapping.get(3) & !U | 2 << 59);
+    mapping.cpu().cr4 |= Cr4::PKS.bits();
+    mapping.cpu().cpuid.set_feature(Feature::PKS, true);
+    mapping.cpu().update_mode();
+    assert!(mapping.cpu().write::<u8>(linear, 1).is_ok());
+    assert_eq!(mapping.cpu().write_msr(0x6e1, 1 << 4), Some(()));
+    assert_eq!((mapping.cpu().read_msr(0x6e1), mapping.cpu().write_msr(0x6e1, 1 << 32)), (Some(0x10), None));
+    assert!(mapping.cpu().read::<u8>(linear).is_err());
+    assert_eq!(mapping.cpu().write_msr(0x6e1, 1 << 6), Some(()));
+    assert!(mapping.cpu().read::<u8>(linear).is_ok());
 }
 
 #[test]

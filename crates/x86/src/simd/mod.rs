@@ -1,4 +1,4 @@
-//! MMX, SSE to SSE4.2, AES, PCLMULQDQ, SHA, AVX and XSAVE. Each family has its file, with the choice of its
+//! MMX, SSE to SSE4.2, SSE4A, AES, PCLMULQDQ, SHA, AVX and XSAVE. Each family has its file, with the choice of its
 //! handlers at its end.
 
 mod aes;
@@ -17,6 +17,7 @@ mod save;
 mod sha;
 mod shuffle;
 mod sse4;
+mod sse4a;
 mod ssse3;
 mod strings;
 mod xsave;
@@ -52,6 +53,7 @@ pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Han
         .or_else(|| elements::select(mnemonic, form))
         .or_else(|| strings::select(mnemonic, form))
         .or_else(|| sse4::select_test(mnemonic, form))
+        .or_else(|| sse4a::select(mnemonic, form))
         .or_else(|| float::select(mnemonic, form))
         .or_else(|| convert::select(mnemonic, form, destination))
         .or_else(|| save::select(mnemonic, form))

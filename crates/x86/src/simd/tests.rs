@@ -294,8 +294,8 @@ fn dot_products_stop_at_the_step_that_traps() {
 
 #[test]
 fn instructions_beyond_sse4_are_undefined() {
-    // vaddps xmm0, xmm1, xmm2; extrq xmm0, xmm1
-    for code in [&[0xc5, 0xf0, 0x58, 0xc2][..], &[0x66, 0x0f, 0x79, 0xc1]] {
+    // vaddps xmm0, xmm1, xmm2; gf2p8mulb xmm0, xmm1
+    for code in [&[0xc5, 0xf0, 0x58, 0xc2][..], &[0x66, 0x0f, 0x38, 0xcf, 0xc1]] {
         assert_eq!(run_to_exception(code, 64, |_| {}).1, Exception::INVALID_OPCODE);
     }
 }

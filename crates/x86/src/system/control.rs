@@ -91,6 +91,7 @@ impl CpuState {
             (Feature::SMAP, Cr4::SMAP),
             (Feature::PCID, Cr4::PCIDE),
             (Feature::PKU, Cr4::PKE),
+            (Feature::PKS, Cr4::PKS),
             (Feature::LA57, Cr4::LA57),
         ] {
             bits.set(bit, self.cpuid.has(feature));
@@ -119,7 +120,7 @@ impl CpuState {
             self.cr4 = old;
             return Err(trap);
         }
-        if changed.intersects(Cr4::SMAP | Cr4::PKE | Cr4::PCIDE | Cr4::LA57) {
+        if changed.intersects(Cr4::SMAP | Cr4::PKE | Cr4::PKS | Cr4::PCIDE | Cr4::LA57) {
             self.flush_all();
         }
         self.update_mode();

@@ -42,6 +42,7 @@ mod number {
     pub(super) const MC_BANKS: u32 = 0x400;
     pub(super) const MC_BANKS_LAST: u32 = 0x413;
     pub(super) const TSC_DEADLINE: u32 = 0x6e0;
+    pub(super) const PKRS: u32 = 0x6e1;
     pub(super) const X2APIC: u32 = 0x800;
     pub(super) const X2APIC_LAST: u32 = 0x8ff;
     pub(super) const EFER: u32 = 0xc000_0080;
@@ -123,6 +124,7 @@ impl CpuState {
             number::TSC => has(Feature::TSC),
             number::APIC_BASE => has(Feature::APIC),
             number::TSC_DEADLINE => has(Feature::TSC_DEADLINE),
+            number::PKRS => has(Feature::PKS),
             number::X2APIC..=number::X2APIC_LAST => has(Feature::X2APIC),
             number::PLATFORM_ID | number::EBL_CR_POWERON | number::MISC_ENABLE => {
                 !self.cpuid.is_amd() && sixth_family()
@@ -160,6 +162,7 @@ impl CpuState {
             number::P5_MC_ADDR | number::P5_MC_TYPE | number::PLATFORM_ID | number::EBL_CR_POWERON => 0,
             number::LAST_BRANCH..=number::LAST_BRANCH_LAST => 0,
             number::DEBUGCTL => self.msr.debugctl,
+            number::PKRS => self.msr.pkrs,
             number::PATCH_LEVEL if self.cpuid.is_amd() => PATCH_LEVEL,
             number::PATCH_LEVEL => SIGNATURE,
             number::MTRR_CAP => MTRR_CAP,
@@ -233,6 +236,7 @@ impl CpuState {
             number::MCG_CTL => self.msr.mcg_ctl = value,
             number::MISC_ENABLE => self.msr.misc_enable = (value & !MISC_ENABLE_BITS == 0).then_some(value)?,
             number::P5_MC_ADDR | number::P5_MC_TYPE => {}
+            number::PKRS => self.set_pkrs((value >> 32 == 0).then_some(value)?),
             number::DEBUGCTL => self.msr.debugctl = (value & !DEBUGCTL_BITS == 0).then_some(value)?,
             number::MTRR_VARIABLE..=number::MTRR_VARIABLE_LAST => self.write_variable_mtrr(msr, value)?,
             number::PAT => {
@@ -295,6 +299,7 @@ impl CpuState {
             hwcr,
             interrupt_pending,
             debugctl,
+            pkrs,
         } = values;
         let fixed = |value: &u64| value.to_le_bytes().iter().all(|&byte| is_memory_type(byte & !0x18));
         let base = |value: &u64| value & (self.beyond_physical() | 0xf00) == 0 && is_memory_type(*value as u8);
@@ -302,7 +307,7 @@ impl CpuState {
         [lstar, cstar, kernel_gs_base, sysenter_esp, sysenter_eip]
             .into_iter()
             .all(|&address| self.fits_linear_address(address))
-            && [sfmask, tsc_aux, syscfg, hwcr, interrupt_pending].into_iter().all(|value| value >> 32 == 0)
+            && [sfmask, tsc_aux, syscfg, hwcr, interrupt_pending, pkrs].into_iter().all(|value| value >> 32 == 0)
             && sysenter_cs >> 16 == 0
             && pat.to_le_bytes().iter().all(|&byte| is_memory_type(byte) || byte == 7)
             && mtrr_def_type & !0xcff == 0

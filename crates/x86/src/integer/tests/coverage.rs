@@ -34,7 +34,7 @@ fn offered(feature: CpuidFeature) -> bool {
 
 /// Features that bring no instruction: they are in control registers, in MSRs, in page tables or in how CPUID answers.
 const WITHOUT_INSTRUCTIONS: &str = "fpu vme de pse pae mce apic mtrr pge mca pat pse36 ss ht x2apic hypervisor smep erms \
-    umip fsrm arat invtsc nx mmxext pdpe1gb lahf-lm cmp-legacy topoext pcid la57 tsc-deadline tsc-adjust xgetbv1";
+    umip fsrm arat invtsc nx mmxext pdpe1gb lahf-lm cmp-legacy topoext pcid la57 pks fzrm fsrs fsrc xsaveerptr tsc-deadline tsc-adjust xgetbv1";
 
 #[test]
 fn every_feature_of_the_engine_is_known_to_have_instructions_or_not() {

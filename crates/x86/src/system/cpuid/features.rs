@@ -263,14 +263,15 @@ pub const ALIASES: [(&str, &str); 30] = [
 
 /// What the engine decodes and executes, or is by nature: the one list of it. Caches are always coherent (`ss`), the
 /// local APIC's timer always runs (`arat`), the time stamp counter never changes its rate (`invtsc`), copies of strings
-/// are as fast as copies get (`erms`, `fsrm`), and how processors are grouped can be told in AMD's way as well (`topoext`).
+/// are as fast as they get (`erms`, `fsrm`), and so are fills and comparisons (`fzrm`, `fsrs`, `fsrc`), what is saved of the x87
+/// has its last instruction at all times (`xsaveerptr`), and how processors are grouped can be told in AMD's way as well (`topoext`).
 /// The extensions of MMX by AMD are a part of SSE.
 pub const ENGINE: FeatureSet = FeatureSet::of(
     "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ss ht pni monitor cx16 \
-     x2apic popcnt hypervisor pcid tsc-deadline fsgsbase smep smap invpcid pku la57 erms umip fsrm arat invtsc \
+     x2apic popcnt hypervisor pcid tsc-deadline fsgsbase smep smap invpcid pku pks la57 erms umip fsrm fzrm fsrs fsrc xsaveerptr arat invtsc \
      syscall nx mmxext pdpe1gb rdtscp lm lahf-lm cmp-legacy 3dnowprefetch topoext wbnoinvd \
      xsave xsaveopt xsavec xgetbv1 avx avx2 fma f16c vaes vpclmulqdq \
-     ssse3 sse4.1 sse4.2 aes pclmulqdq sha-ni movbe bmi1 bmi2 abm adx rdrand rdseed rdpid clflushopt clwb",
+     ssse3 sse4.1 sse4.2 aes pclmulqdq sha-ni movbe bmi1 bmi2 abm sse4a adx cmpccxadd rdrand rdseed rdpid clflushopt clwb",
 );
 
 /// A feature: a bit of one of the [`WORDS`].
@@ -307,6 +308,7 @@ impl Feature {
     pub const SMAP: Self = Self::known("smap");
     pub const UMIP: Self = Self::known("umip");
     pub const PKU: Self = Self::known("pku");
+    pub const PKS: Self = Self::known("pks");
     pub const LA57: Self = Self::known("la57");
     pub const ARAT: Self = Self::known("arat");
     pub const INVTSC: Self = Self::known("invtsc");
@@ -591,7 +593,7 @@ mod tests {
     fn the_compiler_reads_names_as_the_program_does() {
         assert_eq!(Some(Feature::TOPOEXT), Feature::named("topoext"));
         assert_eq!(Some(Feature::ARAT), Feature::named("arat"));
-        assert_eq!(ENGINE.iter().count(), 80);
+        assert_eq!(ENGINE.iter().count(), 87);
         assert!(ENGINE.has(Feature::SMEP) && !ENGINE.has(Feature::named("avx512f").unwrap()));
     }
 

@@ -69,6 +69,7 @@ pub fn told_as(feature: CpuidFeature) -> Told {
         F::LZCNT => "abm",
         F::TBM => "tbm",
         F::ADX => "adx",
+        F::CMPCCXADD => "cmpccxadd",
         F::SHA => "sha-ni",
         F::GFNI => "gfni",
         F::VAES => "vaes",
