@@ -95,13 +95,13 @@ impl Trap {
     pub const RETURN: Self = Self::code(7);
 
     /// MONITOR: it ends once all processors have agreed to its watch.
-    pub const MONITOR: Self = Self::code(7);
+    pub const MONITOR: Self = Self::code(8);
     /// As [`MONITOR`](Self::MONITOR), of a line of which the processors have not been told.
-    pub const MONITOR_FRESH: Self = Self::code(8);
+    pub const MONITOR_FRESH: Self = Self::code(9);
     /// MWAIT: execution goes on at the next instruction when a store, an interrupt or anything else comes.
-    pub const WAIT: Self = Self::code(9);
+    pub const WAIT: Self = Self::code(10);
     /// An x87 error was reported to the chipset: the same instruction is to be executed again when anything comes.
-    pub const FROZEN: Self = Self::code(10);
+    pub const FROZEN: Self = Self::code(11);
 
     const fn code(code: u32) -> Self {
         match NonZeroU32::new(code) {
