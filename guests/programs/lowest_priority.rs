@@ -7,10 +7,11 @@ use iced_x86::{IcedError, code_asm::*};
 use super::{
     Done,
     interrupts::{
-        END, FORMAT, LOGICAL, TO_OTHERS, TO_SELF, keep_entry, logged, open, redirect, send, serial, vector, wait_for,
+        END, FORMAT, LOGICAL, REQUESTED, TO_OTHERS, TO_SELF, keep_entry, logged, open, redirect, send, serial, vector,
+        wait_for,
     },
     layout::{SCRATCH, log, record, variable},
-    processors::{COUNT, ICR_HIGH, apic_write, run, start},
+    processors::{COUNT, ICR_HIGH, apic_read, apic_write, run, start},
     program::{Check, Program, Want, dword, no_fault},
 };
 
@@ -36,6 +37,10 @@ const LEAVE: u32 = variable::OWN + 0x50c;
 const ENDS: u32 = variable::OWN + 0x510;
 const FOUND: u32 = variable::OWN + 0x514;
 const NOBODY: u32 = u32::MAX;
+/// What of the vectors around [`VECTOR`] is requested at each of the others, as it was when priorities were set.
+const REQUESTS: u32 = variable::OWN + 0x520;
+/// How often it is asked whether an interrupt has come.
+const ROUNDS: u32 = 5000;
 /// Wakes the others when priorities are set: of a class above all of those.
 const WAKE: u32 = 0xf1;
 
@@ -110,6 +115,8 @@ fn others(p: &mut Program, other: CodeLabel) -> Done {
     p.a.jne(ends_not)?;
     apic_write(p, END, 0)?;
     p.at(ends_not)?;
+    apic_read(p, REQUESTED + VECTOR / 32 * 0x10)?;
+    p.a.mov(dword_ptr(r12d * 4 + REQUESTS), eax)?;
     p.a.movzx(eax, byte_ptr(r12d + PRIORITIES))?;
     p.a.mov(cr8, rax)?;
     p.a.lock().inc(dword_ptr(ACCEPTED))?;
@@ -238,14 +245,18 @@ fn waits(p: &mut Program, source: Source) -> Done {
     let checks =
         vec![no_fault(), dword("interrupts before", record::result(0), 0), logged(1), vector(0, VECTOR), by(0, 1)];
     p.case(&name, checks, |p| {
+        let (again, there) = (p.label(), p.label());
         set_priorities(p, [14, 13, 14, 14])?;
         source.send(p, EVERYBODY, true)?;
-        if let Source::Device = source {
-            // Its answer is its own matter: what it was asked is answered when it has said so.
-            answered(p)?;
-        }
+        // A device answers when it likes.
+        p.a.mov(r10d, ROUNDS)?;
+        p.at(again)?;
         set_priorities(p, [14, 13, 14, 14])?;
-        set_priorities(p, [14, 13, 14, 14])?;
+        p.a.bt(dword_ptr(REQUESTS + 4), VECTOR % 32)?;
+        p.a.jc(there)?;
+        p.a.dec(r10d)?;
+        p.a.jnz(again)?;
+        p.at(there)?;
         open(p)?;
         p.a.mov(eax, dword_ptr(variable::LOGGED))?;
         p.keep(0, eax)?;
@@ -381,39 +392,17 @@ fn device(p: &mut Program) -> Done {
     p.at(absent)
 }
 
-/// EAX is the address of the ring of buffers that the device may use.
-fn available(p: &mut Program) -> Done {
-    p.a.mov(edx, PORTS + 0x0c)?;
-    p.a.xor(eax, eax)?;
-    p.a.in_(ax, dx)?;
-    p.a.shl(eax, 4)?;
-    p.a.add(eax, QUEUE as i32)
-}
-
 /// Asks the device for random numbers, which it is to tell of by a message.
 fn ask(p: &mut Program, address: u32, data: u32) -> Done {
     p.a.mov(ebx, MESSAGES)?;
     for (offset, value) in [(0, address), (4, 0), (8, data), (12, 0)] {
         p.a.mov(dword_ptr(ebx + offset), value as i32)?;
     }
-    available(p)?;
-    p.a.inc(word_ptr(eax + 2))?;
+    // Behind the buffers, of which each has 16 bytes, is the ring of those that the device may use.
+    p.a.mov(edx, PORTS + 0x0c)?;
+    p.a.xor(eax, eax)?;
+    p.a.in_(ax, dx)?;
+    p.a.shl(eax, 4)?;
+    p.a.inc(word_ptr(eax + (QUEUE + 2)))?;
     out_16(p, 0x10, 0)
-}
-
-/// Waits until the device has used every buffer.
-fn answered(p: &mut Program) -> Done {
-    let wait = p.label();
-    available(p)?;
-    p.a.mov(edi, eax)?;
-    // The other ring is on the next page boundary behind flags, index, an entry of 2 bytes for each buffer, and one word.
-    p.a.sub(eax, QUEUE as i32)?;
-    p.a.shr(eax, 3)?;
-    p.a.lea(eax, ptr(edi + eax + 6 + 0xfff))?;
-    p.a.and(eax, !0xfff)?;
-    p.a.movzx(edi, word_ptr(edi + 2))?;
-    p.at(wait)?;
-    p.a.pause()?;
-    p.a.cmp(word_ptr(eax + 2), di)?;
-    p.a.jne(wait)
 }
