@@ -110,64 +110,6 @@ extern "C" fn doubles_to_singles<const MEMORY: bool>(cpu: &mut CpuState, op: &Op
     Ok(())
 }
 
-/// CVTSS2SD.
-extern "C" fn single_to_double<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let b = if MEMORY { load(cpu, op)? } else { xmm(cpu, op.src) as u32 };
-    let mut context = Context::new(cpu, 0);
-    let result = widen(&mut context, f32::from_bits(b));
-    context.finish(cpu)?;
-    let old = xmm(cpu, op.dst);
-    set_xmm(cpu, op.dst, result.replace_low(old));
-    Ok(())
-}
-
-/// CVTSD2SS.
-extern "C" fn double_to_single<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let b = half_source::<MEMORY>(cpu, op)?;
-    let mut context = Context::new(cpu, 0);
-    let result = narrow(&mut context, f64::from_bits(b));
-    context.finish(cpu)?;
-    let old = xmm(cpu, op.dst);
-    set_xmm(cpu, op.dst, result.replace_low(old));
-    Ok(())
-}
-
-/// CVTSI2SS, CVTSI2SD.
-extern "C" fn general_to_scalar<R: Real, const MEMORY: bool, const SIZE: u8>(
-    cpu: &mut CpuState,
-    op: &Op,
-) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let value = match (MEMORY, SIZE) {
-        (false, 8) => cpu.register(op.src) as i64,
-        (false, _) => i64::from(cpu.register(op.src) as i32),
-        (true, 8) => load::<u64>(cpu, op)? as i64,
-        (true, _) => i64::from(load::<u32>(cpu, op)? as i32),
-    };
-    let mut context = Context::new(cpu, 0);
-    let result: R = from_integer(&mut context, value);
-    context.finish(cpu)?;
-    let old = xmm(cpu, op.dst);
-    set_xmm(cpu, op.dst, result.replace_low(old));
-    Ok(())
-}
-
-/// CVTSS2SI, CVTSD2SI and the truncating ones.
-extern "C" fn scalar_to_general<R: Real, const MEMORY: bool, const SIZE: u8, const TRUNCATE: bool>(
-    cpu: &mut CpuState,
-    op: &Op,
-) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let b = if MEMORY { R::from_u64(load::<R::Bits>(cpu, op)?.into()) } else { R::lane(xmm(cpu, op.src), 0) };
-    let mut context = Context::new(cpu, 0);
-    let value = to_integer(&mut context, b, 8 * u32::from(SIZE), TRUNCATE);
-    context.finish(cpu)?;
-    cpu.gpr[usize::from(op.dst & 15)] = if SIZE == 8 { value as u64 } else { u64::from(value as u32) };
-    Ok(())
-}
-
 /// CVTPI2PS; from memory it is no MMX instruction.
 extern "C" fn mmx_to_singles<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter_sse(cpu)?;
@@ -245,25 +187,12 @@ macro_rules! by_source {
     };
 }
 
-/// The form of a handler for a general register of 32 or 64 bits.
-macro_rules! by_size {
-    ($memory:expr, $size:expr, $handler:ident::<$real:ty> $(, $constant:literal)?) => {
-        match ($memory, $size) {
-            (false, 8) => $handler::<$real, false, 8 $(, $constant)?>,
-            (false, _) => $handler::<$real, false, 4 $(, $constant)?>,
-            (true, 8) => $handler::<$real, true, 8 $(, $constant)?>,
-            (true, _) => $handler::<$real, true, 4 $(, $constant)?>,
-        }
-    };
-}
-
 /// The handler of a conversion.
 pub(super) fn select(mnemonic: Mnemonic, form: &Form, destination: Destination) -> Option<Handler> {
     let memory = form.kinds[1] == Kind::Memory;
     if destination == Destination::Other && form.kinds[0] != Kind::Register {
         return None;
     }
-    let [to, from, ..] = form.sizes;
     Some(match mnemonic {
         Mnemonic::Cvtdq2ps => by_source!(memory, dwords_to_singles),
         Mnemonic::Cvtdq2pd => by_source!(memory, dwords_to_doubles),
@@ -273,14 +202,6 @@ pub(super) fn select(mnemonic: Mnemonic, form: &Form, destination: Destination) 
         Mnemonic::Cvttpd2dq => by_source!(memory, doubles_to_dwords, true),
         Mnemonic::Cvtps2pd => by_source!(memory, singles_to_doubles),
         Mnemonic::Cvtpd2ps => by_source!(memory, doubles_to_singles),
-        Mnemonic::Cvtss2sd => by_source!(memory, single_to_double),
-        Mnemonic::Cvtsd2ss => by_source!(memory, double_to_single),
-        Mnemonic::Cvtsi2ss => by_size!(memory, from, general_to_scalar::<f32>),
-        Mnemonic::Cvtsi2sd => by_size!(memory, from, general_to_scalar::<f64>),
-        Mnemonic::Cvtss2si => by_size!(memory, to, scalar_to_general::<f32>, false),
-        Mnemonic::Cvttss2si => by_size!(memory, to, scalar_to_general::<f32>, true),
-        Mnemonic::Cvtsd2si => by_size!(memory, to, scalar_to_general::<f64>, false),
-        Mnemonic::Cvttsd2si => by_size!(memory, to, scalar_to_general::<f64>, true),
         Mnemonic::Cvtpi2ps => by_source!(memory, mmx_to_singles),
         Mnemonic::Cvtpi2pd => by_source!(memory, mmx_to_doubles),
         Mnemonic::Cvtps2pi => by_source!(memory, singles_to_mmx, false),

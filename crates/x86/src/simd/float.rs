@@ -1,30 +1,22 @@
-//! SSE arithmetic on singles and doubles, packed and scalar.
+//! SSE arithmetic on packed singles and doubles, and approximations.
 //!
 //! Sources: SDM vol. 1 § 10.4.1.2, § 11.4.1, § 12.3; SDM vol. 2 for each instruction.
-
-use std::cmp::Ordering;
 
 use iced_x86::Mnemonic;
 
 use super::{
-    operands::{enter_sse, load, set_xmm, source, xmm},
+    operands::{enter_sse, set_xmm, source, xmm},
     real::{
         Add, Compare, Context, Divide, LaneOperation, Maximum, Minimum, Multiply, Real, Round, SquareRoot, Subtract,
-        compare, dot_product,
+        dot_product,
     },
 };
 use crate::{
     decode::{Form, Kind},
     op::{Handler, Op},
-    state::{CpuState, Rflags},
+    state::CpuState,
     trap::Trap,
 };
-
-/// The second operand of a scalar operation.
-#[inline(always)]
-fn scalar_source<R: Real, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<R, Trap> {
-    Ok(if MEMORY { R::from_u64(load::<R::Bits>(cpu, op)?.into()) } else { R::lane(xmm(cpu, op.src), 0) })
-}
 
 extern "C" fn packed<O: LaneOperation, R: Real, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter_sse(cpu)?;
@@ -38,42 +30,6 @@ extern "C" fn packed<O: LaneOperation, R: Real, const MEMORY: bool>(cpu: &mut Cp
     context.finish(cpu)?;
     set_xmm(cpu, op.dst, result);
     Ok(())
-}
-
-extern "C" fn scalar<O: LaneOperation, R: Real, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let b: R = scalar_source::<R, MEMORY>(cpu, op)?;
-    let a = xmm(cpu, op.dst);
-    let mut context = Context::new(cpu, op.imm as u8);
-    let result = O::lane(&mut context, R::lane(a, 0), b);
-    context.finish(cpu)?;
-    set_xmm(cpu, op.dst, result.replace_low(a));
-    Ok(())
-}
-
-/// COMISS and its kin: the order goes to ZF, PF and CF, the other arithmetic flags become zero.
-extern "C" fn ordered_compare<R: Real, const MEMORY: bool, const SIGNALS: bool>(
-    cpu: &mut CpuState,
-    op: &Op,
-) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let b: R = scalar_source::<R, MEMORY>(cpu, op)?;
-    let a = R::lane(xmm(cpu, op.dst), 0);
-    let mut context = Context::new(cpu, 0);
-    let order = compare(&mut context, a, b, SIGNALS);
-    context.finish(cpu)?;
-    cpu.rflags = cpu.rflags & !Rflags::ARITHMETIC.bits() | order_flags(order).bits();
-    Ok(())
-}
-
-/// The flags that tell of an order.
-pub(super) fn order_flags(order: Option<Ordering>) -> Rflags {
-    match order {
-        Some(Ordering::Greater) => Rflags::empty(),
-        Some(Ordering::Less) => Rflags::CF,
-        Some(Ordering::Equal) => Rflags::ZF,
-        None => Rflags::ZF | Rflags::PF | Rflags::CF,
-    }
 }
 
 /// HADDPS and its kin: neighbours of the first operand, then of the second.
@@ -202,38 +158,21 @@ extern "C" fn approximate_packed<A: Approximation, const MEMORY: bool>(
     Ok(())
 }
 
-extern "C" fn approximate_scalar<A: Approximation, const MEMORY: bool>(
-    cpu: &mut CpuState,
-    op: &Op,
-) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let b = scalar_source::<f32, MEMORY>(cpu, op)?;
-    let old = xmm(cpu, op.dst);
-    set_xmm(cpu, op.dst, A::approximate(b).replace_low(old));
-    Ok(())
-}
-
 /// Chooses between the register and the memory form of a handler.
 macro_rules! by_source {
-    ($memory:expr, $handler:ident::<$($type:ty),*> $(, $constant:literal)?) => {
-        if $memory { $handler::<$($type,)* true $(, $constant)?> } else { $handler::<$($type,)* false $(, $constant)?> }
+    ($memory:expr, $handler:ident::<$($type:ty),*>) => {
+        if $memory { $handler::<$($type,)* true> } else { $handler::<$($type,)* false> }
     };
 }
 
-/// The four handlers of an arithmetic operation.
+/// The handlers of an arithmetic operation on singles and on doubles.
 macro_rules! widths {
-    ($mnemonic:expr, $memory:expr, $($operation:ident: $ps:ident $pd:ident $ss:ident $sd:ident;)*) => {
+    ($mnemonic:expr, $memory:expr, $($operation:ident: $ps:ident $pd:ident;)*) => {
         match $mnemonic {
             $(
                 Mnemonic::$ps => by_source!($memory, packed::<$operation, f32>),
                 Mnemonic::$pd => by_source!($memory, packed::<$operation, f64>),
-                Mnemonic::$ss => by_source!($memory, scalar::<$operation, f32>),
-                Mnemonic::$sd => by_source!($memory, scalar::<$operation, f64>),
             )*
-            Mnemonic::Comiss => by_source!($memory, ordered_compare::<f32>, true),
-            Mnemonic::Comisd => by_source!($memory, ordered_compare::<f64>, true),
-            Mnemonic::Ucomiss => by_source!($memory, ordered_compare::<f32>, false),
-            Mnemonic::Ucomisd => by_source!($memory, ordered_compare::<f64>, false),
             Mnemonic::Haddps => by_source!($memory, horizontal::<Add, f32>),
             Mnemonic::Haddpd => by_source!($memory, horizontal::<Add, f64>),
             Mnemonic::Hsubps => by_source!($memory, horizontal::<Subtract, f32>),
@@ -243,9 +182,7 @@ macro_rules! widths {
             Mnemonic::Dpps => by_source!($memory, dot::<f32>),
             Mnemonic::Dppd => by_source!($memory, dot::<f64>),
             Mnemonic::Rcpps => by_source!($memory, approximate_packed::<Reciprocal>),
-            Mnemonic::Rcpss => by_source!($memory, approximate_scalar::<Reciprocal>),
             Mnemonic::Rsqrtps => by_source!($memory, approximate_packed::<ReciprocalRoot>),
-            Mnemonic::Rsqrtss => by_source!($memory, approximate_scalar::<ReciprocalRoot>),
             _ => return None,
         }
     };
@@ -253,20 +190,19 @@ macro_rules! widths {
 
 /// The handler of an arithmetic instruction.
 pub(super) fn select(mnemonic: Mnemonic, form: &Form) -> Option<Handler> {
-    // The string comparison of dwords has the mnemonic of CMPSD.
     if form.kinds[0] != Kind::Register {
         return None;
     }
     Some(widths! { mnemonic, form.kinds[1] == Kind::Memory,
-        Add: Addps Addpd Addss Addsd;
-        Subtract: Subps Subpd Subss Subsd;
-        Multiply: Mulps Mulpd Mulss Mulsd;
-        Divide: Divps Divpd Divss Divsd;
-        Minimum: Minps Minpd Minss Minsd;
-        Maximum: Maxps Maxpd Maxss Maxsd;
-        SquareRoot: Sqrtps Sqrtpd Sqrtss Sqrtsd;
-        Round: Roundps Roundpd Roundss Roundsd;
-        Compare: Cmpps Cmppd Cmpss Cmpsd;
+        Add: Addps Addpd;
+        Subtract: Subps Subpd;
+        Multiply: Mulps Mulpd;
+        Divide: Divps Divpd;
+        Minimum: Minps Minpd;
+        Maximum: Maxps Maxpd;
+        SquareRoot: Sqrtps Sqrtpd;
+        Round: Roundps Roundpd;
+        Compare: Cmpps Cmppd;
     })
 }
 

@@ -14,6 +14,7 @@ mod operands;
 mod operations;
 mod real;
 mod save;
+mod scalars;
 mod sha;
 mod shuffle;
 mod sse4;
@@ -50,7 +51,7 @@ pub fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Option<Han
     moves::select(instruction, form, destination, op)
         .or_else(|| operation(mnemonic, &encoding))
         .or_else(|| shuffle::select(instruction, form, destination))
-        .or_else(|| elements::select(mnemonic, form))
+        .or_else(|| scalars::select::<scalars::TwoOperands>(mnemonic, form))
         .or_else(|| strings::select(mnemonic, form))
         .or_else(|| sse4::select_test(mnemonic, form))
         .or_else(|| sse4a::select(mnemonic, form))

@@ -11,6 +11,7 @@ use super::{
     operands::{
         claim_mmx, enter_mmx, enter_sse, load, load_aligned, mmx, set_mmx, set_xmm, source, store, store_aligned, xmm,
     },
+    scalars::{TwoOperands, extract, from_general, load_low, mask_move, merge, merge_memory, store_element},
 };
 use crate::{
     access::{Access, Value},
@@ -53,57 +54,15 @@ extern "C" fn store_16(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     store(cpu, op, value)
 }
 
-/// MOVSS, MOVSD, MOVD and MOVQ from memory: the rest of the register becomes zero.
-extern "C" fn load_low<T: Value + Into<u128>>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let value: T = load(cpu, op)?;
-    set_xmm(cpu, op.dst, value.into());
-    Ok(())
-}
-
-extern "C" fn store_low_dword(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let value = xmm(cpu, op.src) as u32;
-    store(cpu, op, value)
-}
-
-extern "C" fn store_low_qword(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let value = qword(xmm(cpu, op.src), 0);
-    store(cpu, op, value)
-}
-
-extern "C" fn store_high_qword(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let value = qword(xmm(cpu, op.src), 1);
-    store(cpu, op, value)
-}
-
-extern "C" fn load_into_low_qword(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let value = load(cpu, op)?;
-    let old = xmm(cpu, op.dst);
-    set_xmm(cpu, op.dst, with_low_qword(old, value));
-    Ok(())
-}
-
-extern "C" fn load_into_high_qword(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let value = load(cpu, op)?;
-    let old = xmm(cpu, op.dst);
-    set_xmm(cpu, op.dst, from_qwords(qword(old, 0), value));
-    Ok(())
-}
-
 /// A move between XMM registers that makes the destination of its old value and the source.
-trait Merge {
+pub(super) trait Merge {
     fn merge(old: u128, source: u128) -> u128;
 }
 
 macro_rules! merges {
     ($($name:ident: |$old:pat_param, $source:ident| $value:expr;)*) => {
         $(
-            struct $name;
+            pub(super) struct $name;
             impl Merge for $name {
                 #[inline(always)]
                 fn merge($old: u128, $source: u128) -> u128 {
@@ -129,9 +88,10 @@ merges! {
     };
 }
 
-extern "C" fn merge<M: Merge, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+/// MOVSHDUP, MOVSLDUP.
+extern "C" fn merge_aligned<M: Merge>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter_sse(cpu)?;
-    let value = source::<MEMORY>(cpu, op)?;
+    let value = source::<true>(cpu, op)?;
     let old = xmm(cpu, op.dst);
     set_xmm(cpu, op.dst, M::merge(old, value));
     Ok(())
@@ -141,20 +101,6 @@ extern "C" fn load_and_double(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter_sse(cpu)?;
     let value = load(cpu, op)?;
     set_xmm(cpu, op.dst, from_qwords(value, value));
-    Ok(())
-}
-
-extern "C" fn general_to_xmm<const SIZE: u8>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let value = cpu.register(op.src);
-    set_xmm(cpu, op.dst, u128::from(if SIZE == 8 { value } else { value & 0xffff_ffff }));
-    Ok(())
-}
-
-extern "C" fn xmm_to_general<const SIZE: u8>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let value = qword(xmm(cpu, op.src), 0);
-    cpu.gpr[usize::from(op.dst & 15)] = if SIZE == 8 { value } else { value & 0xffff_ffff };
     Ok(())
 }
 
@@ -267,12 +213,6 @@ pub(super) fn store_masked(cpu: &mut CpuState, op: &Op, value: u128, mask: u128,
     Ok(())
 }
 
-extern "C" fn mask_move(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let (value, mask) = (xmm(cpu, op.src), xmm(cpu, op.aux));
-    store_masked(cpu, op, value, mask, 16)
-}
-
 extern "C" fn mask_move_mmx(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter_mmx(cpu)?;
     let (value, mask) = (mmx(cpu, op.src), mmx(cpu, op.aux));
@@ -320,50 +260,50 @@ pub(super) fn select(instruction: &Instruction, form: &Form, destination: Destin
             load_16
         }
         (Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Movdqu, Kind::Memory, _) => store_16,
-        (Mnemonic::Movss, Kind::Register, Kind::Register) => merge::<LowDword, false>,
-        (Mnemonic::Movss, Kind::Register, _) => load_low::<u32>,
-        (Mnemonic::Movss, Kind::Memory, _) => store_low_dword,
+        (Mnemonic::Movss, Kind::Register, Kind::Register) => merge::<TwoOperands, LowDword>,
+        (Mnemonic::Movss, Kind::Register, _) => load_low::<TwoOperands, u32>,
+        (Mnemonic::Movss, Kind::Memory, _) => store_element::<TwoOperands, u32, 0>,
         // The string instruction has the same mnemonic.
-        (Mnemonic::Movsd, Kind::Register, Kind::Register) => merge::<LowQword, false>,
-        (Mnemonic::Movsd, Kind::Register, _) => load_low::<u64>,
-        (Mnemonic::Movsd, Kind::Memory, Kind::Register) if from_xmm => store_low_qword,
+        (Mnemonic::Movsd, Kind::Register, Kind::Register) => merge::<TwoOperands, LowQword>,
+        (Mnemonic::Movsd, Kind::Register, _) => load_low::<TwoOperands, u64>,
+        (Mnemonic::Movsd, Kind::Memory, Kind::Register) if from_xmm => store_element::<TwoOperands, u64, 0>,
         (Mnemonic::Movq | Mnemonic::Movd, Kind::Register, Kind::Register) => match destination {
-            Destination::Xmm if from_xmm => merge::<LowQwordAlone, false>,
+            Destination::Xmm if from_xmm => merge::<TwoOperands, LowQwordAlone>,
             Destination::Mmx if from_mmx => copy_mmx,
-            Destination::Xmm if form.sizes[1] == 8 => general_to_xmm::<8>,
-            Destination::Xmm => general_to_xmm::<4>,
+            Destination::Xmm if form.sizes[1] == 8 => from_general::<TwoOperands, u64>,
+            Destination::Xmm => from_general::<TwoOperands, u32>,
             Destination::Mmx if form.sizes[1] == 8 => general_to_mmx::<8>,
             Destination::Mmx => general_to_mmx::<4>,
-            Destination::Other if from_xmm && form.sizes[0] == 8 => xmm_to_general::<8>,
-            Destination::Other if from_xmm => xmm_to_general::<4>,
+            Destination::Other if from_xmm && form.sizes[0] == 8 => extract::<TwoOperands, u64>,
+            Destination::Other if from_xmm => extract::<TwoOperands, u32>,
             Destination::Other if form.sizes[0] == 8 => mmx_to_general::<8>,
             Destination::Other => mmx_to_general::<4>,
         },
         (Mnemonic::Movq | Mnemonic::Movd, Kind::Register, Kind::Memory) => match (destination, form.sizes[1]) {
-            (Destination::Xmm, 8) => load_low::<u64>,
-            (Destination::Xmm, _) => load_low::<u32>,
+            (Destination::Xmm, 8) => load_low::<TwoOperands, u64>,
+            (Destination::Xmm, _) => load_low::<TwoOperands, u32>,
             (_, 8) => load_mmx::<u64>,
             _ => load_mmx::<u32>,
         },
         (Mnemonic::Movq | Mnemonic::Movd, Kind::Memory, _) => match (from_xmm, form.sizes[0]) {
-            (true, 8) => store_low_qword,
-            (true, _) => store_low_dword,
+            (true, 8) => store_element::<TwoOperands, u64, 0>,
+            (true, _) => store_element::<TwoOperands, u32, 0>,
             (false, 8) => store_mmx_qword,
             (false, _) => store_mmx_dword,
         },
         (Mnemonic::Movntq, ..) => store_mmx_qword,
-        (Mnemonic::Movlps | Mnemonic::Movlpd, Kind::Register, Kind::Memory) => load_into_low_qword,
-        (Mnemonic::Movlps | Mnemonic::Movlpd, Kind::Memory, _) => store_low_qword,
-        (Mnemonic::Movhps | Mnemonic::Movhpd, Kind::Register, Kind::Memory) => load_into_high_qword,
-        (Mnemonic::Movhps | Mnemonic::Movhpd, Kind::Memory, _) => store_high_qword,
-        (Mnemonic::Movhlps, ..) => merge::<HighToLow, false>,
-        (Mnemonic::Movlhps, ..) => merge::<LowToHigh, false>,
-        (Mnemonic::Movddup, _, Kind::Register) => merge::<DoubleLowQword, false>,
+        (Mnemonic::Movlps | Mnemonic::Movlpd, Kind::Register, Kind::Memory) => merge_memory::<TwoOperands, LowQword>,
+        (Mnemonic::Movlps | Mnemonic::Movlpd, Kind::Memory, _) => store_element::<TwoOperands, u64, 0>,
+        (Mnemonic::Movhps | Mnemonic::Movhpd, Kind::Register, Kind::Memory) => merge_memory::<TwoOperands, LowToHigh>,
+        (Mnemonic::Movhps | Mnemonic::Movhpd, Kind::Memory, _) => store_element::<TwoOperands, u64, 1>,
+        (Mnemonic::Movhlps, ..) => merge::<TwoOperands, HighToLow>,
+        (Mnemonic::Movlhps, ..) => merge::<TwoOperands, LowToHigh>,
+        (Mnemonic::Movddup, _, Kind::Register) => merge::<TwoOperands, DoubleLowQword>,
         (Mnemonic::Movddup, ..) => load_and_double,
-        (Mnemonic::Movshdup, _, Kind::Register) => merge::<DoubleOddDwords, false>,
-        (Mnemonic::Movshdup, ..) => merge::<DoubleOddDwords, true>,
-        (Mnemonic::Movsldup, _, Kind::Register) => merge::<DoubleEvenDwords, false>,
-        (Mnemonic::Movsldup, ..) => merge::<DoubleEvenDwords, true>,
+        (Mnemonic::Movshdup, _, Kind::Register) => merge::<TwoOperands, DoubleOddDwords>,
+        (Mnemonic::Movshdup, ..) => merge_aligned::<DoubleOddDwords>,
+        (Mnemonic::Movsldup, _, Kind::Register) => merge::<TwoOperands, DoubleEvenDwords>,
+        (Mnemonic::Movsldup, ..) => merge_aligned::<DoubleEvenDwords>,
         (Mnemonic::Movq2dq, ..) => mmx_to_xmm,
         (Mnemonic::Movdq2q, ..) => xmm_to_mmx,
         (Mnemonic::Movmskps, ..) => move_signs::<32, 4>,
@@ -372,7 +312,7 @@ pub(super) fn select(instruction: &Instruction, form: &Form, destination: Destin
         (Mnemonic::Pmovmskb, ..) => move_signs::<8, 16>,
         (Mnemonic::Maskmovdqu, ..) => {
             lower_implied_memory(instruction, form, op);
-            mask_move
+            mask_move::<TwoOperands>
         }
         (Mnemonic::Maskmovq, ..) => {
             lower_implied_memory(instruction, form, op);

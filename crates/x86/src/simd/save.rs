@@ -4,7 +4,7 @@
 
 use iced_x86::Mnemonic;
 
-use super::operands::{enter_mmx, enter_sse, load, misaligned, store, xmm};
+use super::operands::{enter_mmx, load, misaligned, store, xmm};
 use crate::{
     access::Access,
     decode::Form,
@@ -181,16 +181,6 @@ pub(super) fn store_control(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     store(cpu, op, value)
 }
 
-extern "C" fn load_mxcsr(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    load_control(cpu, op)
-}
-
-extern "C" fn store_mxcsr(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    store_control(cpu, op)
-}
-
 /// EMMS: all registers are empty; TOP is zero as after every MMX instruction (SDM vol. 3 table 12-1).
 extern "C" fn leave_mmx(cpu: &mut CpuState, _: &Op) -> Result<(), Trap> {
     enter_mmx(cpu)?;
@@ -209,8 +199,6 @@ pub(super) fn select(mnemonic: Mnemonic, form: &Form) -> Option<Handler> {
         Mnemonic::Fxrstor if long_mode => fxrstor::<false, 16>,
         Mnemonic::Fxrstor => fxrstor::<false, 8>,
         Mnemonic::Fxrstor64 => fxrstor::<true, 16>,
-        Mnemonic::Ldmxcsr => load_mxcsr,
-        Mnemonic::Stmxcsr => store_mxcsr,
         Mnemonic::Emms => leave_mmx,
         _ => return None,
     })

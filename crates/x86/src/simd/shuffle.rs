@@ -6,8 +6,8 @@ use iced_x86::{Code, Instruction, Mnemonic};
 
 use super::{
     Destination,
-    lanes::{dword, from_dwords, from_qwords, qword, word},
-    operands::{claim_mmx, enter_mmx, enter_sse, load, mmx, set_mmx, set_xmm, xmm},
+    lanes::{dword, from_dwords, from_qwords, qword},
+    operands::{claim_mmx, enter_mmx, load, mmx, set_mmx},
     operations::operations,
 };
 use crate::{
@@ -55,27 +55,12 @@ fn inserted<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<u16, Trap
     if MEMORY { load(cpu, op) } else { Ok(cpu.register(op.src) as u16) }
 }
 
-extern "C" fn insert_word<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    let value = inserted::<MEMORY>(cpu, op)?;
-    let shift = 16 * (op.imm as u32 & 7);
-    let old = xmm(cpu, op.dst);
-    set_xmm(cpu, op.dst, old & !(0xffff << shift) | u128::from(value) << shift);
-    Ok(())
-}
-
 extern "C" fn insert_word_mmx<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter_mmx(cpu)?;
     let value = inserted::<MEMORY>(cpu, op)?;
     let shift = 16 * (op.imm as u32 & 3);
     let old = mmx(cpu, op.dst);
     set_mmx(cpu, op.dst, old & !(0xffff << shift) | u64::from(value) << shift);
-    Ok(())
-}
-
-extern "C" fn extract_word(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter_sse(cpu)?;
-    cpu.gpr[usize::from(op.dst & 15)] = u64::from(word(xmm(cpu, op.src), op.imm as u32));
     Ok(())
 }
 
@@ -93,15 +78,11 @@ pub(super) fn select(instruction: &Instruction, form: &Form, destination: Destin
         Mnemonic::Pshufw if memory => shuffle_mmx::<true>,
         Mnemonic::Pshufw => shuffle_mmx::<false>,
         Mnemonic::Pinsrw => match (destination, memory) {
-            (Destination::Xmm, false) => insert_word::<false>,
-            (Destination::Xmm, true) => insert_word::<true>,
             (Destination::Mmx, false) => insert_word_mmx::<false>,
             (Destination::Mmx, true) => insert_word_mmx::<true>,
-            (Destination::Other, _) => return None,
+            _ => return None,
         },
-        // The forms that can store to memory are SSE4.1's.
         Mnemonic::Pextrw => match instruction.code() {
-            Code::Pextrw_r32_xmm_imm8 | Code::Pextrw_r64_xmm_imm8 => extract_word,
             Code::Pextrw_r32_mm_imm8 | Code::Pextrw_r64_mm_imm8 => extract_word_mmx,
             _ => return None,
         },

@@ -6,18 +6,14 @@ use iced_x86::Mnemonic;
 
 use super::{
     Vex,
-    float::scalar_source,
-    operands::{Vector, either, enter, forms, load_long, set_low, set_vector, vector},
+    operands::{Vector, enter, forms, load_long, set_low, set_vector, vector},
 };
 use crate::{
     access::Access,
     float::{Format, Number, Rounding},
     op::{Handler, Op},
     protection::address::{load, store},
-    simd::{
-        operands::xmm,
-        real::{Context, Real, from_integer, narrow, to_integer, widen},
-    },
+    simd::real::{Context, Real, from_integer, narrow, to_integer, widen},
     state::CpuState,
     trap::Trap,
 };
@@ -146,80 +142,8 @@ extern "C" fn to_halves<const LONG: bool, const MEMORY: bool>(cpu: &mut CpuState
     }
 }
 
-/// VCVTSS2SD.
-extern "C" fn single_to_double<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter(cpu)?;
-    let b: f32 = scalar_source::<f32, MEMORY>(cpu, op)?;
-    let mut context = Context::new(cpu, 0);
-    let result = widen(&mut context, b);
-    context.finish(cpu)?;
-    let a = xmm(cpu, op.src);
-    set_low(cpu, op.dst, result.replace_low(a));
-    Ok(())
-}
-
-/// VCVTSD2SS.
-extern "C" fn double_to_single<const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter(cpu)?;
-    let b: f64 = scalar_source::<f64, MEMORY>(cpu, op)?;
-    let mut context = Context::new(cpu, 0);
-    let result = narrow(&mut context, b);
-    context.finish(cpu)?;
-    let a = xmm(cpu, op.src);
-    set_low(cpu, op.dst, result.replace_low(a));
-    Ok(())
-}
-
-/// VCVTSI2SS, VCVTSI2SD; `QUAD` is the form of 64-bit integers.
-extern "C" fn general_to_scalar<R: Real, const QUAD: bool, const MEMORY: bool>(
-    cpu: &mut CpuState,
-    op: &Op,
-) -> Result<(), Trap> {
-    enter(cpu)?;
-    let value = match (MEMORY, QUAD) {
-        (false, true) => cpu.register(op.aux) as i64,
-        (false, false) => i64::from(cpu.register(op.aux) as i32),
-        (true, true) => load::<u64>(cpu, op)? as i64,
-        (true, false) => i64::from(load::<u32>(cpu, op)? as i32),
-    };
-    let mut context = Context::new(cpu, 0);
-    let result: R = from_integer(&mut context, value);
-    context.finish(cpu)?;
-    let a = xmm(cpu, op.src);
-    set_low(cpu, op.dst, result.replace_low(a));
-    Ok(())
-}
-
-/// VCVTSS2SI, VCVTSD2SI and the truncating ones; the size of the general register is the operation's.
-extern "C" fn scalar_to_general<R: Real, const TRUNCATE: bool, const MEMORY: bool>(
-    cpu: &mut CpuState,
-    op: &Op,
-) -> Result<(), Trap> {
-    enter(cpu)?;
-    let b: R = scalar_source::<R, MEMORY>(cpu, op)?;
-    let mut context = Context::new(cpu, 0);
-    let value = to_integer(&mut context, b, 8 * u32::from(op.size), TRUNCATE);
-    context.finish(cpu)?;
-    cpu.gpr[usize::from(op.dst & 15)] = if op.size == 8 { value as u64 } else { u64::from(value as u32) };
-    Ok(())
-}
-
-/// The handler of a scalar conversion for one more choice and the kind of its last operand.
-macro_rules! by_flag {
-    ($handler:ident, $real:ty, $flag:expr, $memory:expr) => {
-        match ($flag, $memory) {
-            (false, false) => $handler::<$real, false, false>,
-            (false, true) => $handler::<$real, false, true>,
-            (true, false) => $handler::<$real, true, false>,
-            (true, true) => $handler::<$real, true, true>,
-        }
-    };
-}
-
 /// The handler of a conversion.
 pub(super) fn select(mnemonic: Mnemonic, vex: &Vex<'_>) -> Option<Handler> {
-    let memory = vex.memory;
-    let quad = vex.form.sizes[2] == 8;
     Some(match mnemonic {
         Mnemonic::Vcvtdq2ps => forms!(vex, packed, IntegerToSingle),
         Mnemonic::Vcvtdq2pd => forms!(vex, packed, IntegerToDouble),
@@ -231,14 +155,6 @@ pub(super) fn select(mnemonic: Mnemonic, vex: &Vex<'_>) -> Option<Handler> {
         Mnemonic::Vcvtpd2ps => forms!(vex, packed, DoubleToSingle),
         Mnemonic::Vcvtph2ps => forms!(vex, packed, HalfToSingle),
         Mnemonic::Vcvtps2ph => forms!(vex, to_halves),
-        Mnemonic::Vcvtss2sd => either!(memory, single_to_double),
-        Mnemonic::Vcvtsd2ss => either!(memory, double_to_single),
-        Mnemonic::Vcvtsi2ss => by_flag!(general_to_scalar, f32, quad, memory),
-        Mnemonic::Vcvtsi2sd => by_flag!(general_to_scalar, f64, quad, memory),
-        Mnemonic::Vcvtss2si => by_flag!(scalar_to_general, f32, false, memory),
-        Mnemonic::Vcvttss2si => by_flag!(scalar_to_general, f32, true, memory),
-        Mnemonic::Vcvtsd2si => by_flag!(scalar_to_general, f64, false, memory),
-        Mnemonic::Vcvttsd2si => by_flag!(scalar_to_general, f64, true, memory),
         _ => return None,
     })
 }

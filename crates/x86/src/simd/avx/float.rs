@@ -1,4 +1,4 @@
-//! Arithmetic on packed and scalar singles and doubles, with three operands.
+//! Arithmetic on packed singles and doubles, with three operands.
 //!
 //! Source: SDM vol. 1 § 14.1; SDM vol. 2 for each instruction, CMPPD for the predicates.
 
@@ -8,28 +8,20 @@ use iced_x86::Mnemonic;
 
 use super::{
     Vex,
-    operands::{each, either, enter, forms, set_low, set_vector, source, vector},
+    operands::{each, enter, forms, set_vector, source, vector},
 };
 use crate::{
     op::{Handler, Op},
-    protection::address::load,
     simd::{
-        float::{Approximation, Reciprocal, ReciprocalRoot, order_flags},
-        operands::xmm,
+        float::{Approximation, Reciprocal, ReciprocalRoot},
         real::{
             Add, Context, Divide, LaneOperation, Maximum, Minimum, Multiply, Real, Round, SquareRoot, Subtract,
             compare, dot_product,
         },
     },
-    state::{CpuState, Rflags},
+    state::CpuState,
     trap::Trap,
 };
-
-/// The last operand of a scalar operation.
-#[inline(always)]
-pub(super) fn scalar_source<R: Real, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<R, Trap> {
-    Ok(if MEMORY { R::from_u64(load::<R::Bits>(cpu, op)?.into()) } else { R::lane(xmm(cpu, op.aux), 0) })
-}
 
 /// Something done with 128 bits of both operands.
 trait Half {
@@ -101,45 +93,8 @@ extern "C" fn packed<H: Half, const LONG: bool, const MEMORY: bool>(cpu: &mut Cp
     Ok(())
 }
 
-extern "C" fn scalar<O: LaneOperation, R: Real, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    enter(cpu)?;
-    let b: R = scalar_source::<R, MEMORY>(cpu, op)?;
-    let a = xmm(cpu, op.src);
-    let mut context = Context::new(cpu, op.imm as u8);
-    let result = O::lane(&mut context, R::lane(a, 0), b);
-    context.finish(cpu)?;
-    set_low(cpu, op.dst, result.replace_low(a));
-    Ok(())
-}
-
-extern "C" fn approximate_scalar<A: Approximation, const MEMORY: bool>(
-    cpu: &mut CpuState,
-    op: &Op,
-) -> Result<(), Trap> {
-    enter(cpu)?;
-    let b = scalar_source::<f32, MEMORY>(cpu, op)?;
-    let a = xmm(cpu, op.src);
-    set_low(cpu, op.dst, A::approximate(b).replace_low(a));
-    Ok(())
-}
-
-/// VCOMISS, VCOMISD.
-extern "C" fn ordered_compare<R: Real, const SIGNALS: bool, const MEMORY: bool>(
-    cpu: &mut CpuState,
-    op: &Op,
-) -> Result<(), Trap> {
-    enter(cpu)?;
-    let b: R = scalar_source::<R, MEMORY>(cpu, op)?;
-    let a = R::lane(xmm(cpu, op.dst), 0);
-    let mut context = Context::new(cpu, 0);
-    let order = compare(&mut context, a, b, SIGNALS);
-    context.finish(cpu)?;
-    cpu.rflags = cpu.rflags & !Rflags::ARITHMETIC.bits() | order_flags(order).bits();
-    Ok(())
-}
-
 /// VCMPPS and its kin, with 32 predicates.
-struct Compare;
+pub(in crate::simd) struct Compare;
 impl LaneOperation for Compare {
     #[inline(always)]
     fn lane<R: Real>(context: &mut Context, a: R, b: R) -> R {
@@ -159,15 +114,13 @@ impl LaneOperation for Compare {
     }
 }
 
-/// The handlers of an operation that has all four widths.
+/// The handlers of an operation on singles and on doubles.
 macro_rules! widths {
-    ($mnemonic:expr, $vex:expr, $($operation:ident: $ps:ident $pd:ident $ss:ident $sd:ident;)*) => {
+    ($mnemonic:expr, $vex:expr, $($operation:ident: $ps:ident $pd:ident;)*) => {
         match $mnemonic {
             $(
                 Mnemonic::$ps => forms!($vex, packed, Lanes<$operation, f32>),
                 Mnemonic::$pd => forms!($vex, packed, Lanes<$operation, f64>),
-                Mnemonic::$ss => either!($vex.memory, scalar, $operation, f32),
-                Mnemonic::$sd => either!($vex.memory, scalar, $operation, f64),
             )*
             Mnemonic::Haddps => forms!($vex, packed, Neighbours<Add, f32>),
             Mnemonic::Haddpd => forms!($vex, packed, Neighbours<Add, f64>),
@@ -179,16 +132,6 @@ macro_rules! widths {
             Mnemonic::Dppd => forms!($vex, packed, DotProduct<f64>),
             Mnemonic::Rcpps => forms!($vex, packed, Approximate<Reciprocal>),
             Mnemonic::Rsqrtps => forms!($vex, packed, Approximate<ReciprocalRoot>),
-            Mnemonic::Rcpss => either!($vex.memory, approximate_scalar, Reciprocal),
-            Mnemonic::Rsqrtss => either!($vex.memory, approximate_scalar, ReciprocalRoot),
-            Mnemonic::Comiss if $vex.memory => ordered_compare::<f32, true, true>,
-            Mnemonic::Comiss => ordered_compare::<f32, true, false>,
-            Mnemonic::Comisd if $vex.memory => ordered_compare::<f64, true, true>,
-            Mnemonic::Comisd => ordered_compare::<f64, true, false>,
-            Mnemonic::Ucomiss if $vex.memory => ordered_compare::<f32, false, true>,
-            Mnemonic::Ucomiss => ordered_compare::<f32, false, false>,
-            Mnemonic::Ucomisd if $vex.memory => ordered_compare::<f64, false, true>,
-            Mnemonic::Ucomisd => ordered_compare::<f64, false, false>,
             _ => return None,
         }
     };
@@ -197,14 +140,14 @@ macro_rules! widths {
 /// The handler of an arithmetic instruction, whose mnemonic is that of SSE.
 pub(super) fn select(mnemonic: Mnemonic, vex: &Vex<'_>) -> Option<Handler> {
     Some(widths! { mnemonic, vex,
-        Add: Addps Addpd Addss Addsd;
-        Subtract: Subps Subpd Subss Subsd;
-        Multiply: Mulps Mulpd Mulss Mulsd;
-        Divide: Divps Divpd Divss Divsd;
-        Minimum: Minps Minpd Minss Minsd;
-        Maximum: Maxps Maxpd Maxss Maxsd;
-        SquareRoot: Sqrtps Sqrtpd Sqrtss Sqrtsd;
-        Round: Roundps Roundpd Roundss Roundsd;
-        Compare: Cmpps Cmppd Cmpss Cmpsd;
+        Add: Addps Addpd;
+        Subtract: Subps Subpd;
+        Multiply: Mulps Mulpd;
+        Divide: Divps Divpd;
+        Minimum: Minps Minpd;
+        Maximum: Maxps Maxpd;
+        SquareRoot: Sqrtps Sqrtpd;
+        Round: Roundps Roundpd;
+        Compare: Cmpps Cmppd;
     })
 }

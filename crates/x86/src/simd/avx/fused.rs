@@ -7,7 +7,6 @@ use iced_x86::Mnemonic;
 
 use super::{
     Vex,
-    float::scalar_source,
     operands::{either, enter, forms, set_low, set_vector, source, vector},
 };
 use crate::{
@@ -15,6 +14,7 @@ use crate::{
     simd::{
         operands::xmm,
         real::{Context, Real, fused},
+        scalars::{self, ThreeOperands},
     },
     state::CpuState,
     trap::Trap,
@@ -109,7 +109,7 @@ extern "C" fn packed<R: Real, const LONG: bool, const MEMORY: bool>(cpu: &mut Cp
 
 extern "C" fn scalar<R: Real, const MEMORY: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     enter(cpu)?;
-    let third: R = scalar_source::<R, MEMORY>(cpu, op)?;
+    let third: R = scalars::source::<ThreeOperands, R, MEMORY>(cpu, op)?;
     let recipe = Recipe(op.imm);
     let old = xmm(cpu, op.dst);
     let terms = recipe.order(R::lane(old, 0), R::lane(xmm(cpu, op.src), 0), third);

@@ -17,11 +17,16 @@ mod tests;
 use std::{collections::HashMap, sync::LazyLock};
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
-use operands::{each, enter, forms, set_vector, short_source, source, vector};
+use operands::{each, forms, set_vector, short_source, source, vector};
+pub(super) use {
+    float::Compare,
+    operands::{enter, set_low},
+};
 
 use super::{
     operands::xmm,
     operations::{Binary, Encoding, Immediate, Ternary, Widening},
+    scalars::{self, ThreeOperands},
 };
 use crate::{
     access::Value,
@@ -195,6 +200,8 @@ pub(super) fn select(instruction: &Instruction, form: &Form, op: &mut Op) -> Opt
         .or_else(|| strings::select(mnemonic, &vex))
         .or_else(|| {
             let mnemonic = *WITHOUT_V.get(&mnemonic)?;
-            super::operation(mnemonic, &vex).or_else(|| float::select(mnemonic, &vex))
+            super::operation(mnemonic, &vex)
+                .or_else(|| float::select(mnemonic, &vex))
+                .or_else(|| scalars::select::<ThreeOperands>(mnemonic, form))
         })
 }

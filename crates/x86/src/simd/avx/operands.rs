@@ -20,7 +20,7 @@ const NEEDED: u64 = Xcr0::SSE.bits() | Xcr0::AVX.bits();
 
 /// Lets an instruction with a VEX prefix pass, or raises what the mode says.
 #[inline(always)]
-pub(super) fn enter(cpu: &mut CpuState) -> Result<(), Trap> {
+pub(in crate::simd) fn enter(cpu: &mut CpuState) -> Result<(), Trap> {
     if cpu.cr0 & Cr0::TS.bits() | !cpu.cr4 & Cr4::OSXSAVE.bits() | !cpu.xcr0 & NEEDED != 0 {
         return Err(unavailable(cpu));
     }
@@ -50,7 +50,7 @@ pub(super) fn set_vector(cpu: &mut CpuState, number: u8, value: Vector) {
 
 /// Writes the lower half of YMM register `number`; the upper one becomes zero.
 #[inline(always)]
-pub(super) fn set_low(cpu: &mut CpuState, number: u8, value: u128) {
+pub(in crate::simd) fn set_low(cpu: &mut CpuState, number: u8, value: u128) {
     set_vector(cpu, number, [value, 0]);
 }
 
