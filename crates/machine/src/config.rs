@@ -14,6 +14,7 @@ use crate::{
     globals::Globals,
     numa::{self, NumaOption},
     objects::ObjectConfig,
+    smbios::Smbios,
     topology::Topology,
 };
 
@@ -92,6 +93,8 @@ pub struct Config {
     pub rtc: RtcOptions,
     /// Tables of one's own for the guest, complete.
     pub acpi_tables: Vec<Vec<u8>>,
+    /// What the machine says that it is.
+    pub smbios: Smbios,
     /// Objects that managers make, in order.
     pub objects: Vec<ObjectConfig>,
     /// Block nodes to make, by the options of `blockdev-add`, in order.
@@ -134,6 +137,7 @@ impl Config {
             firmware: None,
             rtc: RtcOptions::default(),
             acpi_tables: Vec::new(),
+            smbios: Smbios::default(),
             objects: Vec::new(),
             nodes: Vec::new(),
             drives: Vec::new(),

@@ -69,6 +69,9 @@ pub enum MachineError {
     /// A place in the order of boot devices that is taken.
     #[error(transparent)]
     BootIndex(#[from] crate::boot_order::BootIndexError),
+    /// Tables that tell of the machine cannot be.
+    #[error(transparent)]
+    Smbios(#[from] crate::smbios::SmbiosError),
     /// The tree of objects has no room for something.
     #[error(transparent)]
     Tree(#[from] rhea_core::object::TreeError),

@@ -29,6 +29,7 @@ mod parts;
 mod processors;
 mod save;
 mod slots;
+pub mod smbios;
 mod snapshots;
 pub mod state;
 pub mod taps;

@@ -222,6 +222,7 @@ fn config(settings: &Settings) -> anyhow::Result<Config> {
         firmware,
         rtc: settings.rtc,
         acpi_tables: tables,
+        smbios: settings.smbios.load(settings.uuid)?,
         serials: settings.serials.iter().map(CharUse::backend).collect(),
         nodes: settings.devices.blocks.nodes.clone(),
         drives: settings.devices.blocks.drives.clone(),

@@ -8,6 +8,7 @@ pub mod pc;
 mod processor_bus;
 pub(crate) mod ram;
 pub(crate) mod shown;
+mod smbios;
 pub mod sockets;
 mod vmcoreinfo;
 

@@ -48,6 +48,7 @@ use super::{
     hotplug::Hotplug,
     ram::{self, BoardRam, HIGH_RAM, LOW_RAM_LIMIT, Window},
     shown::{InterruptControllers, LoadedItem, Place},
+    smbios,
     sockets::{Shown, Sockets, set_memory_types},
     vmcoreinfo,
 };
@@ -64,6 +65,7 @@ use crate::{
     numa::Numa,
     parts::Parts,
     processors::{self, Processors},
+    smbios::Tables,
     state::part::{BoardParts, Part},
 };
 
@@ -151,6 +153,8 @@ pub struct Pc {
     /// Tables of the user's.
     given_tables: Vec<Vec<u8>>,
     hidden: Hidden,
+    /// What the machine is called and made of.
+    identity: Tables,
     pci: Arc<PciBus>,
     /// The clock, and where in the tree it is.
     clock: (Arc<IsaRtc>, String),
@@ -309,6 +313,7 @@ impl Pc {
         let model = processors::model_of(&config.processor, globals)?;
         let memory_end = module_window.map_or(HIGH_RAM + map.above_4g(), Window::end);
         let high_pci_window = ram::high_pci_window(memory_end, model.physical_bits());
+        let identity = smbios::build(config, &map, &model)?;
         let sockets = Sockets::new(*topology, model, &apics, Arc::clone(&coprocessor), parts, pci_window);
         for index in 0..topology.cpus {
             sockets.add(index as usize, None, Shown::Board)?;
@@ -393,6 +398,7 @@ impl Pc {
             panic_port: OnceLock::new(),
             given_tables,
             hidden: config.hidden,
+            identity,
             pci,
             clock,
             devices,
@@ -441,6 +447,7 @@ impl Pc {
             return Ok(None);
         }
         let root_pointer = self.place_tables()?;
+        smbios::place(&self.identity, &self.bios);
         if let Some(generation) = self.generation_id.get() {
             generation.reset();
         }
@@ -494,6 +501,7 @@ impl Pc {
             let tables = acpi::build(&self.platform(), 0, acpi::loader::FACS_LENGTH);
             firmware::give_tables(&self.items, acpi::loader::files(tables))?;
         }
+        smbios::give(&self.identity, &self.items)?;
         match &self.software {
             Software::Linux(kernel) => firmware::offer_kernel(&self.items, kernel.offer(&self.map)?),
             Software::Multiboot(program) => firmware::offer_program(&self.items, program.offer(&self.map)?),

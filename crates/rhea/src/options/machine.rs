@@ -35,6 +35,7 @@ impl Settings {
         }
         self.memory.config.merge = parameters.given_flag("mem-merge").unwrap_or(self.memory.config.merge);
         self.memory.config.dump = parameters.given_flag("dump-guest-core").unwrap_or(self.memory.config.dump);
+        self.smbios.entry_point(parameters)?;
         if let Some(file) = parameters.get("firmware") {
             self.firmware.file = Some(file.to_owned());
         }

@@ -15,6 +15,7 @@ mod memory;
 mod objects;
 mod processor;
 mod settings;
+mod smbios;
 mod table;
 mod typed;
 

@@ -21,7 +21,9 @@ use super::{
     log::{self, LogSettings},
     machine,
     memory::MemorySettings,
-    objects, processor, table,
+    objects, processor,
+    smbios::SmbiosSettings,
+    table,
     typed::{check_id, is_json, json, named},
 };
 
@@ -79,6 +81,8 @@ pub struct Settings {
     pub topology: Topology,
     /// ACPI tables of the user's.
     pub acpi_tables: Vec<GivenTable>,
+    /// What the machine says that it is.
+    pub smbios: SmbiosSettings,
     /// Firmware.
     pub firmware: FirmwareSettings,
     /// Kernel.
@@ -169,6 +173,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, OptionError> {
         memory: MemorySettings::new(),
         topology: Topology::default(),
         acpi_tables: Vec::new(),
+        smbios: SmbiosSettings::default(),
         firmware: FirmwareSettings::default(),
         kernel: None,
         initrd: None,
@@ -246,6 +251,7 @@ impl Settings {
             "mem-path" => self.memory.config.path = Some(value.to_owned()),
             "mem-prealloc" => self.memory.config.prealloc = true,
             "acpitable" => self.acpi_tables.push(acpi::table(&parameters()?)?),
+            "smbios" => self.uuid = self.smbios.take(&parameters()?)?.unwrap_or(self.uuid),
             "bios" => self.firmware.file = Some(value.to_owned()),
             "L" if matches!(value, "help" | "?") => self.print = Some(self.firmware.directories_help()),
             "L" => self.firmware.directories.push(value.into()),
