@@ -11,29 +11,87 @@ use crate::{
     segments::CODE_64,
 };
 
-/// Where processors may differ, or do, and what is done about it.
-pub const LEFT_OPEN: [&str; 18] = [
-    "flags that the manuals leave undefined, and those of shifts by more than the operand has bits",
-    "results of SHLD and SHRD of 16 bits by more than 16, and of BSWAP of 16 bits",
-    "the x87's pointers and opcode (FNSTENV, FNSAVE, FXSAVE, XSAVE): kept by some for unmasked exceptions only",
-    "FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X, FYL2XP1: one unit in the last place, and whether that is inexact; \
-     nothing beyond the range of F2XM1 and FYL2XP1",
-    "RCP and RSQRT, beside a processor that is not Intel's: 2 to the power of -11 of the result",
-    "PUSH of a segment register with 32 bits: the upper half may stay as it is, and count for alignment or not",
-    "which of several faults of memory is told, and of which byte, where an instruction makes several accesses: FLDENV, \
-     FRSTOR, FNSTENV, FNSAVE, FXSAVE, XSAVE and their kin, 80-bit numbers, ENTER, PUSHA, POPA, BOUND, CALL, masked \
-     moves and gathers",
-    "a misaligned operand that is also beyond its segment: #GP, #AC or #SS",
-    "operands that wrap at 4 GiB",
-    "POPA, FSTP and FBSTP of 80 bits, and CALL of what is no address: what was popped or written before the fault",
-    "MASKMOVQ and MASKMOVDQU without a chosen byte, and with AC set: whether they fault",
-    "XSAVE and XRSTOR: whether parts of the area that are not asked for may fault",
-    "VCVTPS2PH and DPPS: MXCSR's flags at a fault, or at an exception of one of several operations",
-    "XRSTOR of the compacted format with reserved bits in MXCSR: what was loaded before the fault",
-    "XSAVE and its kin of components in their initial state: whether the processor takes them for such",
-    "RETF that releases parameters from a stack of 16 bits: a carry into the upper half of ESP",
-    "bytes that are undefined and more than 15: #UD or #GP",
-    "string instructions in 64-bit code that count in ECX and fault at their first element: the upper half of RCX",
+/// Something that is not compared, or not to the bit.
+#[derive(Clone, Copy, Debug)]
+pub struct Open {
+    /// What.
+    pub what: &'static str,
+    /// Who leaves it open.
+    pub source: &'static str,
+}
+
+/// What manuals do not say, or say otherwise, and one processor does.
+const MEASURED: &str = "measured on a Xeon of family 6, model A7H";
+
+/// Where processors may differ, or do.
+pub const LEFT_OPEN: [Open; 18] = [
+    Open {
+        what: "flags that are undefined, and those of shifts by more than the operand has bits",
+        source: "SDM vol. 2, Flags Affected",
+    },
+    Open {
+        what: "results of SHLD and SHRD of 16 bits by more than 16, and of BSWAP of 16 bits",
+        source: "SDM vol. 2: undefined",
+    },
+    Open {
+        what: "the x87's pointers and opcode in FNSTENV, FNSAVE, FXSAVE, XSAVE: kept by some for unmasked exceptions only",
+        source: "SDM vol. 1 § 8.1.8",
+    },
+    Open {
+        what: "FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X, FYL2XP1: one unit in the last place, and whether that is \
+               inexact; nothing beyond the range of F2XM1 and FYL2XP1",
+        source: "SDM vol. 1 § 8.3.10; vol. 2: undefined",
+    },
+    Open {
+        what: "RCP and RSQRT, beside a processor that is not Intel's: 2 to the power of -11 of the result",
+        source: "SDM vol. 2, RCPPS: a bound alone",
+    },
+    Open {
+        what: "PUSH of a segment register with 32 bits: the upper half may stay as it is, and count for alignment or not",
+        source: "SDM vol. 2, PUSH",
+    },
+    Open {
+        what: "which of several faults of memory is told, and of which byte, where an instruction makes several accesses: \
+               FLDENV, FRSTOR, FNSTENV, FNSAVE, FXSAVE, XSAVE and their kin, 80-bit numbers, ENTER, PUSHA, POPA, BOUND, \
+               far and near CALL, far JMP, RETF, IRET, far pointers, masked moves and gathers",
+        source: "SDM vol. 3 § 6.9: the order within a class is the processor's",
+    },
+    Open {
+        what: "a misaligned operand that is also beyond its segment: #GP, #AC or #SS",
+        source: "SDM vol. 3 § 6.9: the order within a class is the processor's",
+    },
+    Open { what: "operands that wrap at 4 GiB", source: "SDM vol. 3 § 5.3" },
+    Open {
+        what: "POPA, FSTP and FBSTP of 80 bits, and CALL of what is no address: what was popped or written before the fault",
+        source: MEASURED,
+    },
+    Open {
+        what: "MASKMOVQ and MASKMOVDQU without a chosen byte, and with AC set: whether they fault",
+        source: "SDM vol. 2, MASKMOVQ",
+    },
+    Open { what: "XSAVE and its kin: whether parts of the area that are not asked for may fault", source: MEASURED },
+    Open {
+        what: "VCVTPS2PH and DPPS: MXCSR's flags at a fault, or at an exception of one of several operations",
+        source: MEASURED,
+    },
+    Open {
+        what: "XRSTOR of the compacted format with reserved bits in MXCSR: what was loaded before the fault",
+        source: MEASURED,
+    },
+    Open {
+        what: "XSAVE and its kin of components in their initial state: whether the processor takes them for such",
+        source: "SDM vol. 1 § 13.6",
+    },
+    Open {
+        what: "RETF that releases parameters from a stack of 16 bits: a carry into the upper half of ESP, where the manual \
+               has SP alone",
+        source: MEASURED,
+    },
+    Open { what: "bytes that are undefined and more than 15: #UD or #GP", source: MEASURED },
+    Open {
+        what: "string instructions in 64-bit code that count in ECX and fault at their first element: the upper half of RCX",
+        source: MEASURED,
+    },
 ];
 
 /// RFLAGS that are compared: the arithmetic flags, DF, NT, AC and ID, TF, IF and IOPL.

@@ -114,8 +114,8 @@ impl Display for Report {
             }
         }
         writeln!(f, "\nNot compared, since the manuals leave it open or processors differ:")?;
-        for line in crate::compare::LEFT_OPEN {
-            writeln!(f, "  {line}")?;
+        for open in crate::compare::LEFT_OPEN {
+            writeln!(f, "  {} ({})", open.what, open.source)?;
         }
         if !self.not_reached.is_empty() {
             writeln!(f, "\nNot reached:")?;
