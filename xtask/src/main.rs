@@ -2,6 +2,7 @@
 
 mod bench;
 mod guest;
+mod libvirt;
 mod packages;
 mod soak;
 mod test;
@@ -20,6 +21,7 @@ usage: cargo xtask COMMAND
   test    fetch, then run everything: formatting, lints, unit tests, transcripts, guest boots, clients
   soak    move a busy guest from process to process a hundred times, over files, sockets and commands,
           and let memtest86+ make a whole pass
+  libvirt have libvirt manage a guest of ours; it must be installed: docs/libvirt.md tells what and how
   oracle  execute cases of instructions on this host's processor and in the interpreter, and compare; `oracle --help` has more
   bench   measure Rhea, beside qemu-system-x86_64 where that is installed";
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         Some("fetch") => guest::fetch_all().map(drop),
         Some("test") => test::run_everything(),
         Some("soak") => soak::run(),
+        Some("libvirt") => libvirt::run(),
         Some("bench") => bench::run(),
         Some("oracle") => {
             run(cargo().args(["run", "--quiet", "--package", "rhea-oracle", "--"]).args(std::env::args().skip(2)))

@@ -318,6 +318,7 @@ impl Settings {
             "sandbox" => self.host.sandbox(&parameters()?)?,
             "msg" => self.host.messages(&parameters()?),
             "enable-kvm" => said.accelerators.push("kvm".to_owned()),
+            "usb" => return Err(OptionError::about("usb", "there is no USB controller yet")),
             "no-acpi" => self.hidden.acpi = true,
             "no-hpet" => self.hidden.hpet = true,
             "readconfig" => {

@@ -511,6 +511,7 @@ pub const OPTIONS: &[OptionRow] = &[
     },
     word("uuid", "UUID", "identifier of the guest"),
     flag("enable-kvm", "the same as -accel kvm, which is not there"),
+    flag("usb", "the same as -machine usb=on, which is not there"),
     flag("no-acpi", "the same as -machine acpi=off"),
     flag("no-hpet", "the same as -machine hpet=off"),
     flag("S", "do not start the processors: wait for 'cont'"),
