@@ -20,11 +20,11 @@ const EVERYTHING: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,res
 fn connect(served: &Served) -> Monitor {
     let mut monitor = Monitor::new(UnixStream::connect(&served.socket).unwrap());
     monitor.receive(PATIENCE).unwrap();
-    execute(&mut monitor, "qmp_capabilities", json!({}));
+    execute(&mut monitor, "qmp_capabilities", &json!({}));
     monitor
 }
 
-fn execute(monitor: &mut Monitor, command: &str, arguments: Value) -> Value {
+fn execute(monitor: &mut Monitor, command: &str, arguments: &Value) -> Value {
     monitor.send(&json!({ "execute": command, "arguments": arguments }).to_string()).unwrap();
     loop {
         let answer = monitor.receive(PATIENCE).unwrap();
@@ -65,12 +65,12 @@ fn a_sandboxed_machine_works_and_starts_no_programs() {
     let mut monitor = connect(&served);
     assert_eq!(of_threads(&served, "Seccomp:"), ["2"], "each thread is filtered");
     assert_eq!(of_threads(&served, "NoNewPrivs:"), ["1"]);
-    let refused = execute(&mut monitor, "migrate", json!({ "uri": "exec:cat >/dev/null" }));
+    let refused = execute(&mut monitor, "migrate", &json!({ "uri": "exec:cat >/dev/null" }));
     let refused = match refused.get("error") {
         Some(error) => error["desc"].to_string(),
         // It is found out on the way.
         None => loop {
-            let standing = execute(&mut monitor, "query-migrate", json!({}));
+            let standing = execute(&mut monitor, "query-migrate", &json!({}));
             match standing["return"]["status"].as_str().unwrap() {
                 "failed" => break standing["return"]["error-desc"].to_string(),
                 "completed" => panic!("{standing}"),
@@ -83,9 +83,9 @@ fn a_sandboxed_machine_works_and_starts_no_programs() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("core");
     let dump = json!({ "paging": false, "protocol": format!("file:{}", path.display()) });
-    assert_eq!(execute(&mut monitor, "dump-guest-memory", dump)["return"], json!({}));
+    assert_eq!(execute(&mut monitor, "dump-guest-memory", &dump)["return"], json!({}));
     assert!(fs::read(path).unwrap().starts_with(b"\x7fELF"));
-    assert_eq!(execute(&mut monitor, "query-status", json!({}))["return"]["running"], json!(true));
+    assert_eq!(execute(&mut monitor, "query-status", &json!({}))["return"]["running"], json!(true));
 }
 
 #[test]
