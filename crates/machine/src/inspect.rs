@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use rhea_core::{PortSpace, Width};
 use rhea_devices::{chipset::lapic::Inspection, input::Buttons};
-use rhea_x86::page_tables::PageTables;
+use rhea_page_tables::PageTables;
 
 pub use crate::board::shown::{InterruptControllers, LoadedItem, Place};
 use crate::{input::TooManyKeys, machine::Machine};

@@ -2,11 +2,15 @@
 //!
 //! The tables are the guest's: they may loop, point anywhere, or map the same page a billion times. Walking them is
 //! bounded by a number of tables and of mappings; what lies beyond is left out.
-//! Source: Intel SDM volume 3, chapter "Paging": 32-bit, PAE, 4-level and 5-level paging.
 
-use std::{collections::HashSet, ops::Range};
+use std::{
+    collections::HashSet,
+    ops::{ControlFlow, Range},
+};
 
-use crate::{Memory, PAGE, Processor};
+use rhea_page_tables::{ControlRegisters, Page, PageTables, Table, Visitor};
+
+use crate::{Memory, Processor};
 
 /// Physical memory that appears at a virtual address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,117 +35,12 @@ const MOST_TABLES: usize = 1 << 18;
 /// Mappings that a walk collects at most, neighbours joined.
 const MOST_MAPPINGS: usize = 1 << 20;
 
-const CR0_PAGING: u64 = 1 << 31;
-const CR4_PSE: u64 = 1 << 4;
-const CR4_PAE: u64 = 1 << 5;
-const CR4_LA57: u64 = 1 << 12;
-const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
-
-const PRESENT: u64 = 1;
-const LARGE: u64 = 1 << 7;
-/// Address bits of an entry of eight bytes.
-const FRAME: u64 = 0x000f_ffff_ffff_f000;
-
-/// How a processor translates addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// Virtual addresses are physical ones.
-    Off,
-    /// Two levels of entries of four bytes; whether directory entries may map 4 MiB.
-    Bits32 { large: bool },
-    /// Four directory pointers, then two levels of entries of eight bytes.
-    Pae,
-    /// Four or five levels of entries of eight bytes.
-    Long { levels: u32 },
-}
-
-impl Mode {
-    const fn of(processor: &Processor) -> Self {
-        if processor.cr0 & CR0_PAGING == 0 {
-            Self::Off
-        } else if processor.efer & EFER_LONG_MODE_ACTIVE != 0 {
-            Self::Long { levels: if processor.cr4 & CR4_LA57 != 0 { 5 } else { 4 } }
-        } else if processor.cr4 & CR4_PAE != 0 {
-            Self::Pae
-        } else {
-            Self::Bits32 { large: processor.cr4 & CR4_PSE != 0 }
-        }
-    }
-
-    /// The topmost table and its level; level 1 maps pages.
-    const fn root(self, cr3: u64) -> (u64, u32) {
-        match self {
-            Self::Off => (0, 0),
-            Self::Bits32 { .. } => (cr3 & 0xffff_f000, 2),
-            Self::Pae => (cr3 & 0xffff_ffe0, 3),
-            Self::Long { levels } => (cr3 & FRAME, levels),
-        }
-    }
-
-    /// Bits of the virtual address below what an entry of this level decides.
-    const fn shift(self, level: u32) -> u32 {
-        let a_level = if matches!(self, Self::Bits32 { .. }) { 10 } else { 9 };
-        12 + a_level * level.saturating_sub(1)
-    }
-
-    const fn entry_size(self) -> usize {
-        if matches!(self, Self::Bits32 { .. }) { 4 } else { 8 }
-    }
-
-    const fn entries(self, level: u32) -> usize {
-        match self {
-            Self::Bits32 { .. } => 1024,
-            Self::Pae if level == 3 => 4,
-            _ => 512,
-        }
-    }
-
-    /// What an entry of a table of this level says.
-    fn decode(self, entry: u64, level: u32) -> Entry {
-        if entry & PRESENT == 0 {
-            return Entry::Absent;
-        }
-        let is_large = match self {
-            Self::Bits32 { large } => level == 2 && large && entry & LARGE != 0,
-            Self::Pae => level == 2 && entry & LARGE != 0,
-            Self::Long { .. } => (level == 2 || level == 3) && entry & LARGE != 0,
-            Self::Off => false,
-        };
-        match (self, is_large) {
-            // A 4 MiB page holds address bits 32 to 39 in bits 13 to 20 of its entry.
-            (Self::Bits32 { .. }, true) => Entry::Page(entry & 0xffc0_0000 | (entry & 0x001f_e000) << 19),
-            (Self::Bits32 { .. }, false) => Entry::at(level, entry & 0xffff_f000),
-            (_, true) => Entry::Page(entry & FRAME & !((1 << self.shift(level)) - 1)),
-            (_, false) => Entry::at(level, entry & FRAME),
-        }
-    }
-}
-
-/// What an entry of a page table is.
-enum Entry {
-    Absent,
-    Table(u64),
-    Page(u64),
-}
-
-impl Entry {
-    const fn at(level: u32, address: u64) -> Self {
-        if level <= 1 { Self::Page(address) } else { Self::Table(address) }
-    }
-}
-
-/// Extends the sign of a 48-bit or 57-bit address.
-const fn canonical(address: u64, bits: u32) -> u64 {
-    let unused = 64 - bits;
-    ((address << unused).cast_signed() >> unused).cast_unsigned()
-}
-
 /// A walk of page tables, of one processor after another.
 struct Walk<'a> {
     memory: &'a dyn Memory,
     ranges: &'a [Range<u64>],
     /// Tables that were walked for an address: processors share most of theirs.
-    seen: HashSet<(u64, u32, u64)>,
+    seen: HashSet<Table>,
     tables_left: usize,
     mappings_left: usize,
     found: Vec<Mapping>,
@@ -164,17 +63,18 @@ impl Mappings {
             found: Vec::new(),
         };
         for processor in processors {
-            let mode = Mode::of(processor);
-            if mode == Mode::Off {
-                let identity = |range: &Range<u64>| Mapping {
-                    virtual_address: range.start,
-                    physical: range.start,
-                    length: range.end.saturating_sub(range.start),
-                };
-                walk.found.extend(walk.ranges.iter().map(identity));
-            } else {
-                let (table, level) = mode.root(processor.cr3);
-                walk.table(mode, table, level, 0);
+            match tables(processor) {
+                Some(tables) => {
+                    tables.walk(&mut walk);
+                }
+                None => {
+                    let identity = |range: &Range<u64>| Mapping {
+                        virtual_address: range.start,
+                        physical: range.start,
+                        length: range.end.saturating_sub(range.start),
+                    };
+                    walk.found.extend(walk.ranges.iter().map(identity));
+                }
             }
         }
         let truncated = walk.tables_left == 0 || walk.mappings_left == 0;
@@ -194,41 +94,37 @@ impl Mappings {
     }
 }
 
-impl Walk<'_> {
-    /// Walks a table; recursion is as deep as there are levels.
-    fn table(&mut self, mode: Mode, table: u64, level: u32, base: u64) {
-        if self.tables_left == 0 || self.mappings_left == 0 || !self.seen.insert((table, level, base)) {
-            return;
+/// The page tables of a processor, if it uses any.
+const fn tables(processor: &Processor) -> Option<PageTables> {
+    let Processor { cr0, cr3, cr4, efer, .. } = *processor;
+    PageTables::of(&ControlRegisters { cr0, cr3, cr4, efer })
+}
+
+impl rhea_page_tables::Memory for Walk<'_> {
+    fn read(&mut self, physical: u64, bytes: &mut [u8]) -> bool {
+        self.memory.read(physical, bytes).is_ok()
+    }
+}
+
+impl Visitor for Walk<'_> {
+    fn table(&mut self, table: Table) -> ControlFlow<(), bool> {
+        if self.tables_left == 0 || self.mappings_left == 0 {
+            return ControlFlow::Break(());
         }
-        self.tables_left -= 1;
-        let mut bytes = [0; PAGE as usize];
-        let Some(bytes) = bytes.get_mut(..mode.entries(level) * mode.entry_size()) else { return };
-        if self.memory.read(table, bytes).is_err() {
-            return;
-        }
-        let shift = mode.shift(level);
-        for (number, entry) in (0_u64..).zip(bytes.chunks_exact(mode.entry_size())) {
-            let entry = entry.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
-            let address = base | number << shift;
-            match mode.decode(entry, level) {
-                Entry::Absent => {}
-                Entry::Table(next) => self.table(mode, next, level - 1, address),
-                Entry::Page(physical) => {
-                    let address = match mode {
-                        Mode::Long { levels } => canonical(address, 12 + 9 * levels),
-                        _ => address,
-                    };
-                    self.page(Mapping { virtual_address: address, physical, length: 1 << shift });
-                }
-            }
-            if self.mappings_left == 0 {
-                return;
-            }
-        }
+        let is_new = self.seen.insert(table);
+        self.tables_left -= usize::from(is_new);
+        ControlFlow::Continue(is_new)
     }
 
+    fn page(&mut self, page: Page) -> ControlFlow<()> {
+        self.add(Mapping { virtual_address: page.linear, physical: page.physical, length: page.size });
+        if self.mappings_left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl Walk<'_> {
     /// Takes in a page if any of it is RAM.
-    fn page(&mut self, page: Mapping) {
+    fn add(&mut self, page: Mapping) {
         let end = page.physical.saturating_add(page.length);
         let first = self.ranges.partition_point(|range| range.end <= page.physical);
         if self.ranges.get(first).is_none_or(|range| range.start >= end) {
@@ -265,24 +161,9 @@ fn joined(mut found: Vec<Mapping>) -> Vec<Mapping> {
 /// The physical address behind a virtual one, as `processor` translates it; none where nothing is mapped.
 #[must_use]
 pub fn translate(memory: &dyn Memory, processor: &Processor, address: u64) -> Option<u64> {
-    let mode = Mode::of(processor);
-    if mode == Mode::Off {
-        return Some(address);
-    }
-    let (mut table, mut level) = mode.root(processor.cr3);
-    loop {
-        let shift = mode.shift(level);
-        let number = address >> shift & (mode.entries(level) as u64 - 1);
-        let mut entry = [0; 8];
-        let bytes = entry.get_mut(..mode.entry_size())?;
-        memory.read(table.checked_add(number * mode.entry_size() as u64)?, bytes).ok()?;
-        match mode.decode(u64::from_le_bytes(entry), level) {
-            Entry::Absent => return None,
-            Entry::Page(page) => return page.checked_add(address & ((1 << shift) - 1)),
-            Entry::Table(next) => table = next,
-        }
-        // A table of level 1 holds pages only.
-        level = level.checked_sub(1)?;
+    match tables(processor) {
+        Some(tables) => tables.translate(&mut |at, bytes: &mut [u8]| memory.read(at, bytes).is_ok(), address),
+        None => Some(address),
     }
 }
 
@@ -290,6 +171,13 @@ pub fn translate(memory: &dyn Memory, processor: &Processor, address: u64) -> Op
 mod tests {
     use super::*;
     use crate::Unreadable;
+
+    const CR0_PAGING: u64 = 1 << 31;
+    const CR4_PSE: u64 = 1 << 4;
+    const CR4_PAE: u64 = 1 << 5;
+    /// Long mode is active, and entries can forbid execution.
+    const EFER: u64 = 1 << 10 | 1 << 11;
+    const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
     struct Ram(Vec<u8>, [Range<u64>; 1]);
 
@@ -323,7 +211,7 @@ mod tests {
     }
 
     fn long(cr3: u64) -> Processor {
-        Processor { cr0: CR0_PAGING, cr3, cr4: CR4_PAE, efer: EFER_LONG_MODE_ACTIVE, ..Processor::default() }
+        Processor { cr0: CR0_PAGING, cr3, cr4: CR4_PAE, efer: EFER, ..Processor::default() }
     }
 
     fn mapping(virtual_address: u64, physical: u64, length: u64) -> Mapping {

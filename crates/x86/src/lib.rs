@@ -14,7 +14,7 @@ pub mod inspect;
 pub mod integer;
 pub mod mmu;
 pub mod op;
-pub mod page_tables;
+mod page_tables;
 pub mod protection;
 pub mod saved;
 pub mod simd;

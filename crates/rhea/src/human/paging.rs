@@ -3,10 +3,12 @@
 use std::{fmt::Write as _, ops::ControlFlow, sync::Arc};
 
 use rhea_core::AddressSpace;
-use rhea_x86::page_tables::{Page, PageTables};
+use rhea_page_tables::{Memory, Page, PageTables, Table, Visitor};
 
 use super::table::{Call, Failure, Work};
 
+/// The most tables that one command looks at.
+const MOST_TABLES: usize = 1 << 15;
 /// The most lines that one command prints.
 const MOST_LINES: usize = 1 << 16;
 
@@ -25,16 +27,43 @@ fn walk(call: &Call<'_>, show: fn(&PageTables, &AddressSpace) -> String) -> Resu
     Ok(Work::new(call.commands(), Box::new(job), |text| text))
 }
 
-/// Has `visit` see the pages. Tables are only where RAM is: nothing is asked of devices.
-fn pages(tables: &PageTables, memory: &AddressSpace, visit: &mut dyn FnMut(Page) -> ControlFlow<()>) -> bool {
-    let mut read = |address: u64, bytes: &mut [u8]| {
-        let there = memory.is_ram(address, bytes.len() as u64);
+/// A look at the pages, which `visit` sees.
+struct Look<'a> {
+    memory: &'a AddressSpace,
+    tables_left: usize,
+    visit: &'a mut dyn FnMut(Page) -> ControlFlow<()>,
+}
+
+impl Memory for Look<'_> {
+    /// Tables are only where RAM is: nothing is asked of devices.
+    fn read(&mut self, physical: u64, bytes: &mut [u8]) -> bool {
+        let there = self.memory.is_ram(physical, bytes.len() as u64);
         if there {
-            memory.read(address, bytes);
+            self.memory.read(physical, bytes);
         }
         there
-    };
-    tables.walk(&mut read, visit)
+    }
+}
+
+impl Visitor for Look<'_> {
+    fn table(&mut self, _: Table) -> ControlFlow<(), bool> {
+        match self.tables_left.checked_sub(1) {
+            Some(left) => {
+                self.tables_left = left;
+                ControlFlow::Continue(true)
+            }
+            None => ControlFlow::Break(()),
+        }
+    }
+
+    fn page(&mut self, page: Page) -> ControlFlow<()> {
+        (self.visit)(page)
+    }
+}
+
+/// Has `visit` see the pages. `false` if there was more than is looked at.
+fn pages(tables: &PageTables, memory: &AddressSpace, visit: &mut dyn FnMut(Page) -> ControlFlow<()>) -> bool {
+    tables.walk(&mut Look { memory, tables_left: MOST_TABLES, visit })
 }
 
 /// `info tlb`: each page, with the entry that maps it.

@@ -1,5 +1,10 @@
 //! Every page size and permission, against rules written down a second time.
 
+use std::ops::ControlFlow;
+
+use proptest::prelude::*;
+use rhea_page_tables::{Memory, Page, Table, Visitor};
+
 use crate::{
     access::{Access, Privilege},
     engine::testing::{Machine, RAM},
@@ -505,4 +510,89 @@ fn a_change_of_rights_counts_for_pages_in_use() {
     assert!(mapping.cpu().read::<u8>(linear).is_err());
     mapping.cpu().set_pkru(0);
     assert!(mapping.cpu().write::<u8>(linear, 1).is_ok());
+}
+
+/// Whoever looks at tables from outside: at so many of them.
+struct Outside<'a> {
+    machine: &'a Machine,
+    tables_left: usize,
+    pages: Vec<Page>,
+}
+
+impl Memory for Outside<'_> {
+    fn read(&mut self, physical: u64, bytes: &mut [u8]) -> bool {
+        self.machine.memory.read(physical, bytes);
+        true
+    }
+}
+
+impl Visitor for Outside<'_> {
+    fn table(&mut self, _: Table) -> ControlFlow<(), bool> {
+        let left = self.tables_left.checked_sub(1);
+        self.tables_left = left.unwrap_or(0);
+        if left.is_some() { ControlFlow::Continue(true) } else { ControlFlow::Break(()) }
+    }
+
+    fn page(&mut self, page: Page) -> ControlFlow<()> {
+        self.pages.push(page);
+        ControlFlow::Continue(())
+    }
+}
+
+proptest! {
+    /// One entry of each level on the way of an address, with any flags; it leads to a table or to a page.
+    #[test]
+    fn whoever_looks_at_tables_from_outside_sees_what_the_processor_does(
+        way in 0..ALL.len(),
+        flags in prop::collection::vec((prop_oneof![3 => Just(0), 1 => any::<u64>()], any::<u64>(), any::<bool>()), 5),
+        no_execute: bool,
+        narrow_pages: bool,
+        gigabyte_pages: bool,
+        others in prop::collection::vec((0_u64..0x5000, any::<u64>()), 0..8),
+        linear: u64,
+    ) {
+        let (scheme, size) = ALL[way];
+        let mut mapping = Mapping::new(scheme, size);
+        for (at, value) in others {
+            // Somewhere in the tables, leading back into them.
+            let next = TABLES + (value & 0x7000);
+            mapping.machine.memory.write(TABLES + (at & !7), &(next | value & 0xfff).to_le_bytes());
+        }
+        for level in mapping.levels(scheme) {
+            let (first, second, present) = flags[level];
+            // A few bits of many, so that not everything is reserved.
+            let changed = mapping.get(level) ^ (first & second & second.rotate_left(7) & second.rotate_left(13));
+            mapping.set(level, if present { changed | P } else { changed });
+        }
+        let linear_near = mapping.linear;
+        let cpu = mapping.cpu();
+        if !no_execute {
+            cpu.efer &= !Efer::NXE.bits();
+        }
+        if !narrow_pages {
+            cpu.cr4 &= !Cr4::PSE.bits();
+        }
+        if !gigabyte_pages {
+            cpu.cpuid.set(0x8000_0001, 0, Leaf::default());
+            cpu.configure_paging();
+        }
+        // Tables may make PAE's pointers such that they cannot be loaded: then those from before count.
+        let _ = cpu.paging_changed();
+        let tables = cpu.page_tables().unwrap();
+        let mut outside = Outside { machine: &mapping.machine, tables_left: 64, pages: Vec::new() };
+        tables.walk(&mut outside);
+        let seen: Vec<u64> = outside.pages.iter().step_by(1 + outside.pages.len() / 50).map(|page| page.linear).collect();
+        let places: Vec<u64> = seen.into_iter().chain([linear_near | 0xfff, linear, linear & 0xffff_ffff]).collect();
+        let told: Vec<_> = places.iter().map(|place| tables.translate(&mut outside, *place)).collect();
+        let pages = outside.pages;
+        let cpu = mapping.cpu();
+        for (place, told) in places.into_iter().zip(told) {
+            prop_assert_eq!(told, cpu.debug_translate(place), "{:x}", place);
+        }
+        for page in pages.into_iter().take(50) {
+            prop_assert_eq!(cpu.debug_translate(page.linear), Some(page.physical));
+            let user = cpu.translate(page.linear, Access::Read, Privilege::User).is_ok();
+            prop_assert_eq!(user, page.user, "{:?}", page);
+        }
+    }
 }
