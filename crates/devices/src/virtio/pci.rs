@@ -377,7 +377,7 @@ impl VirtioPci {
     fn start_over(&self, registers: &mut Registers) {
         registers.reset();
         for queue in &self.queues {
-            queue.with(QueueT::reset);
+            queue.reset();
         }
         self.device.reset();
         let mut front = self.front.lock();
@@ -557,10 +557,13 @@ impl QueueEvents for Events {
         }
     }
 
-    fn broken(&self, _: u16) {
-        if let Some(function) = self.0.upgrade() {
+    fn broken(&self, index: u16) {
+        let Some(function) = self.0.upgrade() else { return };
+        // Whoever resets the device holds these meanwhile: what broke before a reset is not told after it.
+        let mut registers = function.registers.lock();
+        if function.queue(index).is_some_and(|queue| queue.is_broken()) {
             // §2.1.2: the driver is told.
-            function.registers.lock().break_down();
+            registers.break_down();
             function.interrupt(ISR_CONFIG, |front| front.config_vector);
         }
     }

@@ -92,7 +92,7 @@ pub enum Outcome {
 pub(super) trait QueueEvents: Send + Sync {
     /// The driver wants to hear that buffers were given back.
     fn used(&self, index: u16);
-    /// The driver broke the rules: the queue cannot be used any more.
+    /// The driver broke the rules: the queue cannot be used any more. It may have been reset before this is told.
     fn broken(&self, index: u16);
 }
 
@@ -104,6 +104,8 @@ pub struct Virtqueue {
     events: OnceLock<Arc<dyn QueueEvents>>,
     /// Somebody looks for buffers all the time: the driver need not say that it has some.
     attended: AtomicBool,
+    /// The driver broke the rules, and the queue was not reset since. Changed with the queue locked.
+    broken: AtomicBool,
 }
 
 /// Saved form of a queue.
@@ -129,6 +131,7 @@ impl Virtqueue {
             dma,
             events: OnceLock::new(),
             attended: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
         }))
     }
 
@@ -163,10 +166,7 @@ impl Virtqueue {
         let memory = self.dma.memory();
         let result =
             if attended { queue.disable_notification(&*memory) } else { queue.enable_notification(&*memory).map(drop) };
-        drop(queue);
-        if result.is_err() {
-            self.break_down();
-        }
+        self.conclude(queue, result);
     }
 
     /// Has every chain served that is there, one after another, until one says [`Outcome::NotNow`].
@@ -176,10 +176,7 @@ impl Virtqueue {
             return;
         }
         let result = self.serve_all(&mut queue, &mut work);
-        drop(queue);
-        if result.is_err() {
-            self.break_down();
-        }
+        self.conclude(queue, result);
     }
 
     fn serve_all(
@@ -262,18 +259,37 @@ impl Virtqueue {
         let mut queue = self.queue.lock();
         let memory = self.dma.memory();
         let result = if queue.ready() { self.complete(&mut queue, &memory, head, 0) } else { Ok(()) };
+        self.conclude(queue, result);
+    }
+
+    /// Ends what was done with the queue: one with an error in it cannot be used any more.
+    fn conclude(&self, mut queue: MutexGuard<'_, Queue>, result: Result<(), Error>) {
+        if result.is_ok() {
+            return;
+        }
+        queue.set_ready(false);
+        self.broken.store(true, Ordering::Release);
         drop(queue);
-        if result.is_err() {
-            self.break_down();
+        if let Some(events) = self.events.get() {
+            events.broken(self.index);
         }
     }
 
     /// The driver gave something that cannot be followed.
     pub fn break_down(&self) {
-        self.queue.lock().set_ready(false);
-        if let Some(events) = self.events.get() {
-            events.broken(self.index);
-        }
+        self.conclude(self.queue.lock(), Err(Error::InvalidChain));
+    }
+
+    /// Whether the driver broke the rules, and the queue was not reset since.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Back to what it is without a driver, once what is being served is done.
+    pub(super) fn reset(&self) {
+        let mut queue = self.queue.lock();
+        queue.reset();
+        self.broken.store(false, Ordering::Release);
     }
 
     /// The registers and positions.

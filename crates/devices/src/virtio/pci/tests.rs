@@ -250,6 +250,20 @@ fn a_broken_queue_needs_a_reset_and_a_reset_equals_new() {
     assert!(bench.memory.view().find(WINDOW).is_none());
 }
 
+#[test]
+fn what_broke_before_a_reset_is_not_told_after_it() {
+    let (bench, other) = (bench(Interface::Transitional), bench(Interface::Transitional));
+    let events = Events(Arc::downgrade(&bench.function));
+    bench.agree();
+    bench.set_up_queue(1);
+    bench.write(0x14, Width::Byte, 0xf);
+    bench.write(0x14, Width::Byte, 0);
+    // Its worker found the error before the reset, and comes to tell only now.
+    events.broken(1);
+    assert_eq!(bench.function.save(), other.function.save());
+    assert!(!*bench.wires.level.lock());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
