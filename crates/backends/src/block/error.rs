@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use rhea_core::files;
 
-use super::{SnapshotError, throttle::LimitError};
+use super::{qcow2::SnapshotError, throttle::LimitError};
 
 /// Why a node was not made, not removed or not given to a device.
 #[derive(Debug, thiserror::Error)]

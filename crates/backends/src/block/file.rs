@@ -39,6 +39,8 @@ pub struct HostFile {
     /// The same file past the host's cache.
     direct: Option<File>,
     size: AtomicU64,
+    /// Whether what was written may wait in the host's cache.
+    no_flush: bool,
 }
 
 /// How other programs are kept from a file.
@@ -68,7 +70,7 @@ impl Lock {
 
 impl HostFile {
     /// Opens a file; says, too, whether it can only be read. One that is not `active` may be another program's still: its
-    /// lock is taken by [`activate`](Self::activate).
+    /// lock is taken by [`activate`](Layer::activate).
     ///
     /// # Errors
     /// The file cannot be opened, or another has it.
@@ -100,34 +102,10 @@ impl HostFile {
                 files::reason(&source)
             ))
         })?;
-        Ok((Self { path: path.to_owned(), file, lock, direct, size: AtomicU64::new(size) }, read_only))
-    }
-
-    /// Lets other programs have it.
-    ///
-    /// # Errors
-    /// What the host says.
-    pub fn inactivate(&self) -> io::Result<()> {
-        match self.lock {
-            Lock::None => Ok(()),
-            Lock::Shared | Lock::Exclusive => Ok(flock(&self.file, FlockOperation::Unlock)?),
-        }
-    }
-
-    /// Takes it back, as others left it.
-    ///
-    /// # Errors
-    /// Another has it.
-    pub fn activate(&self) -> Result<(), BlockError> {
-        self.lock.take(&self.file, &self.path)?;
-        let size = measure(&self.file).map_err(|source| BlockError::File { path: self.path.clone(), source })?;
-        self.size.store(size, Ordering::Release);
-        Ok(())
-    }
-
-    /// Its name.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok((
+            Self { path: path.to_owned(), file, lock, direct, size: AtomicU64::new(size), no_flush: settings.no_flush },
+            read_only,
+        ))
     }
 
     /// The file past the cache, if a request is such that it takes it.
@@ -240,7 +218,25 @@ impl Layer for HostFile {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
+        if self.no_flush { Ok(()) } else { self.file.sync_data() }
+    }
+
+    fn filename(&self) -> Option<String> {
+        Some(self.path.display().to_string())
+    }
+
+    fn inactivate(&self) -> io::Result<()> {
+        match self.lock {
+            Lock::None => Ok(()),
+            Lock::Shared | Lock::Exclusive => Ok(flock(&self.file, FlockOperation::Unlock)?),
+        }
+    }
+
+    fn activate(&self) -> Result<(), BlockError> {
+        self.lock.take(&self.file, &self.path)?;
+        let size = measure(&self.file).map_err(|source| BlockError::File { path: self.path.clone(), source })?;
+        self.size.store(size, Ordering::Release);
+        Ok(())
     }
 
     fn discard(&self, offset: u64, length: u64) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! A node: bytes with a name, that devices use and other nodes stand on.
 
 use std::{
+    any::Any,
     fmt, io,
     sync::{
         Arc, Weak,
@@ -10,59 +11,23 @@ use std::{
 
 use parking_lot::Mutex;
 use rhea_core::memory::{GuestSlice, transfer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::{
-    BlockError,
-    file::HostFile,
-    layer::{ImageDetails, Layer, Null, Raw, Throttled},
+    error::BlockError,
+    layer::{ImageDetails, Layer},
     options::{DetectZeroes, NodeSettings},
-    qcow2::Qcow2,
     throttle::ThrottleGroup,
 };
-
-/// What a node is made of.
-#[derive(Debug)]
-pub enum Body {
-    /// A file.
-    File(HostFile),
-    /// Nothing.
-    Null(Null),
-    /// Another node, or a part of it.
-    Raw(Raw),
-    /// Another node, within limits.
-    Throttled(Throttled),
-    /// An image.
-    Qcow2(Qcow2),
-}
-
-impl Body {
-    fn layer(&self) -> &dyn Layer {
-        match self {
-            Self::File(file) => file,
-            Self::Null(null) => null,
-            Self::Raw(raw) => raw,
-            Self::Throttled(throttled) => throttled.bytes(),
-            Self::Qcow2(image) => image,
-        }
-    }
-
-    fn below(&self) -> Option<&Arc<Node>> {
-        match self {
-            Self::File(_) | Self::Null(_) => None,
-            Self::Raw(raw) => Some(raw.file()),
-            Self::Throttled(throttled) => Some(throttled.bytes().file()),
-            Self::Qcow2(image) => Some(image.file()),
-        }
-    }
-}
 
 /// A node.
 pub struct Node {
     name: String,
     driver: &'static str,
     settings: NodeSettings,
-    body: Body,
+    layer: Box<dyn Layer>,
+    /// The node with its bytes, which its layer stands on.
+    below: Option<Arc<Self>>,
     /// What an image takes for what is not written in it.
     backing: Option<Edge>,
     /// What it holds of those below, as long as it is there.
@@ -81,6 +46,17 @@ pub struct Node {
 /// What is said of requests to a node that another program may have.
 pub(super) fn inactive() -> io::Error {
     io::Error::other("the node is inactive")
+}
+
+/// What a node stands on.
+#[derive(Default)]
+pub(super) struct Footing {
+    /// The node with its bytes, which its layer stands on.
+    pub below: Option<Arc<Node>>,
+    /// What an image takes for what is not written in it.
+    pub backing: Option<Edge>,
+    /// What it holds of these.
+    pub permits: Vec<Permit>,
 }
 
 /// How somebody uses a node.
@@ -111,19 +87,20 @@ impl Node {
         name: String,
         driver: &'static str,
         settings: NodeSettings,
-        body: Body,
-        backing: Option<Edge>,
-        permits: Vec<Permit>,
+        layer: Box<dyn Layer>,
+        footing: Footing,
         active: bool,
     ) -> Arc<Self> {
+        let Footing { below, backing, permits } = footing;
         let depth = |node: Option<&Arc<Self>>| node.map_or(0, |node| node.depth + 1);
-        let depth = depth(body.below()).max(depth(backing.as_ref().map(Edge::node)));
+        let depth = depth(below.as_ref()).max(depth(backing.as_ref().map(Edge::node)));
         let (parents, uses) = (AtomicUsize::new(0), Mutex::default());
         Arc::new(Self {
             name,
             driver,
             settings,
-            body,
+            layer,
+            below,
             backing,
             _permits: permits,
             depth,
@@ -134,8 +111,9 @@ impl Node {
         })
     }
 
-    pub(super) fn body(&self) -> &Body {
-        &self.body
+    /// What it does with its bytes, if that is an `L`.
+    pub(super) fn layer<L: Layer>(&self) -> Option<&L> {
+        (&*self.layer as &dyn Any).downcast_ref()
     }
 
     /// Its name; one that begins with `#` was made up.
@@ -155,41 +133,29 @@ impl Node {
 
     /// What its bytes are named on the host: a file's name, or else JSON that describes it.
     pub fn filename(&self) -> String {
-        match &self.body {
-            Body::File(file) => file.path().display().to_string(),
-            Body::Qcow2(_) => self.below().map_or_else(String::new, |node| node.filename()),
-            Body::Raw(raw) if raw.description().is_none() => raw.file().filename(),
-            Body::Raw(_) | Body::Null(_) | Body::Throttled(_) => format!("json:{}", self.description()),
-        }
+        self.layer.filename().unwrap_or_else(|| format!("json:{}", self.description()))
     }
 
     /// What it is, in JSON.
     pub fn description(&self) -> Value {
-        match &self.body {
-            Body::Null(zeros) => json!({ "driver": self.driver, "size": zeros.size }),
-            Body::Raw(raw) => {
-                raw.description().unwrap_or_else(|| json!({ "driver": "raw", "file": raw.file().description() }))
+        let mut members = Map::from_iter([("driver".to_owned(), self.driver.into())]);
+        match self.layer.description() {
+            Some(more) => members.extend(more),
+            None => {
+                members.insert("filename".to_owned(), self.filename().into());
             }
-            Body::Throttled(throttled) => json!({
-                "driver": "throttle",
-                "throttle-group": throttled.group().name(),
-                "file": throttled.bytes().file().description(),
-            }),
-            Body::File(_) | Body::Qcow2(_) => json!({ "driver": self.driver, "filename": self.filename() }),
         }
+        members.into()
     }
 
     /// The node with its bytes, if it is a format or a filter.
     pub fn below(&self) -> Option<&Arc<Self>> {
-        self.body.below()
+        self.below.as_ref()
     }
 
     /// The limits within which it is used, if it is there for these.
     pub fn group(&self) -> Option<&Arc<ThrottleGroup>> {
-        match &self.body {
-            Body::Throttled(throttled) => Some(throttled.group()),
-            _ => None,
-        }
+        self.layer.group()
     }
 
     /// The limits of it and of all that it passes its bytes on to.
@@ -229,11 +195,7 @@ impl Node {
         }
         let failed = |source| BlockError::Write { node: self.name.clone(), source };
         self.flush().map_err(failed)?;
-        match &self.body {
-            Body::File(file) => file.inactivate().map_err(failed)?,
-            Body::Qcow2(image) => image.close().map_err(failed)?,
-            Body::Null(_) | Body::Raw(_) | Body::Throttled(_) => {}
-        }
+        self.layer.inactivate().map_err(failed)?;
         self.active.store(false, Ordering::Release);
         Ok(())
     }
@@ -243,23 +205,19 @@ impl Node {
         if self.is_active() {
             return Ok(());
         }
-        match &self.body {
-            Body::File(file) => file.activate()?,
-            Body::Qcow2(image) => image.reopen()?,
-            Body::Null(_) | Body::Raw(_) | Body::Throttled(_) => {}
-        }
+        self.layer.activate()?;
         self.active.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Bytes.
     pub fn size(&self) -> u64 {
-        self.body.layer().size()
+        self.layer.size()
     }
 
     /// Bytes that it takes on the host.
     pub fn allocated(&self) -> u64 {
-        self.body.layer().allocated()
+        self.layer.allocated()
     }
 
     /// The end of the write that went farthest.
@@ -269,7 +227,7 @@ impl Node {
 
     /// What is particular to its image.
     pub fn image(&self) -> ImageDetails {
-        self.body.layer().image()
+        self.layer.image()
     }
 
     pub(super) fn has_parents(&self) -> bool {
@@ -285,7 +243,7 @@ impl Node {
     /// # Errors
     /// What the host says.
     pub fn read(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
-        self.body.layer().read(offset, data)
+        self.layer.read(offset, data)
     }
 
     /// Writes `data` at `offset`.
@@ -297,9 +255,9 @@ impl Node {
         self.highest_write.fetch_max(offset.saturating_add(data.len() as u64), Ordering::AcqRel);
         if self.settings.detect_zeroes != DetectZeroes::Off && data.iter().all(|byte| *byte == 0) {
             let unmap = self.settings.detect_zeroes == DetectZeroes::Unmap;
-            return self.body.layer().write_zeroes(offset, data.len() as u64, unmap);
+            return self.layer.write_zeroes(offset, data.len() as u64, unmap);
         }
-        self.body.layer().write(offset, data)
+        self.layer.write(offset, data)
     }
 
     /// Fills parts of guest RAM from `offset` on.
@@ -307,7 +265,7 @@ impl Node {
     /// # Errors
     /// What the host says.
     pub fn read_to_guest(&self, offset: u64, into: &[GuestSlice<'_>]) -> io::Result<()> {
-        self.body.layer().read_to_guest(offset, into)
+        self.layer.read_to_guest(offset, into)
     }
 
     /// Writes parts of guest RAM at `offset`.
@@ -320,7 +278,7 @@ impl Node {
             return transfer::drain(from, |at, piece| self.write(offset + at, piece));
         }
         self.highest_write.fetch_max(offset.saturating_add(transfer::length(from)), Ordering::AcqRel);
-        self.body.layer().write_from_guest(offset, from)
+        self.layer.write_from_guest(offset, from)
     }
 
     /// Makes all that was written survive the end of the program, and of the host unless it is not to.
@@ -328,14 +286,10 @@ impl Node {
     /// # Errors
     /// What the host says.
     pub fn flush(&self) -> io::Result<()> {
-        // A file that does not wait for the host leaves it at what is in the host's cache.
-        if self.settings.read_only
-            || !self.is_active()
-            || (self.settings.no_flush && matches!(self.body, Body::File(_)))
-        {
+        if self.settings.read_only || !self.is_active() {
             return Ok(());
         }
-        self.body.layer().flush()
+        self.layer.flush()
     }
 
     /// A range is not needed any more.
@@ -344,7 +298,7 @@ impl Node {
     /// What the host says, or a node that must not be written.
     pub fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
         self.check_writable()?;
-        if self.settings.unmap { self.body.layer().discard(offset, length) } else { Ok(()) }
+        if self.settings.unmap { self.layer.discard(offset, length) } else { Ok(()) }
     }
 
     /// Makes a range read as zeros.
@@ -353,7 +307,7 @@ impl Node {
     /// What the host says, or a node that must not be written.
     pub fn write_zeroes(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
         self.check_writable()?;
-        self.body.layer().write_zeroes(offset, length, unmap && self.settings.unmap)
+        self.layer.write_zeroes(offset, length, unmap && self.settings.unmap)
     }
 
     /// Changes the size.
@@ -362,7 +316,7 @@ impl Node {
     /// What the host says, or a node that must not be written or has its size for good.
     pub fn resize(&self, size: u64) -> io::Result<()> {
         self.check_writable()?;
-        self.body.layer().resize(size)
+        self.layer.resize(size)
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -400,7 +354,7 @@ impl Node {
             uses.push(Arc::clone(&wanted));
         }
         let mut permits = vec![Permit { node: Arc::downgrade(self), granted: wanted }];
-        if let Body::Raw(_) | Body::Throttled(_) = &self.body
+        if self.layer.passes_on()
             && let Some(below) = self.below()
         {
             permits.extend(below.permit(format!("node '{}'", self.name), "file", writes, shares_writing)?);

@@ -9,13 +9,16 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 
 use super::{
-    BlockError, BlockUse,
+    error::BlockError,
     file::HostFile,
-    layer::{Null, Raw, Throttled},
-    node::{Body, Edge, Node},
+    layer::Layer,
+    node::{Edge, Footing, Node},
+    null::Null,
     options::{Backing, Child, DriverSpec, MOST_LAYERS, NodeSettings, NodeSpec},
     qcow2::{Header, MAGIC, Qcow2},
+    raw::Raw,
     throttle::{GroupMember, ThrottleGroup},
+    usage::{BlockUse, Notice},
 };
 
 /// A drive to be.
@@ -239,7 +242,12 @@ impl BlockNodes {
         };
         let limits = limits.into_iter().chain(node.groups().map(Arc::clone)).collect();
         let permits = node.permit(format!("block device '{device}'"), "root", !node.read_only(), false)?;
-        let usage = BlockUse::new(drive, serial, node, device, permits, limits, Arc::downgrade(self));
+        let ended = drive.clone().map(|drive| {
+            let nodes = Arc::downgrade(self);
+            let end = move || nodes.upgrade().into_iter().for_each(|nodes| nodes.end_drive(&drive));
+            Box::new(end) as Notice
+        });
+        let usage = BlockUse::new(drive, serial, node, device, permits, limits, ended);
         let mut state = self.state.lock();
         state.uses.retain(|other| other.strong_count() > 0);
         state.uses.push(Arc::downgrade(&usage));
@@ -247,7 +255,7 @@ impl BlockNodes {
     }
 
     /// A drive's device is gone, and so is the drive.
-    pub(super) fn end_drive(&self, name: &str) {
+    fn end_drive(&self, name: &str) {
         let mut state = self.state.lock();
         let at = state.drives.iter().position(|drive| drive.name == name);
         let ended = at.map(|at| state.drives.remove(at));
@@ -399,32 +407,33 @@ impl BlockNodes {
             }
         }
         let mut settings = spec.settings;
-        let mut permits = Vec::new();
-        let mut backing = None;
+        let mut footing = Footing::default();
         let active = !self.state.lock().inactive;
         let name = spec.name.clone().unwrap_or_else(|| self.made_up());
-        let body = match &spec.driver {
+        let layer: Box<dyn Layer> = match &spec.driver {
             DriverSpec::File { path, locking, .. } => {
                 let (file, read_only) = HostFile::open(path, *locking, &settings, active)?;
                 settings.read_only = read_only;
-                Body::File(file)
+                Box::new(file)
             }
-            DriverSpec::Null { size, .. } => Body::Null(Null { size: *size }),
+            DriverSpec::Null { size, .. } => Box::new(Null { size: *size }),
             DriverSpec::Raw { file, offset, size } => {
                 let file = self.child(file, &mut settings, depth)?;
                 check_part(&file, *offset, *size)?;
-                Body::Raw(Raw::new(Edge::new(file), *offset, *size))
+                footing.below = Some(Arc::clone(&file));
+                Box::new(Raw::new(Edge::new(file), *offset, *size))
             }
             DriverSpec::Throttle { group, file } => {
                 let group = self.group(group).ok_or_else(|| BlockError::NoGroup(group.clone()))?;
                 let file = self.child(file, &mut settings, depth)?;
-                Body::Throttled(Throttled::new(Edge::new(file), GroupMember::new(group)))
+                footing.below = Some(Arc::clone(&file));
+                Box::new(Raw::within(Edge::new(file), GroupMember::new(group)))
             }
             DriverSpec::Qcow2 { file, backing: below } => {
                 let file = self.child(file, &mut settings, depth)?;
                 let header = Header::read(&file)?;
                 let mut full = None;
-                let below = match below {
+                let under = match below {
                     Backing::None => None,
                     Backing::Node(child) => {
                         let mut ignored = NodeSettings { read_only: true, ..settings };
@@ -440,19 +449,20 @@ impl BlockNodes {
                     },
                 };
                 let user = format!("node '{name}'");
-                if let Some(below) = &below {
-                    permits.extend(below.permit(user.clone(), "backing", false, false)?);
+                if let Some(under) = &under {
+                    footing.permits.extend(under.permit(user.clone(), "backing", false, false)?);
                 }
-                permits.extend(file.permit(user, "file", !settings.read_only, false)?);
-                let image = Qcow2::new(header, &file, below.as_ref(), full, !settings.read_only);
+                footing.permits.extend(file.permit(user, "file", !settings.read_only, false)?);
+                let image = Qcow2::new(header, &file, under.as_ref(), full, !settings.read_only);
                 if active {
                     image.reopen()?;
                 }
-                backing = below.map(Edge::new);
-                Body::Qcow2(image)
+                footing.backing = under.map(Edge::new);
+                footing.below = Some(file);
+                Box::new(image)
             }
         };
-        let node = Node::new(name, spec.driver_name(), settings, body, backing, permits, active);
+        let node = Node::new(name, spec.driver_name(), settings, layer, footing, active);
         if node.depth() >= MOST_LAYERS {
             return Err(BlockError::TooDeep);
         }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     BlockError,
-    node::{Body, Node},
+    node::Node,
     nodes::{BlockNodes, Disk},
     qcow2::{self, NewSnapshot, Qcow2, Snapshot, SnapshotError},
 };
@@ -15,10 +15,9 @@ use super::{
 impl Node {
     /// The image that holds its bytes, if it is one, or one within limits.
     fn own_image(&self) -> Option<&Qcow2> {
-        match self.body() {
-            Body::Qcow2(image) => Some(image),
-            Body::Throttled(throttled) => throttled.bytes().file().own_image(),
-            Body::File(_) | Body::Null(_) | Body::Raw(_) => None,
+        match self.group() {
+            Some(_) => self.below()?.own_image(),
+            None => self.layer(),
         }
     }
 

@@ -17,8 +17,7 @@ use rhea_core::{
 
 use super::{
     node::{Node, Permit, inactive},
-    nodes::BlockNodes,
-    throttle::ThrottleGroup,
+    throttle::{Limited, ThrottleGroup},
 };
 
 /// What was done, and how often.
@@ -92,7 +91,8 @@ pub struct BlockUse {
     device: Mutex<String>,
     _permits: Vec<Permit>,
     accounting: Mutex<Accounting>,
-    nodes: Weak<BlockNodes>,
+    /// What the end of it ends, too.
+    on_end: Option<Notice>,
     /// Whether writes wait for a flush.
     write_cache: AtomicBool,
     /// Tells the device of another size.
@@ -104,7 +104,7 @@ pub struct BlockUse {
 }
 
 /// Tells somebody that something has changed.
-type Notice = Box<dyn Fn() + Send + Sync>;
+pub(super) type Notice = Box<dyn Fn() + Send + Sync>;
 
 impl fmt::Debug for BlockUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,7 +120,7 @@ impl BlockUse {
         device: &str,
         permits: Vec<Permit>,
         mut limits: Vec<Arc<ThrottleGroup>>,
-        nodes: Weak<BlockNodes>,
+        on_end: Option<Notice>,
     ) -> Arc<Self> {
         let device = Mutex::new(device.to_owned());
         limits.sort_by_key(Arc::as_ptr);
@@ -132,13 +132,14 @@ impl BlockUse {
             device,
             _permits: permits,
             accounting: Mutex::default(),
-            nodes,
+            on_end,
             on_resize: Mutex::default(),
             write_cache: AtomicBool::new(true),
             limits,
             on_limits: Mutex::default(),
         });
-        usage.limits.iter().for_each(|group| group.tell(&usage));
+        let limited: Weak<dyn Limited> = Arc::<Self>::downgrade(&usage);
+        usage.limits.iter().for_each(|group| group.tell(Weak::clone(&limited)));
         usage
     }
 
@@ -181,12 +182,6 @@ impl BlockUse {
     /// Says how to tell the device that its limits have changed.
     pub fn on_limits(&self, notice: impl Fn() + Send + Sync + 'static) {
         *self.on_limits.lock() = Some(Box::new(notice));
-    }
-
-    pub(super) fn limits_changed(&self) {
-        if let Some(notice) = &*self.on_limits.lock() {
-            notice();
-        }
     }
 
     /// Whether writes wait for a flush, as the guest sees it.
@@ -236,6 +231,14 @@ impl BlockUse {
     /// The guest asked for something that cannot be.
     fn invalid(&self, operation: Operation) {
         self.accounting.lock().count(operation).invalid += 1;
+    }
+}
+
+impl Limited for BlockUse {
+    fn limits_changed(&self) {
+        if let Some(notice) = &*self.on_limits.lock() {
+            notice();
+        }
     }
 }
 
@@ -296,8 +299,8 @@ impl BlockMedium for BlockUse {
 
 impl Drop for BlockUse {
     fn drop(&mut self) {
-        if let (Some(drive), Some(nodes)) = (&self.drive, self.nodes.upgrade()) {
-            nodes.end_drive(drive);
+        if let Some(end) = &self.on_end {
+            end();
         }
     }
 }

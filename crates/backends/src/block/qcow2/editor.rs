@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{super::node::Node, MAGIC};
+use super::{super::node::Node, error::SnapshotError, header::MAGIC};
 
 /// The largest table of references to tables (as QEMU limits it), in entries.
 pub const MOST_L1_ENTRIES: u64 = (32 << 20) / 8;
@@ -29,29 +29,6 @@ pub const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 pub const ALONE: u64 = 1 << 63;
 /// The bit of a compressed cluster.
 const COMPRESSED: u64 = 1 << 62;
-
-/// Why an image's snapshots cannot be read or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum SnapshotError {
-    /// The host.
-    #[error("{}", rhea_core::files::reason(.0))]
-    Io(#[from] io::Error),
-    /// What is in the image cannot be.
-    #[error("the image is damaged: {0}")]
-    Damaged(&'static str),
-    /// Features that are not handled.
-    #[error("{0}")]
-    Unsupported(&'static str),
-    /// A count does not fit.
-    #[error("the image counts references in {0} bits, which is too little for another snapshot")]
-    TooOften(u32),
-    /// There is no room.
-    #[error("the image has no room for that")]
-    Full,
-    /// No such snapshot.
-    #[error("there is no such snapshot")]
-    NoSnapshot,
-}
 
 /// The file that an image is in. Reads behind its end give zeros.
 pub trait ImageFile {

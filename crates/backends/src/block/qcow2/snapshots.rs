@@ -7,7 +7,10 @@
 
 use std::io::{self, Read, Write};
 
-use super::editor::{ALONE, Editor, Fields, ImageFile, MOST_L1_ENTRIES, OFFSET, SnapshotError, read_l1, read_table};
+use super::{
+    editor::{ALONE, Editor, Fields, ImageFile, MOST_L1_ENTRIES, OFFSET, read_l1, read_table},
+    error::SnapshotError,
+};
 
 /// The most snapshots of an image, and the most bytes that their table takes.
 const MOST_SNAPSHOTS: u32 = 65536;

@@ -12,10 +12,15 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{LimitError, Limits, Throttle};
-use crate::block::BlockUse;
 
 /// Nobody is told to come back later than this.
 const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Who is to hear that limits have changed.
+pub trait Limited: Send + Sync {
+    /// They have.
+    fn limits_changed(&self);
+}
 
 /// A group.
 pub struct ThrottleGroup {
@@ -26,7 +31,7 @@ pub struct ThrottleGroup {
     /// How many nodes and drives are in it.
     members: AtomicUsize,
     /// Disks that are to be told when the limits change.
-    disks: Mutex<Vec<Weak<BlockUse>>>,
+    disks: Mutex<Vec<Weak<dyn Limited>>>,
 }
 
 impl fmt::Debug for ThrottleGroup {
@@ -79,10 +84,10 @@ impl ThrottleGroup {
     }
 
     /// Tells a disk of changes.
-    pub(in crate::block) fn tell(&self, disk: &Arc<BlockUse>) {
+    pub(in crate::block) fn tell(&self, disk: Weak<dyn Limited>) {
         let mut disks = self.disks.lock();
         disks.retain(|other| other.strong_count() > 0);
-        disks.push(Arc::downgrade(disk));
+        disks.push(disk);
     }
 
     /// Asks all of several groups, which are in the order of their addresses and different, whether a request may begin.

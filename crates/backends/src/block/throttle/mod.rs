@@ -9,7 +9,7 @@ mod limits;
 
 use std::{collections::VecDeque, time::Duration};
 
-pub use group::{GroupMember, ThrottleGroup};
+pub use group::{GroupMember, Limited, ThrottleGroup};
 pub use limits::{LIMIT_NAMES, Limit, LimitError, Limits, METERS};
 
 /// Levels are kept in billionths, so that leaking for some nanoseconds is exact.
