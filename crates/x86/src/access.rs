@@ -233,6 +233,44 @@ impl CpuState {
         }
     }
 
+    /// Reads a value at a linear address if the TLB has its page and it is aligned: with that nothing can go wrong. What
+    /// gives nothing here is to be read with care.
+    #[inline(always)]
+    pub(crate) fn read_at_once<T: Value>(&self, linear: u64) -> Option<T> {
+        if linear & (T::SIZE as u64 - 1) != 0 {
+            return None;
+        }
+        let host = self.tlb_set().read.find(linear, T::SIZE)?;
+        // SAFETY: as in `read`.
+        Some(unsafe { T::load(host) })
+    }
+
+    /// Writes a value at a linear address under the same conditions; whether it did.
+    #[inline(always)]
+    pub(crate) fn write_at_once<T: Value>(&mut self, linear: u64, value: T) -> bool {
+        if linear & (T::SIZE as u64 - 1) != 0 {
+            return false;
+        }
+        let Some(host) = self.tlb_set().write.find(linear, T::SIZE) else { return false };
+        // SAFETY: as in `read`.
+        unsafe { T::store(host, value) };
+        true
+    }
+
+    /// Replaces a value at a linear address under the same conditions; gives the old one.
+    #[inline(always)]
+    pub(crate) fn modify_at_once<T: Value>(&mut self, linear: u64, change: impl FnOnce(T) -> T) -> Option<T> {
+        if linear & (T::SIZE as u64 - 1) != 0 {
+            return None;
+        }
+        let host = self.tlb_set().write.find(linear, T::SIZE)?;
+        // SAFETY: as in `read`.
+        let old = unsafe { T::load(host) };
+        // SAFETY: as in `read`.
+        unsafe { T::store(host, change(old)) };
+        Some(old)
+    }
+
     /// Writes a value at a linear address with the rights of the running code.
     ///
     /// # Errors

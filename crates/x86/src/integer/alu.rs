@@ -11,6 +11,7 @@ use crate::{
     access::Access,
     decode::{Form, Kind},
     op::{Handler, Op, Prefix},
+    protection::address::{load, load_at_once},
     state::CpuState,
     trap::Trap,
 };
@@ -94,15 +95,47 @@ extern "C" fn register_immediate<O: Binary, T: Word, const LIVE: bool>(
     Ok(())
 }
 
-extern "C" fn register_memory<O: Binary, T: Word, const LIVE: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    let linear = cpu.linear(op, T::SIZE as u64, Access::Read)?;
-    let right = cpu.read(linear)?;
+/// The first operand, a register, and a second one from memory.
+#[inline(always)]
+fn to_register<O: Binary, T: Word, const LIVE: bool>(cpu: &mut CpuState, op: &Op, right: T) {
     let (result, flags) = O::apply(T::get(cpu, op.dst), right, cpu.rflags & CF != 0);
     if O::WRITES {
         T::set(cpu, op.dst, result);
     }
     put::<LIVE>(cpu, flags);
+}
+
+extern "C" fn register_memory<O: Binary, T: Word, const LIVE: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    let Some(right) = load_at_once(cpu, op) else { return register_memory_with_care::<O, T, LIVE>(cpu, op) };
+    to_register::<O, T, LIVE>(cpu, op, right);
     Ok(())
+}
+
+#[cold]
+extern "C" fn register_memory_with_care<O: Binary, T: Word, const LIVE: bool>(
+    cpu: &mut CpuState,
+    op: &Op,
+) -> Result<(), Trap> {
+    let right = load(cpu, op)?;
+    to_register::<O, T, LIVE>(cpu, op, right);
+    Ok(())
+}
+
+/// Applies an operation to memory if nothing can go wrong with that; whether it did.
+#[inline(always)]
+fn to_memory_at_once<O: Binary, T: Word, const LIVE: bool>(cpu: &mut CpuState, op: &Op, right: T) -> bool {
+    let carry = cpu.rflags & CF != 0;
+    let left = if O::WRITES {
+        let change = |left| O::apply::<T>(left, right, carry).0;
+        cpu.linear_at_once(op).and_then(|linear| cpu.modify_at_once(linear, change))
+    } else {
+        load_at_once(cpu, op)
+    };
+    let Some(left) = left else { return false };
+    if LIVE {
+        put::<LIVE>(cpu, O::apply(left, right, carry).1);
+    }
+    true
 }
 
 /// Applies an operation to memory.
@@ -115,8 +148,7 @@ fn to_memory<O: Binary, T: Word, const LIVE: bool, const LOCK: bool>(
     let carry = cpu.rflags & CF != 0;
     let size = T::SIZE as u64;
     let left = if !O::WRITES {
-        let linear = cpu.linear(op, size, Access::Read)?;
-        cpu.read(linear)?
+        load(cpu, op)?
     } else if LOCK {
         let linear = cpu.linear(op, size, Access::Write)?;
         cpu.modify_locked(linear, |left| O::apply::<T>(left, right, carry).0)?
@@ -135,10 +167,33 @@ extern "C" fn memory_register<O: Binary, T: Word, const LIVE: bool, const LOCK: 
     op: &Op,
 ) -> Result<(), Trap> {
     let right = T::get(cpu, op.src);
+    if !LOCK && to_memory_at_once::<O, T, LIVE>(cpu, op, right) {
+        return Ok(());
+    }
+    memory_register_with_care::<O, T, LIVE, LOCK>(cpu, op)
+}
+
+#[inline(never)]
+extern "C" fn memory_register_with_care<O: Binary, T: Word, const LIVE: bool, const LOCK: bool>(
+    cpu: &mut CpuState,
+    op: &Op,
+) -> Result<(), Trap> {
+    let right = T::get(cpu, op.src);
     to_memory::<O, T, LIVE, LOCK>(cpu, op, right)
 }
 
 extern "C" fn memory_immediate<O: Binary, T: Word, const LIVE: bool, const LOCK: bool>(
+    cpu: &mut CpuState,
+    op: &Op,
+) -> Result<(), Trap> {
+    if !LOCK && to_memory_at_once::<O, T, LIVE>(cpu, op, T::cut(op.imm)) {
+        return Ok(());
+    }
+    memory_immediate_with_care::<O, T, LIVE, LOCK>(cpu, op)
+}
+
+#[inline(never)]
+extern "C" fn memory_immediate_with_care<O: Binary, T: Word, const LIVE: bool, const LOCK: bool>(
     cpu: &mut CpuState,
     op: &Op,
 ) -> Result<(), Trap> {

@@ -99,6 +99,18 @@ fn call_to<T: Word, const LONG: bool, const DIRECT: bool>(
 }
 
 extern "C" fn call<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    if LONG {
+        let next = next_rip::<LONG>(cpu, op);
+        if cpu.push_at_once(T::cut(next)) {
+            cpu.rip = op.imm;
+            return Ok(());
+        }
+    }
+    call_with_care::<T, LONG>(cpu, op)
+}
+
+#[inline(never)]
+extern "C" fn call_with_care<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     call_to::<T, LONG, true>(cpu, op, op.imm)
 }
 
@@ -115,6 +127,20 @@ extern "C" fn call_memory<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op
 
 /// RET, with `imm` more bytes to drop.
 extern "C" fn ret<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    if LONG
+        && let Some(target) = cpu.top_at_once::<T>()
+        && cpu.is_canonical(target.wide())
+    {
+        cpu.rip = target.wide();
+        let rsp = cpu.register(reg::RSP);
+        cpu.gpr[usize::from(reg::RSP)] = rsp.wrapping_add(T::SIZE as u64).wrapping_add(op.imm & 0xffff);
+        return Ok(());
+    }
+    ret_with_care::<T, LONG>(cpu, op)
+}
+
+#[inline(never)]
+extern "C" fn ret_with_care<T: Word, const LONG: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let target = cpu.stack_top::<T>(0)?.wide();
     go::<LONG>(cpu, target)?;
     cpu.drop_from_stack((T::SIZE as u64).wrapping_add(op.imm & 0xffff));

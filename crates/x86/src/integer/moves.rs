@@ -8,6 +8,7 @@ use crate::{
     access::Access,
     decode::{Form, Kind},
     op::{Handler, Op, ZERO},
+    protection::address::{load, load_at_once, store, store_at_once},
     state::{CpuState, reg},
     trap::Trap,
 };
@@ -24,21 +25,36 @@ extern "C" fn register_immediate<T: Word>(cpu: &mut CpuState, op: &Op) -> Result
 }
 
 extern "C" fn register_memory<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    let linear = cpu.linear(op, T::SIZE as u64, Access::Read)?;
-    let value = cpu.read(linear)?;
+    let Some(value) = load_at_once(cpu, op) else { return register_memory_with_care::<T>(cpu, op) };
+    T::set(cpu, op.dst, value);
+    Ok(())
+}
+
+#[cold]
+extern "C" fn register_memory_with_care<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    let value = load(cpu, op)?;
     T::set(cpu, op.dst, value);
     Ok(())
 }
 
 extern "C" fn memory_register<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    let linear = cpu.linear(op, T::SIZE as u64, Access::Write)?;
     let value = T::get(cpu, op.src);
-    cpu.write(linear, value)
+    if store_at_once(cpu, op, value) { Ok(()) } else { memory_register_with_care::<T>(cpu, op) }
+}
+
+#[cold]
+extern "C" fn memory_register_with_care<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    let value = T::get(cpu, op.src);
+    store(cpu, op, value)
 }
 
 extern "C" fn memory_immediate<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    let linear = cpu.linear(op, T::SIZE as u64, Access::Write)?;
-    cpu.write(linear, T::cut(op.imm))
+    if store_at_once(cpu, op, T::cut(op.imm)) { Ok(()) } else { memory_immediate_with_care::<T>(cpu, op) }
+}
+
+#[cold]
+extern "C" fn memory_immediate_with_care<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    store(cpu, op, T::cut(op.imm))
 }
 
 /// A value of a smaller size `S`, extended to `T`.
@@ -54,9 +70,18 @@ extern "C" fn extend_register<S: Word, T: Word, const SIGNED: bool>(cpu: &mut Cp
 }
 
 extern "C" fn extend_memory<S: Word, T: Word, const SIGNED: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
-    let linear = cpu.linear(op, S::SIZE as u64, Access::Read)?;
-    let value = extend::<S, T, SIGNED>(cpu.read(linear)?);
-    T::set(cpu, op.dst, value);
+    let Some(value) = load_at_once(cpu, op) else { return extend_memory_with_care::<S, T, SIGNED>(cpu, op) };
+    T::set(cpu, op.dst, extend::<S, T, SIGNED>(value));
+    Ok(())
+}
+
+#[cold]
+extern "C" fn extend_memory_with_care<S: Word, T: Word, const SIGNED: bool>(
+    cpu: &mut CpuState,
+    op: &Op,
+) -> Result<(), Trap> {
+    let value = load(cpu, op)?;
+    T::set(cpu, op.dst, extend::<S, T, SIGNED>(value));
     Ok(())
 }
 

@@ -58,39 +58,41 @@ extern "C" fn multiply_signed<T: Word, const MEMORY: bool>(cpu: &mut CpuState, o
     Ok(())
 }
 
-/// IMUL with two or three operands: `dst` from two factors.
+/// IMUL with two or three operands: `dst` from two factors; and the flags, where anybody will read them.
 #[inline(always)]
-fn multiply_to<T: Word>(cpu: &mut CpuState, number: u8, left: T, right: T) {
+fn multiply_to<T: Word, const LIVE: bool>(cpu: &mut CpuState, number: u8, left: T, right: T) {
     let product = i128::from(left.signed()) * i128::from(right.signed());
     let low = T::cut(product as u64);
     T::set(cpu, number, low);
-    flags::put(cpu, ARITHMETIC, product_flags(low, i128::from(low.signed()) != product));
+    if LIVE {
+        flags::put(cpu, ARITHMETIC, product_flags(low, i128::from(low.signed()) != product));
+    }
 }
 
-extern "C" fn multiply_registers<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+extern "C" fn multiply_registers<T: Word, const LIVE: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let (left, right) = (T::get(cpu, op.dst), T::get(cpu, op.src));
-    multiply_to(cpu, op.dst, left, right);
+    multiply_to::<T, LIVE>(cpu, op.dst, left, right);
     Ok(())
 }
 
-extern "C" fn multiply_register_memory<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+extern "C" fn multiply_register_memory<T: Word, const LIVE: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let linear = cpu.linear(op, T::SIZE as u64, Access::Read)?;
     let right: T = cpu.read(linear)?;
     let left = T::get(cpu, op.dst);
-    multiply_to(cpu, op.dst, left, right);
+    multiply_to::<T, LIVE>(cpu, op.dst, left, right);
     Ok(())
 }
 
-extern "C" fn multiply_register_immediate<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+extern "C" fn multiply_register_immediate<T: Word, const LIVE: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let left = T::get(cpu, op.src);
-    multiply_to(cpu, op.dst, left, T::cut(op.imm));
+    multiply_to::<T, LIVE>(cpu, op.dst, left, T::cut(op.imm));
     Ok(())
 }
 
-extern "C" fn multiply_memory_immediate<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+extern "C" fn multiply_memory_immediate<T: Word, const LIVE: bool>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let linear = cpu.linear(op, T::SIZE as u64, Access::Read)?;
     let left: T = cpu.read(linear)?;
-    multiply_to(cpu, op.dst, left, T::cut(op.imm));
+    multiply_to::<T, LIVE>(cpu, op.dst, left, T::cut(op.imm));
     Ok(())
 }
 
@@ -136,6 +138,17 @@ extern "C" fn divide_signed<T: Word, const MEMORY: bool>(cpu: &mut CpuState, op:
     Ok(())
 }
 
+/// The handler of IMUL with two or three operands, of which the second and third are of these kinds.
+fn signed_to_register<const LIVE: bool>(size: u8, second: Kind, third: Kind) -> Option<Handler> {
+    Some(match (second, third) {
+        (Kind::Register, Kind::None) => by_wide_size!(size, multiply_registers, [], [LIVE]),
+        (Kind::Memory, Kind::None) => by_wide_size!(size, multiply_register_memory, [], [LIVE]),
+        (Kind::Register, _) => by_wide_size!(size, multiply_register_immediate, [], [LIVE]),
+        (Kind::Memory, _) => by_wide_size!(size, multiply_memory_immediate, [], [LIVE]),
+        _ => return None,
+    })
+}
+
 /// Handlers of this file's instructions.
 pub(super) fn select(instruction: &Instruction, form: &Form) -> Option<Handler> {
     let size = form.sizes[0];
@@ -150,11 +163,8 @@ pub(super) fn select(instruction: &Instruction, form: &Form) -> Option<Handler> 
         (Mnemonic::Imul, _) => match (form.kinds[1], form.kinds[2]) {
             (Kind::None, _) if memory => by_size!(size, multiply_signed, [], [true]),
             (Kind::None, _) => by_size!(size, multiply_signed, [], [false]),
-            (Kind::Register, Kind::None) => by_wide_size!(size, multiply_registers, [], []),
-            (Kind::Memory, Kind::None) => by_wide_size!(size, multiply_register_memory, [], []),
-            (Kind::Register, _) => by_wide_size!(size, multiply_register_immediate, [], []),
-            (Kind::Memory, _) => by_wide_size!(size, multiply_memory_immediate, [], []),
-            _ => return None,
+            (left, right) if form.flags_live => signed_to_register::<true>(size, left, right)?,
+            (left, right) => signed_to_register::<false>(size, left, right)?,
         },
         _ => return None,
     })

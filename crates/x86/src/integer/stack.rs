@@ -16,6 +16,12 @@ use crate::{
 
 extern "C" fn push_register<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     let value = T::get(cpu, op.dst);
+    if cpu.push_at_once(value) { Ok(()) } else { push_register_with_care::<T>(cpu, op) }
+}
+
+#[inline(never)]
+extern "C" fn push_register_with_care<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    let value = T::get(cpu, op.dst);
     cpu.push(value)
 }
 
@@ -30,6 +36,14 @@ extern "C" fn push_memory<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Tr
 }
 
 extern "C" fn pop_register<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
+    let Some(value) = cpu.top_at_once::<T>() else { return pop_register_with_care::<T>(cpu, op) };
+    cpu.gpr[usize::from(reg::RSP)] = cpu.register(reg::RSP).wrapping_add(T::SIZE as u64);
+    T::set(cpu, op.dst, value);
+    Ok(())
+}
+
+#[inline(never)]
+extern "C" fn pop_register_with_care<T: Word>(cpu: &mut CpuState, op: &Op) -> Result<(), Trap> {
     // POP RSP: the value popped wins over the increment.
     let value: T = cpu.pop()?;
     T::set(cpu, op.dst, value);

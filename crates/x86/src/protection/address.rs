@@ -131,6 +131,22 @@ impl CpuState {
         Ok(linear)
     }
 
+    /// The linear address of the memory operand of `op`, where its segment is nothing but a base.
+    ///
+    /// Handlers that most programs are made of look here first and go on in a function of their own where there is more to
+    /// do: so they need no stack frame.
+    #[inline(always)]
+    pub(crate) fn linear_at_once(&self, op: &Op) -> Option<u64> {
+        let offset = op.effective_address(self);
+        if op.segment == seg::FLAT {
+            Some(offset)
+        } else if op.address_size == 8 {
+            Some(self.segments[usize::from(op.segment & 7)].base.wrapping_add(offset))
+        } else {
+            None
+        }
+    }
+
     /// The linear address of `size` bytes at `offset` of a segment register.
     ///
     /// # Errors
@@ -216,6 +232,18 @@ impl CpuState {
         }
         Ok(())
     }
+}
+
+/// Reads the memory operand if nothing can go wrong with that.
+#[inline(always)]
+pub(crate) fn load_at_once<T: Value>(cpu: &CpuState, op: &Op) -> Option<T> {
+    cpu.read_at_once(cpu.linear_at_once(op)?)
+}
+
+/// Writes the memory operand if nothing can go wrong with that; whether it did.
+#[inline(always)]
+pub(crate) fn store_at_once<T: Value>(cpu: &mut CpuState, op: &Op, value: T) -> bool {
+    cpu.linear_at_once(op).is_some_and(|linear| cpu.write_at_once(linear, value))
 }
 
 /// Reads the memory operand.

@@ -51,6 +51,23 @@ impl CpuState {
         }
     }
 
+    /// Pushes a value if that is 64-bit code's and nothing can go wrong with it; whether it did.
+    #[inline(always)]
+    pub(crate) fn push_at_once<T: Value>(&mut self, value: T) -> bool {
+        let pointer = self.gpr[RSP].wrapping_sub(T::SIZE as u64);
+        let pushed = self.in_64_bit_code() && self.write_at_once(pointer, value);
+        if pushed {
+            self.gpr[RSP] = pointer;
+        }
+        pushed
+    }
+
+    /// The value at the top of the stack of 64-bit code, if nothing can go wrong with reading it.
+    #[inline(always)]
+    pub(crate) fn top_at_once<T: Value>(&self) -> Option<T> {
+        if self.in_64_bit_code() { self.read_at_once(self.gpr[RSP]) } else { None }
+    }
+
     fn push_segmented<T: Value>(&mut self, value: T) -> Result<(), Trap> {
         let mask = self.stack_mask();
         let pointer = self.gpr[RSP].wrapping_sub(T::SIZE as u64) & mask;
