@@ -166,7 +166,7 @@ impl Virtqueue {
         let memory = self.dma.memory();
         let result =
             if attended { queue.disable_notification(&*memory) } else { queue.enable_notification(&*memory).map(drop) };
-        self.conclude(queue, result);
+        self.conclude(queue, &result);
     }
 
     /// Has every chain served that is there, one after another, until one says [`Outcome::NotNow`].
@@ -176,7 +176,7 @@ impl Virtqueue {
             return;
         }
         let result = self.serve_all(&mut queue, &mut work);
-        self.conclude(queue, result);
+        self.conclude(queue, &result);
     }
 
     fn serve_all(
@@ -259,11 +259,11 @@ impl Virtqueue {
         let mut queue = self.queue.lock();
         let memory = self.dma.memory();
         let result = if queue.ready() { self.complete(&mut queue, &memory, head, 0) } else { Ok(()) };
-        self.conclude(queue, result);
+        self.conclude(queue, &result);
     }
 
     /// Ends what was done with the queue: one with an error in it cannot be used any more.
-    fn conclude(&self, mut queue: MutexGuard<'_, Queue>, result: Result<(), Error>) {
+    fn conclude(&self, mut queue: MutexGuard<'_, Queue>, result: &Result<(), Error>) {
         if result.is_ok() {
             return;
         }
@@ -277,7 +277,7 @@ impl Virtqueue {
 
     /// The driver gave something that cannot be followed.
     pub fn break_down(&self) {
-        self.conclude(self.queue.lock(), Err(Error::InvalidChain));
+        self.conclude(self.queue.lock(), &Err(Error::InvalidChain));
     }
 
     /// Whether the driver broke the rules, and the queue was not reset since.
