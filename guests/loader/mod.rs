@@ -40,9 +40,11 @@ const SETUP: Part = Part { address: 0x16, size: 0x17, data: 0x18 };
 
 type Done = Result<(), IcedError>;
 
+/// Makes a ROM.
+type Assemble = fn() -> Result<Vec<u8>, IcedError>;
+
 /// The ROMs by the names of their files.
-pub const ALL: &[(&str, fn() -> Result<Vec<u8>, IcedError>)] =
-    &[("linux.bin", linux::assemble), ("multiboot.bin", multiboot::assemble)];
+pub const ALL: &[(&str, Assemble)] = &[("linux.bin", linux::assemble), ("multiboot.bin", multiboot::assemble)];
 
 /// What a ROM of so many blocks starts with. The product's name ends with a zero.
 fn header(blocks: u8, product: &[u8]) -> Vec<u8> {
