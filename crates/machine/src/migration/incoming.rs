@@ -74,16 +74,16 @@ impl Machine {
             Err(reason) => {
                 // It is what it was before, and waits.
                 hold.release(None, After::AsBefore);
-                migration.ended(MigrationStatus::Failed, None, Some(reason.clone()));
-                if self.is_ending() {
+                let ending = self.is_ending();
+                if !end_on_error && !ending {
+                    tracing::warn!("load of migration failed: {reason}");
+                    migration.awaits_another(reason);
                     return;
                 }
-                if end_on_error {
+                migration.ended(MigrationStatus::Failed, None, Some(reason.clone()));
+                if !ending {
                     *migration.fatal.lock() = Some(format!("load of migration failed: {reason}"));
                     self.request(GuestRequest::Quit);
-                } else {
-                    tracing::warn!("load of migration failed: {reason}");
-                    migration.awaits.store(true, Ordering::SeqCst);
                 }
             }
         }

@@ -344,13 +344,24 @@ impl Migration {
     }
 
     fn ended(&self, status: MigrationStatus, downtime: Option<Duration>, error: Option<String>) {
+        self.conclude(&mut self.state.lock(), status, downtime, error);
+    }
+
+    /// No machine came, and the program waits for another.
+    fn awaits_another(&self, reason: String) {
         let mut state = self.state.lock();
+        // Before anybody hears of it, since they may send another at once; that one then waits for the lock.
+        self.awaits.store(true, Ordering::SeqCst);
+        self.conclude(&mut state, MigrationStatus::Failed, None, Some(reason));
+    }
+
+    fn conclude(&self, state: &mut State, status: MigrationStatus, downtime: Option<Duration>, error: Option<String>) {
         state.took = Some(state.began.elapsed());
         state.downtime = downtime;
         state.expected_downtime = None;
         state.error = error;
         state.cancel = None;
-        self.enter(&mut state, status);
+        self.enter(state, status);
     }
 }
 
@@ -359,4 +370,34 @@ const fn is_under_way(status: MigrationStatus) -> bool {
         status,
         MigrationStatus::None | MigrationStatus::Completed | MigrationStatus::Failed | MigrationStatus::Cancelled
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{OnceLock, Weak};
+
+    use super::*;
+
+    #[test]
+    fn who_hears_that_no_machine_came_can_send_another() {
+        let asked = Arc::new(OnceLock::<Weak<Migration>>::new());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let events: EventSink = {
+            let (asked, heard) = (Arc::clone(&asked), Arc::clone(&heard));
+            Arc::new(move |event| {
+                let migration = asked.get().and_then(Weak::upgrade).unwrap();
+                if let Event::Migration { status } = event {
+                    heard.lock().push((status, migration.awaits.load(Ordering::SeqCst)));
+                }
+            })
+        };
+        let migration = Arc::new(Migration::new(events, true));
+        asked.set(Arc::downgrade(&migration)).unwrap();
+        migration.set_capabilities(&[(Capability::Events, true)]).unwrap();
+        migration.awaits.store(false, Ordering::SeqCst);
+        migration.begin(false, None);
+        migration.awaits_another("nobody".to_owned());
+        assert_eq!(*heard.lock(), [(MigrationStatus::Setup, false), (MigrationStatus::Failed, true)]);
+        assert_eq!(migration.standing().unwrap().error.as_deref(), Some("nobody"));
+    }
 }

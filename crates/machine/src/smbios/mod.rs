@@ -3,12 +3,14 @@
 //! Source: DMTF DSP0134, "System Management BIOS Reference Specification", 2.8 and 3.0 (cited as §).
 
 mod entry;
+mod error;
 mod given;
 mod structure;
 #[cfg(test)]
 mod tests;
 
 pub use entry::EntryPoint;
+pub use error::SmbiosError;
 pub use given::{GivenStructure, StructureError};
 
 use structure::Structure;
@@ -125,28 +127,6 @@ pub(crate) struct Facts<'a> {
     pub(crate) ram: &'a [(u64, u64)],
     /// The most memory that there can be.
     pub(crate) most_ram: u64,
-}
-
-/// Tables that cannot be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SmbiosError {
-    /// More strings than a structure can number.
-    #[error("-smbios type=11: {0} strings are more than a structure holds, which is 255")]
-    Strings(usize),
-    /// A string with a zero in it, which would end it.
-    #[error("-smbios type={0}: a value has a zero byte in it")]
-    Zero(u8),
-    /// More than the old entry point reaches.
-    #[error("SMBIOS tables of {0} bytes need -machine smbios-entry-point-type=64")]
-    Entry(usize),
-    /// More than there is room for.
-    #[error("SMBIOS tables of {length} bytes are too large: there is room for {room}")]
-    Large {
-        /// Their length.
-        length: usize,
-        /// How much room there is.
-        room: usize,
-    },
 }
 
 /// Tables, and what leads to them.

@@ -1,6 +1,6 @@
 //! A structure of the tables: numbers, then the strings that they refer to. DSP0134 §6.1.
 
-use super::SmbiosError;
+use super::error::SmbiosError;
 
 /// Bytes of a header: type, length, handle.
 pub(super) const HEADER: usize = 4;
