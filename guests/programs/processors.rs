@@ -46,11 +46,7 @@ pub fn start(p: &mut Program) -> Done {
     p.a.movzx(ecx, al)?;
     p.a.mov(dword_ptr(COUNT), ecx)?;
     let trampoline = trampoline(p)?;
-    let bytes = p.bytes(&trampoline);
-    p.a.mov(esi, bytes)?;
-    p.a.mov(edi, TRAMPOLINE)?;
-    p.a.mov(ecx, trampoline.len() as u32)?;
-    p.a.rep().movsb()?;
+    p.copy(&trampoline, TRAMPOLINE)?;
     p.a.mov(dword_ptr(ARRIVED), 1)?;
     apic_write(p, 0xfee0_00f0, 0x1ff)?;
     // INIT and start-up, to all but oneself.

@@ -142,6 +142,15 @@ impl Program {
         at
     }
 
+    /// Has the guest copy bytes to `to`, through ECX, ESI and EDI.
+    pub fn copy(&mut self, bytes: &[u8], to: u32) -> Done {
+        let from = self.bytes(bytes);
+        self.a.mov(esi, from)?;
+        self.a.mov(edi, to)?;
+        self.a.mov(ecx, bytes.len() as u32)?;
+        self.a.rep().movsb()
+    }
+
     /// A text with its final zero.
     pub fn text(&mut self, text: &str) -> u32 {
         let mut bytes = text.as_bytes().to_vec();

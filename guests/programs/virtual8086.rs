@@ -40,12 +40,7 @@ pub fn write() -> Result<Vec<u8>, IcedError> {
 /// Copies code, and enters it with `flags`.
 fn enter(p: &mut Program, flags: u32, write: impl FnOnce(&mut CodeAssembler) -> Done) -> Done {
     let code = assemble(16, 0, write)?;
-    let length = code.len() as u32;
-    let code = p.bytes(&code);
-    p.a.mov(esi, code)?;
-    p.a.mov(edi, SEGMENT << 4)?;
-    p.a.mov(ecx, length)?;
-    p.a.rep().movsb()?;
+    p.copy(&code, SEGMENT << 4)?;
     for word in [0x4000, 0x3000, DATA_SEGMENT, 0x5000, STACK_SEGMENT, 0x100, flags | VM | 2, SEGMENT, 0] {
         p.a.push(word as i32)?;
     }

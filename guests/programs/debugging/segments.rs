@@ -157,12 +157,7 @@ fn code(p: &mut Program) -> Done {
 /// Copies code for virtual-8086 mode, and enters it.
 fn enter_virtual_8086(p: &mut Program, flags: u32, write: impl FnOnce(&mut CodeAssembler) -> Done) -> Done {
     let code = assemble(16, 0, write)?;
-    let length = code.len() as u32;
-    let code = p.bytes(&code);
-    p.a.mov(esi, code)?;
-    p.a.mov(edi, SEGMENT << 4)?;
-    p.a.mov(ecx, length)?;
-    p.a.rep().movsb()?;
+    p.copy(&code, SEGMENT << 4)?;
     for word in [0, 0, DATA_SEGMENT, 0, STACK_SEGMENT, 0x100, flags | VM | IOPL | 2, SEGMENT, 0] {
         p.a.push(word as i32)?;
     }
